@@ -1,0 +1,247 @@
+-- Where a task stands. A task is in exactly one of ready_tasks, later_tasks, parked_tasks,
+-- leases and outcomes; a transition is one statement that deletes from one and inserts into
+-- the next. Rows of the hot tables are narrow and are never updated, save leases.
+
+CREATE SEQUENCE lease_tokens;
+
+CREATE TABLE workers (
+    id         uuid PRIMARY KEY,
+    name       text NOT NULL,
+    version    text NOT NULL,
+    slots      integer NOT NULL,
+    draining   boolean NOT NULL DEFAULT false,
+    started_at timestamptz NOT NULL DEFAULT now(),
+    last_seen  timestamptz NOT NULL DEFAULT now()
+) WITH (fillfactor = 50);
+COMMENT ON TABLE workers IS 'One row per worker process; a new id at each start. Leases live while their worker is seen.';
+
+-- The doorbell. The insert trigger reads it and notifies only when somebody waits, so that a
+-- busy fleet never pays for NOTIFY, which takes a lock at commit.
+CREATE TABLE bells (
+    worker_id   uuid PRIMARY KEY,
+    armed_until timestamptz NOT NULL
+) WITH (fillfactor = 50);
+
+-- What agents.toml files of the fleet name (catalogue) and what each worker offers now.
+CREATE TABLE catalogue_agents (
+    name      text PRIMARY KEY,
+    listed_at timestamptz NOT NULL DEFAULT now()
+);
+CREATE TABLE agent_offers (
+    worker_id        uuid NOT NULL,
+    name             text NOT NULL,
+    status           text NOT NULL CHECK (status IN ('ready', 'loading', 'error', 'unavailable')),
+    error            text,
+    execution_path   text NOT NULL,
+    version          text,
+    models           jsonb NOT NULL DEFAULT '[]',
+    modes            jsonb NOT NULL DEFAULT '[]',
+    thinking_options jsonb NOT NULL DEFAULT '[]',
+    commands         jsonb NOT NULL DEFAULT '[]',
+    capabilities     jsonb NOT NULL DEFAULT '{}',
+    slots            integer NOT NULL DEFAULT 1,
+    fallback         text,
+    probed_at        timestamptz NOT NULL DEFAULT now(),
+    expires_at       timestamptz NOT NULL,
+    PRIMARY KEY (name, worker_id)
+);
+CREATE VIEW available_agents AS
+    SELECT DISTINCT ON (o.name)
+           o.name, CASE WHEN o.expires_at < now() THEN 'unavailable' ELSE o.status END AS status,
+           o.error, o.execution_path, o.version, o.models, o.modes, o.thinking_options,
+           o.commands, o.capabilities, o.probed_at, o.expires_at,
+           count(*) FILTER (WHERE o.status = 'ready' AND o.expires_at >= now())
+               OVER (PARTITION BY o.name) AS workers
+    FROM agent_offers o
+    ORDER BY o.name, (o.status = 'ready' AND o.expires_at >= now()) DESC, o.probed_at DESC;
+COMMENT ON VIEW available_agents IS 'One row per agent: the freshest ready offer of any live worker.';
+
+CREATE TABLE ready_tasks (
+    run_at    timestamptz NOT NULL,
+    task_id   bigint NOT NULL,
+    priority  smallint NOT NULL,
+    attempt   smallint NOT NULL DEFAULT 1,
+    uncharged smallint NOT NULL DEFAULT 0,
+    agent     text NOT NULL,
+    limit_key text,
+    PRIMARY KEY (agent, priority, run_at, task_id)
+) WITH (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 500,
+        autovacuum_vacuum_cost_delay = 0, autovacuum_vacuum_insert_scale_factor = 0,
+        autovacuum_vacuum_insert_threshold = 5000, autovacuum_analyze_scale_factor = 0,
+        autovacuum_analyze_threshold = 5000);
+CREATE INDEX ready_tasks_limit ON ready_tasks (limit_key) WHERE limit_key IS NOT NULL;
+
+CREATE TABLE later_tasks (
+    run_at    timestamptz NOT NULL,
+    task_id   bigint NOT NULL PRIMARY KEY,
+    attempt   smallint NOT NULL DEFAULT 1,
+    uncharged smallint NOT NULL DEFAULT 0,
+    reason    text NOT NULL
+);
+CREATE INDEX later_tasks_due ON later_tasks (run_at);
+
+CREATE TABLE parked_tasks (
+    task_id         bigint PRIMARY KEY,
+    priority        smallint NOT NULL,
+    attempt         smallint NOT NULL DEFAULT 1,
+    uncharged       smallint NOT NULL DEFAULT 0,
+    limit_key       text,
+    conversation_id bigint,
+    parked_at       timestamptz NOT NULL DEFAULT now()
+);
+CREATE INDEX parked_tasks_heads ON parked_tasks (limit_key, priority DESC, task_id);
+
+CREATE TABLE limits (
+    limit_key   text PRIMARY KEY,
+    max_running integer NOT NULL DEFAULT 1 CONSTRAINT limit_is_not_negative CHECK (max_running >= 0)
+);
+
+CREATE TABLE leases (
+    task_id             bigint PRIMARY KEY,
+    token               bigint NOT NULL,
+    worker_id           uuid NOT NULL,
+    started_at          timestamptz NOT NULL DEFAULT now(),
+    deadline_at         timestamptz,
+    cancel_requested_at timestamptz,
+    attempt             smallint NOT NULL,
+    uncharged           smallint NOT NULL,
+    agent               text NOT NULL,
+    limit_key           text,
+    phase               text,
+    cancel_by           text,
+    cancel_reason       text
+) WITH (fillfactor = 70, autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 500,
+        autovacuum_vacuum_cost_delay = 0);
+CREATE INDEX leases_cancel ON leases (worker_id) WHERE cancel_requested_at IS NOT NULL;
+CREATE INDEX leases_limit ON leases (limit_key) WHERE limit_key IS NOT NULL;
+COMMENT ON COLUMN leases.token IS 'Names one attempt for ever; each write of the attempt carries it.';
+
+CREATE TABLE outcomes (
+    task_id        bigint PRIMARY KEY,
+    token          bigint,
+    started_at     timestamptz,
+    ended_at       timestamptz NOT NULL DEFAULT now(),
+    seq            bigint NOT NULL,
+    attempt        smallint NOT NULL,
+    state          text NOT NULL CHECK (state IN ('completed', 'failed', 'cancelled')),
+    error_class    text,
+    error          text,
+    output_summary text,
+    cost_tokens    bigint,
+    cost           numeric,
+    cancel_by      text
+);
+CREATE INDEX outcomes_ended ON outcomes USING brin (ended_at);
+COMMENT ON COLUMN outcomes.seq IS 'Number of the terminal event of the task''s stream; the event itself is this row.';
+
+-- ---------------------------------------------------------------- functions
+
+CREATE FUNCTION dispatch_channel() RETURNS text LANGUAGE sql STABLE AS
+    $$ SELECT 'dispatch_' || current_schema() $$;
+
+-- Tell the waiting workers that there is work; nothing when nobody waits.
+CREATE FUNCTION ring_bell() RETURNS void LANGUAGE plpgsql AS $$
+BEGIN
+    IF EXISTS (SELECT 1 FROM bells b WHERE b.armed_until > clock_timestamp()) THEN
+        PERFORM pg_notify(dispatch_channel(), 'ready');
+    END IF;
+END $$;
+
+-- Put fresh tasks where they belong. Runs once per INSERT statement, whatever its size.
+CREATE FUNCTION admit_tasks() RETURNS trigger LANGUAGE plpgsql AS $$
+DECLARE
+    odd record;
+BEGIN
+    SELECT min(f.project) FILTER (WHERE p.name IS NULL)                         AS unknown_project,
+           bool_or(octet_length(f.input) = 0 OR f.input !~ '\S')                AS empty,
+           max(octet_length(f.input))                                           AS bytes,
+           bool_or(f.run_at > now())                                            AS later,
+           bool_or(f.conversation_id IS NOT NULL OR f.limit_key IS NOT NULL
+                   OR p.max_running IS NOT NULL)                                AS gated,
+           bool_or(c.name IS NULL)                                              AS strange_agent
+      INTO odd
+      FROM fresh f
+      LEFT JOIN projects p ON p.name = f.project
+      LEFT JOIN catalogue_agents c ON c.name = f.agent;
+
+    IF odd.unknown_project IS NOT NULL THEN
+        RAISE EXCEPTION 'unknown project "%"', odd.unknown_project
+            USING ERRCODE = 'foreign_key_violation',
+                  HINT = 'Add it: dispatch projects add NAME PATH, or INSERT INTO projects(name, path).';
+    END IF;
+    IF odd.empty THEN
+        RAISE EXCEPTION 'the input of a task is empty'
+            USING ERRCODE = 'check_violation', HINT = 'Say in tasks.input what the agent shall do.';
+    END IF;
+    IF odd.bytes > 1048576 THEN
+        RAISE EXCEPTION 'the input of a task has % bytes; 1048576 are allowed', odd.bytes
+            USING ERRCODE = 'check_violation',
+                  HINT = 'Put long material into a file of the repository and name the file in the input.';
+    END IF;
+
+    IF odd.strange_agent AND EXISTS (SELECT 1 FROM catalogue_agents) THEN
+        INSERT INTO outcomes (task_id, seq, attempt, state, error_class, error)
+        SELECT f.id, 2, 0, 'failed', 'agent_unavailable',
+               format('no catalogue knows the agent "%s"; known agents: %s', f.agent,
+                      (SELECT string_agg(c.name, ', ' ORDER BY c.name) FROM catalogue_agents c))
+          FROM fresh f
+         WHERE NOT EXISTS (SELECT 1 FROM catalogue_agents c WHERE c.name = f.agent);
+    END IF;
+
+    IF odd.gated THEN
+        PERFORM 1 FROM fresh f LEFT JOIN tasks t ON t.id = f.conversation_id AND t.project = f.project
+          WHERE f.conversation_id IS NOT NULL AND t.id IS NULL;
+        IF FOUND THEN
+            RAISE EXCEPTION 'conversation_id does not name a task of the same project'
+                USING ERRCODE = 'foreign_key_violation',
+                      HINT = 'A conversation has the id of its first task; see task_status.conversation_id.';
+        END IF;
+        INSERT INTO limits (limit_key)
+        SELECT DISTINCT f.limit_key FROM fresh f WHERE f.limit_key IS NOT NULL ORDER BY 1
+        ON CONFLICT DO NOTHING;
+    END IF;
+
+    IF odd.later OR odd.gated OR odd.strange_agent THEN
+        INSERT INTO later_tasks (run_at, task_id, reason)
+        SELECT f.run_at, f.id, 'scheduled' FROM fresh f
+         WHERE f.run_at > now() AND NOT EXISTS (SELECT 1 FROM outcomes o WHERE o.task_id = f.id);
+        INSERT INTO parked_tasks (task_id, priority, limit_key, conversation_id)
+        SELECT f.id, f.priority, coalesce(f.limit_key, project_limit(f.project)), f.conversation_id
+          FROM fresh f
+         WHERE f.run_at <= now()
+           AND (f.conversation_id IS NOT NULL OR coalesce(f.limit_key, project_limit(f.project)) IS NOT NULL)
+           AND NOT EXISTS (SELECT 1 FROM outcomes o WHERE o.task_id = f.id);
+        INSERT INTO ready_tasks (run_at, task_id, priority, agent)
+        SELECT f.run_at, f.id, f.priority, f.agent FROM fresh f
+         WHERE f.run_at <= now()
+           AND f.conversation_id IS NULL AND coalesce(f.limit_key, project_limit(f.project)) IS NULL
+           AND NOT EXISTS (SELECT 1 FROM outcomes o WHERE o.task_id = f.id);
+    ELSE
+        INSERT INTO ready_tasks (run_at, task_id, priority, agent)
+        SELECT f.run_at, f.id, f.priority, f.agent FROM fresh f;
+    END IF;
+
+    PERFORM ring_bell();
+    RETURN NULL;
+END $$;
+
+-- The limit key that a project's own max_running stands for; null: the project has no limit.
+CREATE FUNCTION project_limit(wanted text) RETURNS text LANGUAGE sql STABLE AS
+    $$ SELECT 'project:' || p.name FROM projects p WHERE p.name = wanted AND p.max_running IS NOT NULL $$;
+
+CREATE TRIGGER tasks_admit AFTER INSERT ON tasks REFERENCING NEW TABLE AS fresh
+    FOR EACH STATEMENT EXECUTE FUNCTION admit_tasks();
+
+CREATE FUNCTION keep_project_limit() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    IF NEW.max_running IS NULL THEN
+        -- Tasks already parked under the key must still come out: lift the limit, keep the row.
+        UPDATE limits SET max_running = 2147483647 WHERE limit_key = 'project:' || NEW.name;
+    ELSE
+        INSERT INTO limits (limit_key, max_running) VALUES ('project:' || NEW.name, NEW.max_running)
+        ON CONFLICT (limit_key) DO UPDATE SET max_running = EXCLUDED.max_running;
+    END IF;
+    RETURN NULL;
+END $$;
+CREATE TRIGGER projects_keep_limit AFTER INSERT OR UPDATE OF max_running ON projects
+    FOR EACH ROW EXECUTE FUNCTION keep_project_limit();

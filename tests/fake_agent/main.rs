@@ -1,0 +1,3 @@
+//! Plays the part of a third-party agent from a script.
+
+fn main() {}

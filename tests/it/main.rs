@@ -1,0 +1,1 @@
+//! All integration tests are modules of this one binary: one link instead of many.

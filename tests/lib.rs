@@ -1,0 +1,1 @@
+//! Parts shared by the integration tests and the fake agent.

@@ -1,0 +1,123 @@
+//! Execution paths behind one trait. Knows nothing about Postgres, task states or git.
+//!
+//! Contract of every adapter, tested by one suite against each of them:
+//! cancelling (or dropping) leaves no process of the attempt alive; every call ends with one
+//! outcome or one error, and only after the whole process set is gone; events are bounded in
+//! size and number; usage is that of the turn alone; stderr is never protocol; the working
+//! directory is the worktree; the child's environment is a list of what is allowed.
+//! Deadlines, stall detection, persistence, retries and diffs are not here: `run` has them once.
+
+pub mod event;
+pub mod permission;
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use futures::future::BoxFuture;
+use tokio_util::sync::CancellationToken;
+
+use crate::domain::attempt::ExecutionPath;
+use crate::domain::error_class::ErrorClass;
+use crate::domain::usage::UsageReport;
+
+pub use event::{AgentEvent, EventSink};
+pub use permission::Permission;
+
+/// Environment variable that marks every process of an attempt; its value is the attempt's mark.
+/// Leftovers of a crashed worker are found by it.
+pub const MARK_VARIABLE: &str = "DISPATCH_ATTEMPT";
+
+/// One way to have a prompt worked on inside a worktree.
+pub trait Agent: Send + Sync {
+    /// How it is driven; recorded on the attempt.
+    fn path(&self) -> ExecutionPath;
+
+    /// Run one turn: from prompt to the end of the agent's answer. Returns only when no process of
+    /// the attempt is left. Cancelling ends with `AgentError::Cancelled`.
+    fn run_turn<'a>(
+        &'a self,
+        turn: TurnRequest,
+        events: EventSink,
+        permission: &'a dyn Permission,
+        cancel: CancellationToken,
+    ) -> BoxFuture<'a, Result<TurnOutcome, AgentError>>;
+}
+
+/// What a turn needs.
+#[derive(Clone, Debug)]
+pub struct TurnRequest {
+    /// What the agent shall do; data, never part of a shell line.
+    pub prompt: String,
+    /// The worktree: absolute, and the only place the agent should write.
+    pub worktree: PathBuf,
+    /// A HOME of the attempt's own, empty or seeded from the agent's entry.
+    pub home: PathBuf,
+    /// A temporary directory of the attempt's own.
+    pub tmp: PathBuf,
+    /// Value of `DISPATCH_ATTEMPT` in the environment of every process of the attempt.
+    pub mark: String,
+    /// Model to use; the turn fails with `InvalidOption` when the agent does not offer it.
+    pub model: Option<String>,
+    /// Mode to use; likewise.
+    pub mode_id: Option<String>,
+    /// Thinking option (reasoning effort) to use; likewise.
+    pub thinking_option_id: Option<String>,
+    /// The agent's own session to continue, when the conversation has one.
+    pub resume: Option<String>,
+}
+
+/// A turn that ended by itself and well.
+#[derive(Clone, Debug, Default)]
+pub struct TurnOutcome {
+    /// The agent's word for why it stopped (end_turn, exit 0, …).
+    pub stop_reason: String,
+    /// The agent's own session id, for the next turn of the conversation.
+    pub native_session_id: Option<String>,
+    /// What the turn used; `None`: the agent says nothing.
+    pub usage: Option<UsageReport>,
+    /// How the process ended, when there was one.
+    pub exit: Exit,
+}
+
+/// How the agent's process ended.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Exit {
+    /// Its exit code.
+    pub code: Option<i32>,
+    /// The signal that ended it.
+    pub signal: Option<i32>,
+    /// The end of its stderr, lossily decoded.
+    pub stderr_tail: String,
+}
+
+/// A turn that did not end well.
+#[derive(Debug, thiserror::Error)]
+#[error("{message}")]
+pub struct AgentError {
+    /// What kind of failure; `Cancelled` when `cancel` was honoured.
+    pub class: ErrorClass,
+    /// What was being done to what, and what to do about it.
+    pub message: String,
+    /// How long the provider asked to wait.
+    pub retry_after: Option<Duration>,
+    /// Usage up to the failure, when the agent said something.
+    pub usage: Option<UsageReport>,
+    /// The agent's own session id, if one began.
+    pub native_session_id: Option<String>,
+    /// How the process ended, when there was one.
+    pub exit: Exit,
+}
+
+impl AgentError {
+    /// An error of this class with nothing else known.
+    pub fn new(class: ErrorClass, message: impl Into<String>) -> Self {
+        Self {
+            class,
+            message: message.into(),
+            retry_after: None,
+            usage: None,
+            native_session_id: None,
+            exit: Exit::default(),
+        }
+    }
+}

@@ -1,0 +1,1 @@
+//! Settings from flags, environment and agents.toml, checked before the first task is claimed.

@@ -1,0 +1,104 @@
+//! One try at a task by one worker.
+
+use serde::{Deserialize, Serialize};
+
+use super::error_class::ErrorClass;
+
+/// How an agent is driven.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, schemars::JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum ExecutionPath {
+    /// Agent Client Protocol over stdio.
+    Acp,
+    /// A program in a pseudo-terminal.
+    Pty,
+    /// A program on plain pipes, optionally with a JSON stream.
+    Pipe,
+    /// Does nothing, well: exists for benchmarks only.
+    Noop,
+}
+
+impl ExecutionPath {
+    /// The name that is stored and shown.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Acp => "acp",
+            Self::Pty => "pty",
+            Self::Pipe => "pipe",
+            Self::Noop => "noop",
+        }
+    }
+}
+
+/// Where a running attempt is; progress only, never used for recovery.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Phase {
+    /// The worktree is being made.
+    Preparing,
+    /// The agent is starting.
+    Launching,
+    /// The agent works.
+    Turn,
+    /// The agent asked for permission and waits.
+    AwaitingPermission,
+    /// What it left is being recorded.
+    Snapshotting,
+    /// The result is being stored.
+    Finishing,
+}
+
+impl Phase {
+    /// The name that is stored and shown.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Preparing => "preparing",
+            Self::Launching => "launching",
+            Self::Turn => "turn",
+            Self::AwaitingPermission => "awaiting_permission",
+            Self::Snapshotting => "snapshotting",
+            Self::Finishing => "finishing",
+        }
+    }
+}
+
+/// Why an attempt ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum AttemptEnd {
+    /// The agent ended its turn well.
+    Succeeded,
+    /// Something went wrong.
+    Failed {
+        /// What kind of thing.
+        class: ErrorClass,
+        /// In words, for the person who has to act.
+        message: String,
+    },
+    /// Somebody asked to cancel.
+    Cancelled,
+    /// The worker is stopping; the task goes back, the attempt does not count.
+    Interrupted,
+    /// Another worker owns the task now; nothing more may be written.
+    LeaseLost,
+}
+
+impl AttemptEnd {
+    /// The name in `attempts.end_kind`.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Self::Succeeded => "succeeded",
+            Self::Failed {
+                class: ErrorClass::Timeout,
+                ..
+            } => "timed_out",
+            Self::Failed {
+                class: ErrorClass::IdleTimeout,
+                ..
+            } => "stalled",
+            Self::Failed { .. } => "failed",
+            Self::Cancelled => "cancelled",
+            Self::Interrupted => "interrupted",
+            Self::LeaseLost => "lease_lost",
+        }
+    }
+}

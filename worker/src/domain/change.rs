@@ -1,0 +1,185 @@
+//! What an attempt left, and how review may move it.
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+/// The state of a pending change.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum ChangeState {
+    /// Waits for a reviewer.
+    Pending,
+    /// A reviewer said yes; a worker applies it next.
+    Approved,
+    /// A reviewer said no.
+    Rejected,
+    /// It is in the target branch.
+    Applied,
+    /// It does not merge into the target as it stands now.
+    Conflicted,
+    /// A newer change of the same work took its place.
+    Superseded,
+}
+
+impl ChangeState {
+    /// Every state.
+    pub const ALL: [Self; 6] = [
+        Self::Pending,
+        Self::Approved,
+        Self::Rejected,
+        Self::Applied,
+        Self::Conflicted,
+        Self::Superseded,
+    ];
+
+    /// The name that is stored and shown.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Pending => "pending",
+            Self::Approved => "approved",
+            Self::Rejected => "rejected",
+            Self::Applied => "applied",
+            Self::Conflicted => "conflicted",
+            Self::Superseded => "superseded",
+        }
+    }
+
+    /// The state with this stored name.
+    pub fn parse(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|state| state.as_str() == name)
+    }
+
+    /// Whether a change may go from this state to another. The table `change_moves` says the
+    /// same; a test compares them.
+    pub fn may_become(self, next: Self) -> bool {
+        match self {
+            Self::Pending => matches!(next, Self::Approved | Self::Rejected | Self::Superseded),
+            Self::Approved => matches!(next, Self::Applied | Self::Conflicted),
+            Self::Conflicted => matches!(next, Self::Approved | Self::Rejected | Self::Superseded),
+            Self::Rejected | Self::Applied | Self::Superseded => false,
+        }
+    }
+}
+
+/// What happened to one file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum FileOperation {
+    /// It is new.
+    Create,
+    /// Its content (and perhaps its mode) changed.
+    Edit,
+    /// It is gone.
+    Delete,
+    /// It has another name (and perhaps other content).
+    Rename,
+    /// Only its mode changed.
+    Mode,
+}
+
+impl FileOperation {
+    /// The name that is stored and shown.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Create => "create",
+            Self::Edit => "edit",
+            Self::Delete => "delete",
+            Self::Rename => "rename",
+            Self::Mode => "mode",
+        }
+    }
+}
+
+/// What kind of thing a changed file is, on its newer side.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum FileKind {
+    /// Lines of text.
+    Text,
+    /// Bytes; shown by size and hash.
+    Binary,
+    /// A symbolic link; its target is shown as text.
+    Symlink,
+    /// A pointer to a commit of another repository.
+    Submodule,
+}
+
+impl FileKind {
+    /// The name that is stored and shown.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Text => "text",
+            Self::Binary => "binary",
+            Self::Symlink => "symlink",
+            Self::Submodule => "submodule",
+        }
+    }
+}
+
+/// One file of a pending change.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FileChange {
+    /// Exact bytes of the path, relative to the root of the tree.
+    pub path: Vec<u8>,
+    /// Exact bytes of the former path of a rename.
+    pub old_path: Option<Vec<u8>>,
+    /// What happened.
+    pub operation: FileOperation,
+    /// What it is.
+    pub kind: FileKind,
+    /// Git mode before, absent for a new file.
+    pub old_mode: Option<i32>,
+    /// Git mode after, absent for a deleted file.
+    pub new_mode: Option<i32>,
+    /// Blob (or commit) id before.
+    pub old_blob: Option<String>,
+    /// Blob (or commit) id after.
+    pub new_blob: Option<String>,
+    /// Lines added; absent for what has no lines.
+    pub added_lines: Option<i32>,
+    /// Lines removed; absent for what has no lines.
+    pub removed_lines: Option<i32>,
+    /// Unified diff for people, cut at the limits for views.
+    pub patch: Option<String>,
+    /// Whether `patch` leaves something out.
+    pub patch_cut: bool,
+    /// Warnings for the reviewer: steers_agents, runs_code, mode_changed, …
+    pub flags: Vec<String>,
+}
+
+/// Show exact path bytes to a person: UTF-8 as it is, other bytes and controls as `\xNN`, and a
+/// backslash doubled, so that two paths never look the same.
+pub fn show_path(bytes: &[u8]) -> String {
+    let mut shown = String::with_capacity(bytes.len());
+    for chunk in bytes.utf8_chunks() {
+        for c in chunk.valid().chars() {
+            match c {
+                '\\' => shown.push_str("\\\\"),
+                c if c.is_control() => {
+                    let mut buffer = [0; 4];
+                    for byte in c.encode_utf8(&mut buffer).bytes() {
+                        shown.push_str(&format!("\\x{byte:02x}"));
+                    }
+                }
+                c => shown.push(c),
+            }
+        }
+        for byte in chunk.invalid() {
+            shown.push_str(&format!("\\x{byte:02x}"));
+        }
+    }
+    shown
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn different_paths_never_look_the_same() {
+        assert_eq!(show_path("naïve.txt".as_bytes()), "naïve.txt");
+        assert_eq!(show_path(b"caf\xe9"), "caf\\xe9");
+        assert_eq!(show_path(b"caf\\xe9"), "caf\\\\xe9");
+        assert_eq!(show_path(b"a\nb"), "a\\x0ab");
+    }
+}

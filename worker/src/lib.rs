@@ -1,0 +1,17 @@
+//! `dispatch`: a task queue worker that dispatches work to coding agents.
+//!
+//! `run` is the file to read first: one attempt, top to bottom. ARCHITECTURE.md has the map, the
+//! invariants and three walkthroughs.
+
+pub mod agent;
+pub mod blocking;
+pub mod broker;
+pub mod config;
+pub mod domain;
+pub mod localpg;
+pub mod ops;
+pub mod queue;
+pub mod run;
+pub mod store;
+pub mod surface;
+pub mod workspace;

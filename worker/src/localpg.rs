@@ -1,0 +1,1 @@
+//! Postgres on this machine for a first run and for tests.

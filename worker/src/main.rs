@@ -1,0 +1,3 @@
+//! Parse arguments, start telemetry, run the role.
+
+fn main() {}

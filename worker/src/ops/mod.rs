@@ -1,0 +1,1 @@
+//! What a person or program can ask for; the only door for surfaces.

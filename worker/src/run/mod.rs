@@ -1,0 +1,1 @@
+//! One attempt, top to bottom.

@@ -1,0 +1,1 @@
+//! Doors: CLI and HTTP, derived from the operations.

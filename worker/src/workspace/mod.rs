@@ -1,0 +1,156 @@
+//! Git: worktrees, snapshots, changes and their application. Knows nothing about agents or
+//! Postgres.
+//!
+//! Rules that hold everywhere in here: the worker never lets git discover a repository inside a
+//! directory that an agent could write; it names its own store and its own index; hooks, filters,
+//! attributes, external diffs and replace refs are off; patch text is a rendering and never
+//! applied; nobody's checkout is touched.
+
+use std::path::PathBuf;
+
+use crate::domain::change::FileChange;
+use crate::domain::error_class::ErrorClass;
+
+/// A project as the workspace needs it.
+#[derive(Clone, Debug)]
+pub struct ProjectSpec {
+    /// Its name: a slug, safe in paths.
+    pub name: String,
+    /// Absolute path of its repository (bare or not).
+    pub path: PathBuf,
+    /// Branch that results go to (`refs/heads/…`); `None`: the branch that HEAD names.
+    pub target_ref: Option<String>,
+    /// How attempts get their checkout.
+    pub mode: WorktreeMode,
+    /// The operator trusts whatever runs in this project.
+    pub trusted: bool,
+    /// Globs of untracked files copied into each worktree.
+    pub copy_files: Vec<String>,
+    /// Shell line run in a fresh worktree, when the operator allows hooks.
+    pub setup: Option<String>,
+    /// Shell line run before a worktree is removed, likewise.
+    pub teardown: Option<String>,
+}
+
+/// How an attempt gets its checkout.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum WorktreeMode {
+    /// Its own directory and its own git directory, borrowing objects read-only.
+    Private,
+    /// A plain `git worktree add`, for trusted agents.
+    Linked,
+}
+
+/// Which attempt a worktree belongs to; its directory and refs carry all three.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct WorktreeKey {
+    /// The task.
+    pub task: i64,
+    /// The attempt's number.
+    pub attempt: i16,
+    /// The attempt's lease token.
+    pub token: i64,
+}
+
+/// What a worktree starts from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Start {
+    /// The tip of the project's target branch.
+    Tip,
+    /// A commit or branch by name.
+    Named(String),
+    /// On top of an earlier result, reviewed against that result's own base.
+    Continue {
+        /// Commit the earlier change was based on.
+        base: String,
+        /// Result commit of the earlier change.
+        result: String,
+    },
+}
+
+/// What an attempt left, recorded and pinned.
+#[derive(Clone, Debug)]
+pub struct Snapshot {
+    /// Commit every difference is against.
+    pub base_commit: String,
+    /// Tree of what was there.
+    pub result_tree: String,
+    /// Commit of that tree in the project's store, pinned by `result_ref`.
+    pub result_commit: String,
+    /// `refs/dispatch/<task>/<attempt>`.
+    pub result_ref: String,
+    /// SHA-256 (hex) over base, tree and file rows: what a decision names.
+    pub digest: String,
+    /// One row per file, in path order; empty: nothing changed.
+    pub files: Vec<FileChange>,
+    /// What the reviewer must know: nested repositories, files left out with the reason.
+    pub notices: Vec<String>,
+    /// The objects that the change adds, as a thin pack; `None`: larger than the cap.
+    pub pack: Option<Vec<u8>>,
+}
+
+/// An approved change on its way into the target.
+#[derive(Clone, Debug)]
+pub struct ApplyRequest {
+    /// The change's id, for messages and the undo ref.
+    pub change: i64,
+    /// Commit the change is based on.
+    pub base_commit: String,
+    /// Result commit of the change.
+    pub result_commit: String,
+    /// Objects, for a store that does not have them.
+    pub pack: Option<Vec<u8>>,
+    /// Exact paths that were approved; `None`: all of them. A rename is named by its new path.
+    pub only_paths: Option<Vec<Vec<u8>>>,
+    /// Subject and body of the commit, trailers included.
+    pub message: String,
+    /// `Name <mail>` of the author.
+    pub author: String,
+    /// Seconds since the epoch: with it fixed, applying again makes the same commit.
+    pub authored_at: i64,
+}
+
+/// What became of an application.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Applied {
+    /// The target branch holds the change now (or already did).
+    Done {
+        /// Full name of the branch.
+        target_ref: String,
+        /// Its tip before.
+        before: String,
+        /// The commit that applies the change.
+        commit: String,
+        /// Ref that keeps `before`, for undoing.
+        undo_ref: String,
+    },
+    /// It does not merge.
+    Conflicted {
+        /// Full name of the branch.
+        target_ref: String,
+        /// Its tip.
+        tip: String,
+        /// Paths that conflict, as shown to people.
+        paths: Vec<String>,
+    },
+}
+
+/// Something about the project, its repository or the worktree went wrong.
+#[derive(Debug, thiserror::Error)]
+#[error("{message}")]
+pub struct WorkspaceError {
+    /// `Workspace` (a person must act), `DiffFailed` or `Internal` (trying again may help).
+    pub class: ErrorClass,
+    /// What was being done to what, and what to do about it.
+    pub message: String,
+}
+
+impl WorkspaceError {
+    /// An error of this class.
+    pub fn new(class: ErrorClass, message: impl Into<String>) -> Self {
+        Self {
+            class,
+            message: message.into(),
+        }
+    }
+}
