@@ -7,8 +7,19 @@
 //! directory is the worktree; the child's environment is a list of what is allowed.
 //! Deadlines, stall detection, persistence, retries and diffs are not here: `run` has them once.
 
+pub mod acp;
+mod classify;
+mod environment;
 pub mod event;
+mod figures;
+pub mod jsonrpc;
+pub mod lines;
+mod options;
 pub mod permission;
+pub mod process;
+mod process_set;
+#[expect(unsafe_code, reason = "a session of its own needs code between fork and exec")]
+mod sys;
 
 use std::path::PathBuf;
 use std::time::Duration;

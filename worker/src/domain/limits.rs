@@ -7,8 +7,9 @@ use std::time::Duration;
 /// announces its commands in 563 kB; beyond this it is an attack or a fault.
 pub const PROTOCOL_LINE_BYTES_MAX: usize = 64 * 1024 * 1024;
 
-/// Bytes of protocol lines read but not yet handled. Back-pressure begins here, so that an agent
-/// that floods fills its own pipe and not our memory.
+/// Bytes of protocol lines waiting to be written to an agent. Lines are read one at a time and
+/// only when the last one was handled, so that an agent that floods fills its own pipe and not
+/// our memory; one that asks much and reads nothing ends here.
 pub const PROTOCOL_BACKLOG_BYTES_MAX: usize = 8 * 1024 * 1024;
 
 /// Tail of an agent's stderr that is kept: enough for a stack trace, small enough for a row.
@@ -94,3 +95,59 @@ pub const HEARTBEAT: Duration = Duration::from_secs(5);
 /// A worker that could not renew for so long, by its own monotonic clock, stops its agents
 /// before others may start the same tasks (0.6 of the lease).
 pub const SELF_STOP: Duration = Duration::from_secs(12);
+
+/// Until an agent began its turn: a cold start of a big one takes 30 s on a busy machine.
+pub const AGENT_START_TIMEOUT: Duration = Duration::from_secs(120);
+
+/// Longest silence of an agent: retries against a provider are silent for minutes.
+pub const AGENT_IDLE_TIMEOUT: Duration = Duration::from_secs(600);
+
+/// Longest attempt, unless the task says otherwise.
+pub const AGENT_TOTAL_TIMEOUT: Duration = Duration::from_secs(7_200);
+
+/// Time between the steps of ending an agent (end of input, TERM, KILL).
+pub const KILL_GRACE: Duration = Duration::from_secs(2);
+
+/// How long an agent may take to answer a protocol cancel before its input is closed; the
+/// slowest that answers at all took 2.3 s.
+pub const CANCEL_ANSWER_TIMEOUT: Duration = Duration::from_millis(2_500);
+
+/// How long the sweep of a process set may take; what survives KILL for so long hangs in the
+/// kernel and is reported.
+pub const SWEEP_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// How long an agent may leave its standard input unread.
+pub const PROTOCOL_WRITE_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// How long a person has to answer a question of an agent.
+pub const PERMISSION_ASK_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// Lines of a protocol that are not JSON and still become notices; the others are counted.
+pub const NOISE_LINES_MAX: usize = 20;
+
+/// Text kept of one such line.
+pub const NOISE_LINE_BYTES_MAX: usize = 2 * 1024;
+
+/// Tool calls of one turn whose facts are remembered for later questions about them.
+pub const TOOL_CALLS_MAX: usize = 10_000;
+
+/// Usage reports kept as they came; more are counted but not kept.
+pub const USAGE_RAW_MAX: usize = 200;
+
+/// Terminals an agent may have open at once.
+pub const TERMINALS_OPEN_MAX: usize = 16;
+
+/// Output kept of one terminal of an agent, whatever limit it asks for.
+pub const TERMINAL_OUTPUT_BYTES_MAX: usize = 1024 * 1024;
+
+/// File an agent may read or write through the protocol.
+pub const AGENT_FILE_BYTES_MAX: u64 = 16 * 1024 * 1024;
+
+/// How long a probe of an agent may take.
+pub const PROBE_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// How often the memory of an agent's processes is looked at.
+pub const PROCESS_WATCH: Duration = Duration::from_secs(1);
+
+/// Quiet time after which a terminal program counts as waiting for input.
+pub const TERMINAL_QUIET: Duration = Duration::from_millis(300);
