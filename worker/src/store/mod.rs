@@ -5,13 +5,20 @@
 //! statements are used only after a self-ping over LISTEN proved that a connection is a session
 //! (behind a pooler another client's `s0` may be a different statement).
 
+pub mod applies;
+pub mod asks;
+pub mod attempts;
+pub mod claims;
 pub mod error;
+pub mod finish;
+pub mod fleet;
 pub mod listen;
 pub mod migrate;
 pub mod projects;
 #[macro_use]
 mod record;
 pub mod statement;
+pub mod streams;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
