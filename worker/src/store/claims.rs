@@ -127,20 +127,29 @@ pub struct Demand {
     pub free: i32,
 }
 
-/// Claim up to `total` tasks. With `marks` only what is newer than them is looked at; without, all
-/// (the sweep, which alone may conclude that nothing is ready).
+/// How far back a claim looks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Look {
+    /// From the low-water marks on: cheap, and blind to what was committed late.
+    New,
+    /// At everything: the sweep, which alone may conclude that nothing is ready.
+    All,
+}
+
+/// Claim up to `total` tasks.
 pub async fn claim(
     store: &Store,
     worker: WorkerId,
     demand: &[Demand],
     total: i32,
-    marks: Option<&mut LowWaterMarks>,
+    look: Look,
+    marks: &mut LowWaterMarks,
 ) -> Result<Vec<Claimed>, StoreError> {
     let agents: Vec<String> = demand.iter().map(|d| d.agent.clone()).collect();
     let free: Vec<i32> = demand.iter().map(|d| d.free).collect();
-    let flat = match &marks {
-        Some(marks) => marks.flattened(&agents),
-        None => vec![DateTime::UNIX_EPOCH; agents.len() * LEVELS],
+    let flat = match look {
+        Look::New => marks.flattened(&agents),
+        Look::All => vec![DateTime::UNIX_EPOCH; agents.len() * LEVELS],
     };
     let rows = store
         .query(&CLAIM_TASKS, &[&worker.0, &agents, &free, &flat, &total])
@@ -241,8 +250,6 @@ pub struct Expired {
     pub max_attempts: i16,
     /// Worker that is gone.
     pub worker: WorkerId,
-    /// Number of the next event of the stream.
-    pub next_seq: i64,
 }
 
 /// Leases of workers that were not seen for `ttl`.
@@ -272,6 +279,5 @@ fn expired_row(row: &Row) -> Result<Expired, StoreError> {
         lease: lease(row)?,
         max_attempts: row.try_get("max_attempts")?,
         worker: WorkerId(row.try_get("worker_id")?),
-        next_seq: row.try_get("next_seq")?,
     })
 }

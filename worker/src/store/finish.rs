@@ -31,6 +31,7 @@ crate::statements! {
     SUPERSEDE_CHANGES = "supersede_changes";
     APPEND_LAST_EVENTS = "append_last_events";
     CLOSE_PERMISSIONS_OF = "close_permissions_of";
+    NEXT_SEQ = "next_seq";
 }
 
 /// What becomes of the task.
@@ -81,8 +82,8 @@ pub struct AttemptFacts {
     pub exit: Exit,
     /// The agent's word for why it stopped.
     pub stop_reason: Option<String>,
-    /// What it used.
-    pub usage: UsageRow,
+    /// What it used; absent when no agent ran.
+    pub usage: Option<UsageRow>,
     /// What it left.
     pub snapshot: Option<Snapshot>,
     /// When things happened.
@@ -102,12 +103,21 @@ pub struct Finish {
     pub error: Option<String>,
     /// Last text of the agent.
     pub output_summary: Option<String>,
-    /// Events that belong to the end, with their numbers.
-    pub events: Vec<(i64, &'static str, Value)>,
-    /// Number after the last of them.
-    pub next_seq: i64,
+    /// Events that belong to the end, in order.
+    pub events: Vec<(&'static str, Value)>,
+    /// Number of the first of them.
+    pub seq: FirstSeq,
     /// Facts about the agent's run; absent when none began.
     pub facts: Option<AttemptFacts>,
+}
+
+/// Number of the first event of an end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FirstSeq {
+    /// The attempt counted along.
+    Known(i64),
+    /// After whatever is stored once the lease is ended: for those who did not count along.
+    AfterStored,
 }
 
 /// What storing the end of an attempt came to.
@@ -146,11 +156,13 @@ pub async fn finish(
     if wants_cancel {
         return Ok(Finished::CancelFirst);
     }
-    append_last_events(&tx, lease, &finish.events).await?;
-    let mut next_seq = finish.next_seq;
+    let mut next_seq = first_seq(&tx, lease, finish.seq).await?;
+    append_last_events(&tx, lease, next_seq, &finish.events).await?;
+    next_seq += i64::try_from(finish.events.len()).unwrap_or(0);
     let mut change = None;
+    end_attempt(&tx, lease, finish).await?;
     if let Some(facts) = &finish.facts {
-        store_facts(&tx, lease, finish, facts).await?;
+        store_facts(&tx, lease, facts).await?;
         change = store_change(&tx, lease, finish, facts, &mut next_seq).await?;
     }
     place_task(&tx, lease, finish, &ended, next_seq).await?;
@@ -197,31 +209,41 @@ async fn end_lease(tx: &Tx, lease: &Lease, ender: Ender) -> Result<Option<Ended>
     }))
 }
 
+async fn first_seq(tx: &Tx, lease: &Lease, seq: FirstSeq) -> Result<i64, StoreError> {
+    match seq {
+        FirstSeq::Known(seq) => Ok(seq),
+        FirstSeq::AfterStored => {
+            let rows = tx.query(&NEXT_SEQ, &[&lease.task().0]).await?;
+            let row = rows.first().ok_or_else(|| StoreError::no_row(NEXT_SEQ.name))?;
+            Ok(row.try_get("seq")?)
+        }
+    }
+}
+
 async fn append_last_events(
     tx: &Tx,
     lease: &Lease,
-    events: &[(i64, &'static str, Value)],
+    first: i64,
+    events: &[(&'static str, Value)],
 ) -> Result<(), StoreError> {
     if events.is_empty() {
         return Ok(());
     }
-    let seqs: Vec<i64> = events.iter().map(|e| e.0).collect();
-    let kinds: Vec<&str> = events.iter().map(|e| e.1).collect();
-    let payloads: Vec<&Value> = events.iter().map(|e| &e.2).collect();
+    let seqs: Vec<i64> = (first..).take(events.len()).collect();
+    let kinds: Vec<&str> = events.iter().map(|e| e.0).collect();
+    let payloads: Vec<&Value> = events.iter().map(|e| &e.1).collect();
     let params: super::Params<'_> = &[&lease.task().0, &lease.attempt(), &seqs, &kinds, &payloads];
     tx.query(&APPEND_LAST_EVENTS, params).await?;
     Ok(())
 }
 
-async fn store_facts(
-    tx: &Tx,
-    lease: &Lease,
-    finish: &Finish,
-    facts: &AttemptFacts,
-) -> Result<(), StoreError> {
+async fn end_attempt(tx: &Tx, lease: &Lease, finish: &Finish) -> Result<(), StoreError> {
     let (task, token) = (lease.task().0, lease.token().0);
-    let snapshot = facts.snapshot.as_ref();
-    let stderr = (!facts.exit.stderr_tail.is_empty()).then(|| clean(&facts.exit.stderr_tail));
+    let facts = finish.facts.as_ref();
+    let snapshot = facts.and_then(|f| f.snapshot.as_ref());
+    let exit = facts.map(|f| f.exit.clone()).unwrap_or_default();
+    let stderr = (!exit.stderr_tail.is_empty()).then(|| clean(&exit.stderr_tail));
+    let times = facts.map(|f| f.times).unwrap_or_default();
     tx.query(
         &END_ATTEMPT,
         &[
@@ -230,30 +252,40 @@ async fn store_facts(
             &finish.end_kind,
             &finish.error_class,
             &finish.error,
-            &facts.exit.code,
-            &facts.exit.signal,
+            &exit.code,
+            &exit.signal,
             &stderr,
             &snapshot.map(|s| s.result_commit.as_str()),
             &snapshot.map(|s| s.result_ref.as_str()),
-            &facts.native_session_id,
-            &facts.times.first_output_at,
-            &facts.times.turn_ended_at,
+            &facts.and_then(|f| f.native_session_id.as_deref()),
+            &times.first_output_at,
+            &times.turn_ended_at,
         ],
     )
     .await?;
-    let stop = facts.stop_reason.as_deref().unwrap_or(finish.end_kind);
-    tx.query(&END_TURN, &[&task, &lease.attempt(), &stop])
-        .await?;
+    let stop = facts.and_then(|f| f.stop_reason.as_deref()).unwrap_or(finish.end_kind);
+    tx.query(&END_TURN, &[&task, &lease.attempt(), &stop]).await?;
+    Ok(())
+}
+
+async fn store_facts(tx: &Tx, lease: &Lease, facts: &AttemptFacts) -> Result<(), StoreError> {
     if facts.native_session_id.is_some() {
         let params: super::Params<'_> =
             &[&facts.conversation, &facts.native_session_id, &facts.agent];
         tx.query(&KEEP_SESSION, params).await?;
     }
-    store_usage(tx, lease, facts).await
+    match &facts.usage {
+        Some(usage) => store_usage(tx, lease, facts, usage).await,
+        None => Ok(()),
+    }
 }
 
-async fn store_usage(tx: &Tx, lease: &Lease, facts: &AttemptFacts) -> Result<(), StoreError> {
-    let usage = &facts.usage;
+async fn store_usage(
+    tx: &Tx,
+    lease: &Lease,
+    facts: &AttemptFacts,
+    usage: &UsageRow,
+) -> Result<(), StoreError> {
     let report = usage.report.clone().unwrap_or_default();
     let source = if usage.report.is_some() {
         UsageSource::Reported
@@ -359,7 +391,7 @@ async fn store_change(
         "change_id": change, "files": files, "added_lines": added, "removed_lines": removed,
         "partial": partial, "digest": snapshot.digest,
     });
-    append_last_events(tx, lease, &[(*next_seq, "change_ready", payload)]).await?;
+    append_last_events(tx, lease, *next_seq, &[("change_ready", payload)]).await?;
     *next_seq += 1;
     Ok(Some(change))
 }

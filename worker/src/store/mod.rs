@@ -8,6 +8,7 @@
 pub mod applies;
 pub mod asks;
 pub mod attempts;
+pub mod bench;
 pub mod claims;
 pub mod error;
 pub mod finish;

@@ -37,6 +37,8 @@ pub struct EventRow {
 pub struct ItemRow {
     /// Task it belongs to.
     pub task: i64,
+    /// Token of the attempt.
+    pub token: i64,
     /// The attempt.
     pub attempt: i16,
     /// Number within the attempt; 0 is the prompt.
@@ -91,13 +93,14 @@ async fn put_items(tx: &super::Tx, items: &[ItemRow]) -> Result<(), StoreError> 
         return Ok(());
     }
     let task: Vec<i64> = items.iter().map(|i| i.task).collect();
+    let token: Vec<i64> = items.iter().map(|i| i.token).collect();
     let attempt: Vec<i16> = items.iter().map(|i| i.attempt).collect();
     let n: Vec<i32> = items.iter().map(|i| i.n).collect();
     let conversation: Vec<i64> = items.iter().map(|i| i.conversation).collect();
     let kind: Vec<&str> = items.iter().map(|i| i.kind).collect();
     let text: Vec<Option<&str>> = items.iter().map(|i| i.text.as_deref()).collect();
     let detail: Vec<Option<&Value>> = items.iter().map(|i| i.detail.as_ref()).collect();
-    let params: super::Params<'_> = &[&task, &attempt, &n, &conversation, &kind, &text, &detail];
+    let params: super::Params<'_> = &[&task, &token, &attempt, &n, &conversation, &kind, &text, &detail];
     tx.query(&PUT_ITEMS, params).await?;
     Ok(())
 }
