@@ -151,3 +151,39 @@ pub const PROCESS_WATCH: Duration = Duration::from_secs(1);
 
 /// Quiet time after which a terminal program counts as waiting for input.
 pub const TERMINAL_QUIET: Duration = Duration::from_millis(300);
+/// Output of one git command that is held in memory: a listing of a million entries fits.
+pub const GIT_OUTPUT_BYTES_MAX: usize = 256 * 1024 * 1024;
+
+/// Deepest directory that a snapshot follows. Each level holds a file descriptor, and no
+/// project is half as deep; a deeper one is refused, not cut.
+pub const SNAPSHOT_DEPTH_MAX: usize = 200;
+
+/// Most notices of one snapshot; the last one counts the rest.
+pub const NOTICES_MAX: usize = 100;
+
+/// Renames are looked for among at most this many added and deleted files, since each pair is
+/// compared.
+pub const RENAME_FILES_MAX: usize = 400;
+
+/// A text file beyond this is shown by size and hash like a binary one: comparing it line by
+/// line costs seconds and nobody reads it.
+pub const DIFF_FILE_BYTES_MAX: i64 = 16 * 1024 * 1024;
+
+/// Most untracked files that a project may have copied into each worktree …
+pub const COPIED_FILES_MAX: usize = 1_000;
+
+/// … and their bytes in all; `copy_files` is for settings, not for data.
+pub const COPIED_BYTES_MAX: u64 = 256 * 1024 * 1024;
+
+/// Output of a setup or teardown hook; only the end of its stderr is ever shown.
+pub const HOOK_OUTPUT_BYTES_MAX: usize = 64 * 1024 * 1024;
+
+/// How often a change is merged again because its target branch moved meanwhile.
+pub const APPLY_TRIES_MAX: usize = 5;
+
+/// Commits remembered as free of filters; forgetting one costs a listing of its tree.
+pub const PLAIN_COMMITS_MAX: usize = 10_000;
+
+/// A directory of the workspace that is neither locked nor complete is left alone for so long:
+/// another process may be between making and locking it.
+pub const DIRECTORY_SETTLED: Duration = Duration::from_secs(10);
