@@ -1,1 +1,6 @@
 //! All integration tests are modules of this one binary: one link instead of many.
+
+mod harness;
+
+mod localpg;
+mod tidy;
