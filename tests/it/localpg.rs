@@ -1,7 +1,8 @@
 //! The server that `dispatch up` and the tests start for themselves.
 
+use std::fs::Permissions;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use dispatch_worker::localpg::{LocalPgError, LocalPostgres, Options, Stopped};
@@ -13,15 +14,35 @@ use crate::harness::db::connect;
 use crate::harness::eventually;
 
 /// Takes the server down when a test fails half-way; a server that is down already is fine.
-struct Cluster(TempDir);
+struct Cluster {
+    root: TempDir,
+    data: PathBuf,
+}
 
 impl Cluster {
     fn new() -> Self {
-        Self(tempfile::tempdir().unwrap())
+        let private = Permissions::from_mode(0o700);
+        let root = tempfile::Builder::new()
+            .permissions(private)
+            .tempdir()
+            .unwrap();
+        Self {
+            data: root.path().to_owned(),
+            root,
+        }
+    }
+
+    /// In a directory below, which is open on the way.
+    fn below(path: &Path) -> Self {
+        let mut cluster = Self::new();
+        let open = Permissions::from_mode(0o755);
+        std::fs::set_permissions(cluster.root.path(), open).unwrap();
+        cluster.data = cluster.root.path().join(path);
+        cluster
     }
 
     fn dir(&self) -> &Path {
-        self.0.path()
+        &self.data
     }
 
     async fn start(&self) -> LocalPostgres {
@@ -115,8 +136,7 @@ async fn the_laptops_database_is_durable_and_closed_to_others() {
     assert_eq!(mode("."), 0o700);
     assert_eq!(mode("socket"), 0o700);
     assert_eq!(mode("password"), 0o600);
-    let stranger = url.replacen(':', "#", 2).replacen('#', ":", 1);
-    let mut config: tokio_postgres::Config = stranger.replacen('#', ":", 1).parse().unwrap();
+    let mut config: tokio_postgres::Config = url.parse().unwrap();
     config.password("guessed");
     let refused = config
         .connect(tokio_postgres::NoTls)
@@ -157,10 +177,9 @@ async fn committed_data_survives_a_killed_server_and_its_stale_pid_file() {
     let cluster = Cluster::new();
     let server = cluster.start().await;
     let client = connect(&server.url("postgres")).await;
-    client
-        .batch_execute("CREATE TABLE kept AS SELECT 1 AS n; CHECKPOINT")
-        .await
-        .unwrap();
+    for statement in ["CREATE TABLE kept AS SELECT 1 AS n", "CHECKPOINT"] {
+        client.batch_execute(statement).await.unwrap();
+    }
     let pid = cluster.server_pid().unwrap();
     kill(pid, Signal::SIGKILL).unwrap();
     eventually(
@@ -192,17 +211,11 @@ async fn committed_data_survives_a_killed_server_and_its_stale_pid_file() {
 
 #[tokio::test]
 async fn a_long_or_odd_path_gets_a_short_private_socket() {
-    let cluster = Cluster::new();
-    std::fs::set_permissions(cluster.dir(), std::fs::Permissions::from_mode(0o755)).unwrap();
-    let deep = cluster
-        .dir()
-        .join("it's a \"long\" $HOME of `data`")
-        .join("x".repeat(90));
-    let server = LocalPostgres::start(Options::throwaway(&deep))
-        .await
-        .unwrap();
+    let odd = Path::new("it's a \"long\" $HOME of `data`").join("x".repeat(90));
+    let cluster = Cluster::below(&odd);
+    let server = cluster.start().await;
     assert_eq!(setting(&server.url("postgres"), "port").await, "5432");
-    let socket_dir = std::fs::read_to_string(deep.join("socket_dir")).unwrap();
+    let socket_dir = std::fs::read_to_string(cluster.dir().join("socket_dir")).unwrap();
     let socket_dir = Path::new(socket_dir.trim_end());
     assert!(
         socket_dir.as_os_str().len() < 60,

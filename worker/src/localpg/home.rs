@@ -312,6 +312,7 @@ impl Home {
         let parent = Path::new("/tmp");
         let made = tempfile::Builder::new()
             .prefix("dispatch-pg-")
+            .permissions(Permissions::from_mode(0o700))
             .tempdir_in(parent);
         let dir = made
             .map_err(file_error("making a directory in", parent))?
