@@ -1,5 +1,6 @@
 # Shared by the scripts: words to the person, and what the machine must have. Sourced, not run.
 # shellcheck shell=bash
+# shellcheck disable=SC2034 # the scripts that source this use them
 
 # Colours only for a person at a terminal.
 if [ -t 1 ] && [ -z "${NO_COLOR:-}" ]; then
@@ -44,7 +45,7 @@ postgres_bin_dir() {
         /opt/homebrew/opt/postgresql*/bin /usr/local/opt/postgresql*/bin \
         /Applications/Postgres.app/Contents/Versions/*/bin \
         /usr/local/pgsql/bin /usr/local/bin /usr/bin; do
-        [ -n "$dir" ] && [ -x "$dir/initdb" ] && [ -x "$dir/postgres" ] || continue
+        if [ ! -x "$dir/initdb" ] || [ ! -x "$dir/postgres" ]; then continue; fi
         major=$("$dir/postgres" --version | sed -n 's/.*) \([0-9]*\).*/\1/p')
         if [ "${major:-0}" -ge 14 ] && [ "${major:-0}" -gt "$best_major" ]; then
             best=$dir best_major=$major
@@ -116,8 +117,8 @@ mapfile_into() {
 ensure_rust() {
     local wanted=95 version minor
     [ -d "${CARGO_HOME:-$HOME/.cargo}/bin" ] && PATH="$PATH:${CARGO_HOME:-$HOME/.cargo}/bin"
-    have cargo && have rustc || die "$EXIT_MISSING" \
-        "no Rust toolchain: install Rust 1.$wanted or newer from https://rustup.rs, then run this again"
+    if ! have cargo || ! have rustc; then die "$EXIT_MISSING" \
+        "no Rust toolchain: install Rust 1.$wanted or newer from https://rustup.rs, then run this again"; fi
     version=$(rustc --version) || die "$EXIT_MISSING" "rustc does not run; see above (rust-toolchain.toml names the version)"
     minor=$(printf '%s' "$version" | sed -n 's/^rustc 1\.\([0-9]*\)\..*/\1/p')
     [ "${minor:-0}" -ge "$wanted" ] || die "$EXIT_MISSING" \

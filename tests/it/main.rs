@@ -1,5 +1,12 @@
 //! All integration tests are modules of this one binary: one link instead of many.
 #![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::too_many_lines,
+    reason = "all of it is tests: a surprise must end them, and a story may be long"
+)]
+#![allow(
     unreachable_pub,
     reason = "the harness is written as a library is, and this binary exports nothing"
 )]

@@ -253,13 +253,12 @@ fn modules_import_only_downwards() {
         }
         for path in named {
             let top = path.split("::").next().unwrap_or_default();
-            let inside =
-                |prefix: &&str| path == **prefix || path.starts_with(&format!("{prefix}::"));
+            let inside = |prefix: &str| path == prefix || path.starts_with(&format!("{prefix}::"));
             let is_module = IMPORTS.iter().any(|(name, _)| *name == top);
             if is_module
                 && top != module
                 && !FOR_ALL.contains(&top)
-                && !allowed.iter().any(|a| inside(&a))
+                && !allowed.iter().any(|a| inside(a))
             {
                 faults.push(format!("{}: {module} must not know {path}", source.path));
             }
