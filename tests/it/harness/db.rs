@@ -3,6 +3,7 @@
 //! `./scripts/test` starts the cluster and names it in `DISPATCH_TEST_DATABASE_URL`; without the
 //! variable each test process starts its own, and a child that outlives the process takes it down.
 
+use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
@@ -129,10 +130,11 @@ fn stop_at_our_end(dir: &Path) {
         clippy::disallowed_methods,
         reason = "outlives the process on purpose; nothing joins it"
     )]
-    let child = std::process::Command::new("setsid")
-        .args(["sh", "-c", script])
+    let child = std::process::Command::new("sh")
+        .args(["-c", script])
         .arg(dir)
         .current_dir("/")
+        .process_group(0)
         .stdin(std::process::Stdio::piped())
         .stdout(std::process::Stdio::null())
         .stderr(std::process::Stdio::null())
