@@ -7,3 +7,19 @@ mod harness;
 mod snapshot;
 mod workspace_lifecycle;
 mod workspace_projects;
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::too_many_lines,
+    reason = "all of it is tests: a surprise must end them, and a story may be long"
+)]
+#![allow(
+    unreachable_pub,
+    reason = "the harness is written as a library is, and this binary exports nothing"
+)]
+
+mod harness;
+
+mod localpg;
+mod tidy;
