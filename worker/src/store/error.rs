@@ -1,0 +1,184 @@
+//! Errors of the store, sorted by what the caller can do about them.
+
+use std::fmt;
+
+use tokio_postgres::error::SqlState;
+
+/// What a caller can do about an error.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum StoreErrorKind {
+    /// The database cannot be reached or said "later": try again.
+    Unavailable,
+    /// There is no such row.
+    NotFound,
+    /// The row is not in a state for it.
+    WrongState,
+    /// The caller saw an older version.
+    Stale,
+    /// A bad value; the message says which.
+    Invalid,
+    /// The same key is there already.
+    Duplicate,
+    /// The login may not do this.
+    Forbidden,
+    /// The schema is missing, too old or too new.
+    Schema,
+    /// A fault of ours.
+    Internal,
+}
+
+/// An error of the store.
+#[derive(Debug)]
+pub struct StoreError {
+    /// What can be done about it.
+    pub kind: StoreErrorKind,
+    /// What went wrong, for people.
+    pub message: String,
+    /// How to mend it, when Postgres or we know.
+    pub hint: Option<String>,
+    /// The violated constraint, when it was one.
+    pub constraint: Option<String>,
+}
+
+impl StoreError {
+    pub(crate) fn setup(message: String) -> Self {
+        Self {
+            kind: StoreErrorKind::Invalid,
+            message,
+            hint: None,
+            constraint: None,
+        }
+    }
+
+    /// The schema does not fit this program.
+    pub(crate) fn schema(message: String) -> Self {
+        Self {
+            kind: StoreErrorKind::Schema,
+            message,
+            hint: None,
+            constraint: None,
+        }
+    }
+
+    pub(crate) fn no_row(statement: &str) -> Self {
+        Self {
+            kind: StoreErrorKind::Internal,
+            message: format!("statement {statement} gave no row"),
+            hint: None,
+            constraint: None,
+        }
+    }
+
+    /// A row has a value that this version does not know.
+    pub(crate) fn odd_row(what: &str, value: &str) -> Self {
+        Self {
+            kind: StoreErrorKind::Internal,
+            message: format!(
+                "the database holds a {what} that this version does not know: {value}"
+            ),
+            hint: Some("Run the newest version of dispatch.".to_owned()),
+            constraint: None,
+        }
+    }
+
+    pub(crate) fn from_pool(error: &deadpool_postgres::PoolError) -> Self {
+        match error {
+            deadpool_postgres::PoolError::Backend(error) => Self::from_pg("connect", error),
+            other => Self {
+                kind: StoreErrorKind::Unavailable,
+                message: format!("no database connection: {other}"),
+                hint: None,
+                constraint: None,
+            },
+        }
+    }
+
+    pub(crate) fn from_pg(statement: &str, error: &tokio_postgres::Error) -> Self {
+        let Some(db) = error.as_db_error() else {
+            return Self::without_server(statement, error);
+        };
+        let code = db.code();
+        let kind = kind_of(code);
+        let message = match kind {
+            StoreErrorKind::Internal => format!("{statement}: {} ({})", db.message(), code.code()),
+            _ => db.message().to_owned(),
+        };
+        Self {
+            kind,
+            message,
+            hint: db.hint().map(str::to_owned).or_else(|| hint_for(code)),
+            constraint: db.constraint().map(str::to_owned),
+        }
+    }
+
+    fn without_server(statement: &str, error: &tokio_postgres::Error) -> Self {
+        let mut message = format!("{statement}: {error}");
+        let mut source = std::error::Error::source(error);
+        while let Some(cause) = source {
+            message.push_str(&format!(": {cause}"));
+            source = cause.source();
+        }
+        let conversion =
+            message.contains("error deserializing") || message.contains("error serializing");
+        let kind = if conversion {
+            StoreErrorKind::Internal
+        } else {
+            StoreErrorKind::Unavailable
+        };
+        Self {
+            kind,
+            message,
+            hint: None,
+            constraint: None,
+        }
+    }
+
+    /// Whether trying the same again later may help.
+    pub fn is_transient(&self) -> bool {
+        self.kind == StoreErrorKind::Unavailable
+    }
+}
+
+fn kind_of(code: &SqlState) -> StoreErrorKind {
+    match code.code() {
+        "P0002" | "02000" => StoreErrorKind::NotFound,
+        "55000" => StoreErrorKind::WrongState,
+        "40001" => StoreErrorKind::Stale,
+        "23505" => StoreErrorKind::Duplicate,
+        "42501" | "28000" | "28P01" => StoreErrorKind::Forbidden,
+        "42P01" | "42883" | "42703" | "3D000" => StoreErrorKind::Schema,
+        "40P01" | "55P03" | "57014" | "57P01" | "57P02" | "57P03" | "53300" | "53100" | "53200" => {
+            StoreErrorKind::Unavailable
+        }
+        other if other.starts_with("08") => StoreErrorKind::Unavailable,
+        other if other.starts_with("22") || other.starts_with("23") => StoreErrorKind::Invalid,
+        _ => StoreErrorKind::Internal,
+    }
+}
+
+fn hint_for(code: &SqlState) -> Option<String> {
+    match code.code() {
+        "42P01" | "42883" | "42703" => Some("Run: dispatch migrate".to_owned()),
+        "3D000" => Some("Create the database, then run: dispatch migrate".to_owned()),
+        _ => None,
+    }
+}
+
+impl fmt::Display for StoreError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.message)?;
+        match &self.hint {
+            Some(hint) => write!(f, " ({hint})"),
+            None => Ok(()),
+        }
+    }
+}
+
+impl std::error::Error for StoreError {}
+
+/// A column that does not have the type it should have.
+impl From<tokio_postgres::Error> for StoreError {
+    fn from(error: tokio_postgres::Error) -> Self {
+        Self::from_pg("row", &error)
+    }
+}

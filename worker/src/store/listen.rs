@@ -1,0 +1,153 @@
+//! LISTEN on a connection of its own, as a stream of wake-ups. NOTIFY only hastens: every reader
+//! also looks by itself from time to time.
+
+use std::str::FromStr;
+use std::time::Duration;
+
+use futures::StreamExt;
+use tokio::sync::{broadcast, watch};
+use tokio_postgres::AsyncMessage;
+use tokio_util::sync::CancellationToken;
+
+use super::error::StoreError;
+
+/// What a notification says. Payloads carry ids only.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Wakeup {
+    /// There are ready tasks.
+    Ready,
+    /// A task waits for its time, or was requeued.
+    Later,
+    /// Somebody wants this task cancelled.
+    Cancel(i64),
+    /// A permission request was answered.
+    Permission(i64),
+    /// A change was approved.
+    Change(i64),
+    /// This task's stream has more.
+    Events(i64),
+    /// A ping of our own, carrying its number.
+    Ping(i64),
+    /// The connection was lost for a while: whatever is waited for may have happened.
+    Gap,
+}
+
+impl FromStr for Wakeup {
+    type Err = ();
+
+    fn from_str(payload: &str) -> Result<Self, ()> {
+        let (word, rest) = payload.split_once(' ').unwrap_or((payload, ""));
+        let id = || rest.parse::<i64>().map_err(|_| ());
+        match word {
+            "ready" => Ok(Self::Ready),
+            "later" => Ok(Self::Later),
+            "cancel" => id().map(Self::Cancel),
+            "permission" => id().map(Self::Permission),
+            "change" => id().map(Self::Change),
+            "events" => id().map(Self::Events),
+            "ping" => id().map(Self::Ping),
+            _ => Err(()),
+        }
+    }
+}
+
+/// Wake-ups for everyone in the process who waits for something.
+#[derive(Clone)]
+pub struct Listener {
+    wakeups: broadcast::Sender<Wakeup>,
+    connected: watch::Receiver<bool>,
+    connected_tx: watch::Sender<bool>,
+}
+
+impl Default for Listener {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Listener {
+    /// A listener that hears nothing until `run` runs.
+    pub fn new() -> Self {
+        let (connected_tx, connected) = watch::channel(false);
+        Self {
+            wakeups: broadcast::Sender::new(4_096),
+            connected,
+            connected_tx,
+        }
+    }
+
+    /// Hear what comes from now on. A lagging receiver should act as on `Wakeup::Gap`.
+    pub fn subscribe(&self) -> broadcast::Receiver<Wakeup> {
+        self.wakeups.subscribe()
+    }
+
+    /// Whether the connection is up now.
+    pub fn connected(&self) -> watch::Receiver<bool> {
+        self.connected.clone()
+    }
+
+    /// Keep listening until cancelled; reconnects with growing pauses (0.1 s to 30 s).
+    pub async fn run(&self, url: &str, stop: CancellationToken) {
+        let mut pause = Duration::from_millis(100);
+        loop {
+            let heard = tokio::select! {
+                () = stop.cancelled() => return,
+                heard = self.listen_once(url) => heard,
+            };
+            let was_up = self.connected_tx.send_replace(false);
+            if let Err(error) = heard {
+                tracing::warn!(%error, "LISTEN is down; falling back to polling until it is back");
+            }
+            if was_up {
+                pause = Duration::from_millis(100);
+            }
+            tokio::select! {
+                () = stop.cancelled() => return,
+                () = tokio::time::sleep(pause) => {}
+            }
+            pause = (pause * 2).min(Duration::from_secs(30));
+        }
+    }
+
+    async fn listen_once(&self, url: &str) -> Result<(), StoreError> {
+        let (config, tls) = super::parse_url(url)?;
+        let (client, mut connection) = config
+            .connect(tls)
+            .await
+            .map_err(|e| StoreError::from_pg("connect", &e))?;
+        let mut messages = futures::stream::poll_fn(move |cx| connection.poll_message(cx));
+        let asking = async {
+            let row = client.query_one("SELECT dispatch_channel()", &[]).await?;
+            let channel: String = row.try_get(0)?;
+            let quoted = channel.replace('"', "\"\"");
+            client.batch_execute(&format!("LISTEN \"{quoted}\"")).await
+        };
+        tokio::pin!(asking);
+        let mut listening = false;
+        loop {
+            tokio::select! {
+                asked = &mut asking, if !listening => {
+                    asked.map_err(|e| StoreError::from_pg("listen", &e))?;
+                    listening = true;
+                    self.connected_tx.send_replace(true);
+                    self.publish(Wakeup::Gap);
+                }
+                message = messages.next() => match message {
+                    Some(Ok(AsyncMessage::Notification(note))) => {
+                        if let Ok(wakeup) = note.payload().parse() {
+                            self.publish(wakeup);
+                        }
+                    }
+                    Some(Ok(_)) => {}
+                    Some(Err(error)) => return Err(StoreError::from_pg("listen", &error)),
+                    None => return Ok(()),
+                }
+            }
+        }
+    }
+
+    fn publish(&self, wakeup: Wakeup) {
+        // Nobody waiting is fine.
+        let _receivers = self.wakeups.send(wakeup);
+    }
+}

@@ -1,0 +1,127 @@
+//! Migrations: plain SQL files, forward only, embedded, one at a time under an advisory lock.
+
+use tokio_postgres::Client;
+
+use super::error::StoreError;
+
+mod embedded {
+    refinery::embed_migrations!("../migrations");
+}
+
+/// Key of the advisory lock that makes migrators queue up; any constant that is ours.
+const LOCK_KEY: i64 = 0x6469_7370_6174_6368;
+
+/// Version of the schema that this program needs.
+pub fn wanted_version() -> i64 {
+    embedded::migrations::runner()
+        .get_migrations()
+        .iter()
+        .map(|m| i64::from(m.version()))
+        .max()
+        .unwrap_or(0)
+}
+
+/// Bring the schema up to this program's version. Needs a direct connection (no pooler in
+/// transaction mode), for the lock belongs to the session.
+pub async fn migrate(url: &str) -> Result<Vec<String>, StoreError> {
+    let (config, tls) = super::parse_url(url)?;
+    let (mut client, connection) = config
+        .connect(tls)
+        .await
+        .map_err(|e| StoreError::from_pg("connect", &e))?;
+    let mut driver = tokio::task::JoinSet::new();
+    driver.spawn(async move {
+        if let Err(error) = connection.await {
+            tracing::debug!(%error, "the migration connection ended");
+        }
+    });
+    let applied = migrate_locked(&mut client).await;
+    drop(client);
+    driver.shutdown().await;
+    applied
+}
+
+async fn migrate_locked(client: &mut Client) -> Result<Vec<String>, StoreError> {
+    client
+        .execute("SELECT pg_advisory_lock($1)", &[&LOCK_KEY])
+        .await
+        .map_err(|e| StoreError::from_pg("migration_lock", &e))?;
+    refuse_newer(schema_version(client).await?)?;
+    let report = embedded::migrations::runner()
+        .run_async(client)
+        .await
+        .map_err(|e| StoreError::schema(format!("a migration failed: {}", chain(&e))))?;
+    Ok(report
+        .applied_migrations()
+        .iter()
+        .map(ToString::to_string)
+        .collect())
+}
+
+/// The version the database has; 0 when it has no schema of ours.
+async fn schema_version(client: &Client) -> Result<i64, StoreError> {
+    let there = client
+        .query_one(
+            "SELECT to_regclass('refinery_schema_history') IS NOT NULL",
+            &[],
+        )
+        .await?;
+    if !there.try_get::<_, bool>(0)? {
+        return Ok(0);
+    }
+    let row = client
+        .query_one(
+            "SELECT coalesce(max(version), 0)::bigint FROM refinery_schema_history",
+            &[],
+        )
+        .await?;
+    Ok(row.try_get(0)?)
+}
+
+fn refuse_newer(found: i64) -> Result<(), StoreError> {
+    let wanted = wanted_version();
+    if found > wanted {
+        return Err(StoreError::schema(format!(
+            "the database has schema version {found}; this program knows versions up to {wanted}. \
+             Run a newer dispatch, or restore a backup"
+        )));
+    }
+    Ok(())
+}
+
+/// Refuse to start on a schema that is older or newer than this program's.
+pub async fn check(url: &str) -> Result<(), StoreError> {
+    let (config, tls) = super::parse_url(url)?;
+    let (client, connection) = config
+        .connect(tls)
+        .await
+        .map_err(|e| StoreError::from_pg("connect", &e))?;
+    let mut driver = tokio::task::JoinSet::new();
+    driver.spawn(async move {
+        if let Err(error) = connection.await {
+            tracing::debug!(%error, "the schema check connection ended");
+        }
+    });
+    let found = schema_version(&client).await;
+    drop(client);
+    driver.shutdown().await;
+    let found = found?;
+    refuse_newer(found)?;
+    let wanted = wanted_version();
+    if found < wanted {
+        return Err(StoreError::schema(format!(
+            "the database has schema version {found}, {wanted} is needed. Run: dispatch migrate"
+        )));
+    }
+    Ok(())
+}
+
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text.push_str(&format!(": {cause}"));
+        source = cause.source();
+    }
+    text
+}
