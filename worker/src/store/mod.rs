@@ -8,6 +8,9 @@
 pub mod error;
 pub mod listen;
 pub mod migrate;
+pub mod projects;
+#[macro_use]
+mod record;
 pub mod statement;
 
 use std::sync::Arc;

@@ -1,0 +1,160 @@
+//! Projects: repositories that tasks may be submitted for, and how their worktrees are made.
+
+use chrono::{DateTime, Utc};
+
+use super::{Store, StoreError};
+
+crate::statements! {
+    /// One project by name.
+    GET = "project_get";
+    /// A page of projects by name.
+    LIST = "project_list";
+    /// A new project.
+    ADD = "project_add";
+    /// Change the settings that are given.
+    UPDATE = "project_update";
+    /// Remove a project that has no open work.
+    REMOVE = "project_remove";
+    /// What of a project is still open.
+    OPEN_WORK = "project_open_work";
+}
+
+crate::record! {
+    /// A repository that tasks may be submitted for.
+    pub struct Project {
+        /// Its name, a slug.
+        pub name: String,
+        /// Where the repository is, on the hosts of the workers.
+        pub path: String,
+        /// Branch that results are applied to, as refs/heads/…; absent: the one HEAD names.
+        pub target_ref: Option<String>,
+        /// `private` or `linked`: how an attempt's worktree is made.
+        pub worktree: String,
+        /// Whether its agents may be given a linked worktree without a sandbox.
+        pub trusted: bool,
+        /// Agent of tasks that name none.
+        pub default_agent: Option<String>,
+        /// At most this many of its tasks run at a time; absent: no limit of its own.
+        pub max_running: Option<i32>,
+        /// Untracked files (globs) copied into each worktree.
+        pub copy_files: Vec<String>,
+        /// Command run in a fresh worktree before the agent.
+        pub setup: Option<String>,
+        /// Command run in a worktree before it is removed.
+        pub teardown: Option<String>,
+        /// When it was added.
+        pub created_at: DateTime<Utc>,
+    }
+}
+
+/// What a new project is made of, or what shall change of one; absent: the default, or no change.
+#[derive(Clone, Debug, Default)]
+pub struct ProjectSettings {
+    /// Where the repository is.
+    pub path: Option<String>,
+    /// Branch that results are applied to; empty: the one HEAD names.
+    pub target_ref: Option<String>,
+    /// `private` or `linked`.
+    pub worktree: Option<String>,
+    /// Whether linked worktrees are allowed.
+    pub trusted: Option<bool>,
+    /// Agent of tasks that name none; empty: none.
+    pub default_agent: Option<String>,
+    /// Tasks that may run at a time; 0: no limit.
+    pub max_running: Option<i32>,
+    /// Untracked files (globs) copied into each worktree.
+    pub copy_files: Option<Vec<String>>,
+    /// Command run in a fresh worktree; empty: none.
+    pub setup: Option<String>,
+    /// Command run before a worktree is removed; empty: none.
+    pub teardown: Option<String>,
+}
+
+/// The project of this name, if there is one.
+pub async fn get(store: &Store, name: &str) -> Result<Option<Project>, StoreError> {
+    let row = store.query_opt(&GET, &[&name]).await?;
+    row.as_ref().map(Project::read).transpose()
+}
+
+/// Projects by name, after `after`, at most `most`.
+pub async fn list(
+    store: &Store,
+    after: Option<&str>,
+    most: i64,
+) -> Result<Vec<Project>, StoreError> {
+    let rows = store.query(&LIST, &[&after, &most]).await?;
+    rows.iter().map(Project::read).collect()
+}
+
+/// Add a project; a taken name is a `Duplicate`.
+pub async fn add(
+    store: &Store,
+    name: &str,
+    settings: &ProjectSettings,
+    actor: &str,
+) -> Result<Project, StoreError> {
+    write(store, &ADD, name, settings, actor)
+        .await?
+        .ok_or_else(|| StoreError::no_row(ADD.name))
+}
+
+/// Change what is given; `None` when there is no such project.
+pub async fn update(
+    store: &Store,
+    name: &str,
+    settings: &ProjectSettings,
+    actor: &str,
+) -> Result<Option<Project>, StoreError> {
+    write(store, &UPDATE, name, settings, actor).await
+}
+
+async fn write(
+    store: &Store,
+    statement: &super::Statement,
+    name: &str,
+    settings: &ProjectSettings,
+    actor: &str,
+) -> Result<Option<Project>, StoreError> {
+    let row = store
+        .query_opt(
+            statement,
+            &[
+                &name,
+                &settings.path,
+                &settings.target_ref,
+                &settings.worktree,
+                &settings.trusted,
+                &settings.default_agent,
+                &settings.max_running,
+                &settings.copy_files,
+                &settings.setup,
+                &settings.teardown,
+                &actor,
+            ],
+        )
+        .await?;
+    row.as_ref().map(Project::read).transpose()
+}
+
+/// Work of a project that has not ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct OpenWork {
+    /// Tasks that are pending or running.
+    pub tasks: i64,
+    /// Changes that wait for a decision or for being applied.
+    pub changes: i64,
+}
+
+/// What of a project is still open.
+pub async fn open_work(store: &Store, name: &str) -> Result<OpenWork, StoreError> {
+    let row = store.query_one(&OPEN_WORK, &[&name]).await?;
+    Ok(OpenWork {
+        tasks: row.try_get("tasks")?,
+        changes: row.try_get("changes")?,
+    })
+}
+
+/// Remove a project; its tasks and their history stay. `false`: there was none.
+pub async fn remove(store: &Store, name: &str, actor: &str) -> Result<bool, StoreError> {
+    Ok(store.query_opt(&REMOVE, &[&name, &actor]).await?.is_some())
+}

@@ -1,0 +1,4 @@
+SELECT name, path, target_ref, worktree, trusted, default_agent, max_running, copy_files, setup, teardown,
+       created_at
+  FROM projects
+ WHERE name = $1::text

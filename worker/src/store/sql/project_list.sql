@@ -1,0 +1,6 @@
+SELECT name, path, target_ref, worktree, trusted, default_agent, max_running, copy_files, setup, teardown,
+       created_at
+  FROM projects
+ WHERE $1::text IS NULL OR name > $1::text
+ ORDER BY name
+ LIMIT $2::bigint
