@@ -5,13 +5,20 @@
 //! statements are used only after a self-ping over LISTEN proved that a connection is a session
 //! (behind a pooler another client's `s0` may be a different statement).
 
+pub mod audit;
+pub mod catalogue;
+pub mod changes;
 pub mod error;
+pub mod history;
 pub mod listen;
 pub mod migrate;
+pub mod permissions;
 pub mod projects;
-#[macro_use]
 mod record;
 pub mod statement;
+pub mod tasks;
+pub mod usage;
+pub mod workers_list;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
