@@ -94,3 +94,6 @@ pub const HEARTBEAT: Duration = Duration::from_secs(5);
 /// A worker that could not renew for so long, by its own monotonic clock, stops its agents
 /// before others may start the same tasks (0.6 of the lease).
 pub const SELF_STOP: Duration = Duration::from_secs(12);
+
+/// Comment or reason of a review: people write it, and it is kept for ever.
+pub const COMMENT_BYTES_MAX: usize = 64 * 1024;

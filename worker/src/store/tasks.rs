@@ -18,8 +18,10 @@ crate::statements! {
     GET = "task_get";
     /// A page of tasks, newest first.
     LIST = "task_list";
-    /// A page of tasks in one state, newest first.
-    LIST_IN_STATE = "task_list_in_state";
+    /// A page of pending or running tasks, newest first.
+    LIST_OPEN = "task_list_open";
+    /// A page of ended tasks in one state, newest first.
+    LIST_ENDED = "task_list_ended";
     /// Cancel.
     CANCEL = "task_cancel";
     /// Run an ended task again.
@@ -267,9 +269,14 @@ pub async fn list(store: &Store, filter: &TaskFilter) -> Result<Vec<TaskView>, S
                 .await?
         }
         Some(state) => {
+            let statement = if state.is_terminal() {
+                &LIST_ENDED
+            } else {
+                &LIST_OPEN
+            };
             store
                 .query(
-                    &LIST_IN_STATE,
+                    statement,
                     &[
                         &before,
                         &filter.project,

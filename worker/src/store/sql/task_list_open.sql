@@ -1,4 +1,4 @@
--- A state is a table, so a page of one state walks only the tables that hold it.
+-- A state is a table, so a page of open tasks walks only what is open.
 SELECT s.id, s.project, s.conversation_id, s.state, s.phase, s.waiting_reason, s.runs_at, s.agent,
        s.execution_path, s.model, s.attempts::smallint AS attempts, s.error_class, s.error,
        s.output_summary, s.cost_tokens, s.cost::text AS cost, s.change_id, s.change_state,
@@ -10,8 +10,7 @@ SELECT s.id, s.project, s.conversation_id, s.state, s.phase, s.waiting_reason, s
              FROM (SELECT r.task_id FROM ready_tasks r WHERE $5::text = 'pending'
                    UNION ALL SELECT w.task_id FROM later_tasks w WHERE $5::text = 'pending'
                    UNION ALL SELECT k.task_id FROM parked_tasks k WHERE $5::text = 'pending'
-                   UNION ALL SELECT l.task_id FROM leases l WHERE $5::text = 'running'
-                   UNION ALL SELECT o.task_id FROM outcomes o WHERE o.state = $5::text) held
+                   UNION ALL SELECT l.task_id FROM leases l WHERE $5::text = 'running') held
              JOIN tasks t ON t.id = held.task_id
             WHERE t.id < $1::bigint
               AND ($2::text IS NULL OR t.project = $2::text)
