@@ -1,12 +1,5 @@
 //! All integration tests are modules of this one binary: one link instead of many.
 
-mod apply;
-mod confine;
-mod diff;
-mod harness;
-mod snapshot;
-mod workspace_lifecycle;
-mod workspace_projects;
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -21,5 +14,11 @@ mod workspace_projects;
 
 mod harness;
 
+mod apply;
+mod confine;
+mod diff;
 mod localpg;
+mod snapshot;
 mod tidy;
+mod workspace_lifecycle;
+mod workspace_projects;

@@ -1,9 +1,7 @@
-//! What integration tests share.
-
-pub(crate) mod repo;
 //! What the integration tests share.
 
 pub mod db;
+pub mod repo;
 
 use std::future::Future;
 use std::time::{Duration, Instant};

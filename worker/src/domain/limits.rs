@@ -187,3 +187,5 @@ pub const PLAIN_COMMITS_MAX: usize = 10_000;
 /// A directory of the workspace that is neither locked nor complete is left alone for so long:
 /// another process may be between making and locking it.
 pub const DIRECTORY_SETTLED: Duration = Duration::from_secs(10);
+/// Comment or reason of a review: people write it, and it is kept for ever.
+pub const COMMENT_BYTES_MAX: usize = 64 * 1024;

@@ -1,1 +1,134 @@
-//! What a person or program can ask for; the only door for surfaces.
+//! What a person or a program can ask for. Each operation is declared once, as the type of its
+//! input; the command line, HTTP and the OpenAPI document are derived from the list in `ALL`.
+//! Knows nothing of any surface.
+
+pub mod agent;
+pub mod audit;
+pub mod change;
+pub mod context;
+pub mod conversation;
+pub mod entry;
+pub mod error;
+pub mod page;
+pub mod permission;
+pub mod project;
+pub mod review;
+pub mod submit;
+pub mod task;
+pub mod usage;
+pub mod values;
+pub mod worker;
+
+use std::future::Future;
+
+use schemars::JsonSchema;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+
+pub use context::{OpContext, ProbeReport, Prober};
+pub use entry::OpEntry;
+pub use error::{OpError, OpErrorKind};
+
+/// What an operation does to the world.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Effect {
+    /// Nothing.
+    Read,
+    /// Adds or changes something.
+    Write,
+    /// Takes something away, or cannot be undone.
+    Destructive,
+}
+
+/// How an operation is called over HTTP.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Method {
+    /// The input is in the path and the query.
+    Get,
+    /// The input is in the path and the body.
+    Post,
+    /// As `Post`, for changing settings.
+    Patch,
+    /// As `Get`, for removing.
+    Delete,
+}
+
+/// The declaration of an operation.
+#[derive(Clone, Copy, Debug)]
+pub struct Spec {
+    /// `noun.verb`.
+    pub name: &'static str,
+    /// How it is called over HTTP.
+    pub method: Method,
+    /// Where it is over HTTP, below the version prefix; `{field}` is a field of the input.
+    pub path: &'static str,
+    /// What it does.
+    pub effect: Effect,
+    /// One sentence.
+    pub summary: &'static str,
+}
+
+impl Spec {
+    /// The noun and the verb of the name.
+    pub fn noun_verb(&self) -> (&'static str, &'static str) {
+        self.name.split_once('.').unwrap_or((self.name, "show"))
+    }
+}
+
+/// One call, as documentation and as the test vector that all surfaces must agree on.
+#[derive(Clone, Debug)]
+pub struct Example {
+    /// What it is for.
+    pub about: &'static str,
+    /// Arguments on the command line, after `dispatch noun verb`.
+    pub cli: &'static [&'static str],
+    /// The same input as JSON.
+    pub input: Value,
+}
+
+/// An operation is the type of its input.
+pub trait Op: DeserializeOwned + Serialize + JsonSchema + clap::Args + Send + 'static {
+    /// Its declaration.
+    const SPEC: Spec;
+    /// What it gives back.
+    type Output: Serialize + JsonSchema;
+    /// At least one call.
+    fn examples() -> Vec<Example>;
+    /// Do it.
+    fn run(self, context: &OpContext)
+    -> impl Future<Output = Result<Self::Output, OpError>> + Send;
+}
+
+/// Every operation.
+pub static ALL: &[OpEntry] = &[
+    OpEntry::of::<submit::SubmitTask>(),
+    OpEntry::of::<task::ListTasks>(),
+    OpEntry::of::<task::ShowTask>(),
+    OpEntry::of::<task::TaskEvents>(),
+    OpEntry::of::<task::CancelTask>(),
+    OpEntry::of::<task::RequeueTask>(),
+    OpEntry::of::<conversation::ShowConversation>(),
+    OpEntry::of::<change::ListChanges>(),
+    OpEntry::of::<change::ShowChange>(),
+    OpEntry::of::<review::ApproveChange>(),
+    OpEntry::of::<review::RejectChange>(),
+    OpEntry::of::<review::RequestChanges>(),
+    OpEntry::of::<permission::ListPermissions>(),
+    OpEntry::of::<permission::AnswerPermission>(),
+    OpEntry::of::<agent::ListAgents>(),
+    OpEntry::of::<agent::ProbeAgent>(),
+    OpEntry::of::<project::ListProjects>(),
+    OpEntry::of::<project::ShowProject>(),
+    OpEntry::of::<project::AddProject>(),
+    OpEntry::of::<project::UpdateProject>(),
+    OpEntry::of::<project::RemoveProject>(),
+    OpEntry::of::<worker::ListWorkers>(),
+    OpEntry::of::<usage::ShowUsage>(),
+    OpEntry::of::<audit::ListAudit>(),
+];
+
+/// The operation of this name.
+pub fn find(name: &str) -> Option<&'static OpEntry> {
+    ALL.iter().find(|entry| entry.spec.name == name)
+}

@@ -8,18 +8,25 @@
 pub mod applies;
 pub mod asks;
 pub mod attempts;
+pub mod audit;
 pub mod bench;
+pub mod catalogue;
+pub mod changes;
 pub mod claims;
 pub mod error;
 pub mod finish;
 pub mod fleet;
+pub mod history;
 pub mod listen;
 pub mod migrate;
+pub mod permissions;
 pub mod projects;
-#[macro_use]
 mod record;
 pub mod statement;
 pub mod streams;
+pub mod tasks;
+pub mod usage;
+pub mod workers_list;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};

@@ -1,0 +1,62 @@
+//! Who did what.
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use serde_json::json;
+
+use super::page::{self, Page};
+use super::{Effect, Example, Method, Op, OpContext, OpError, Spec};
+use crate::store::audit;
+
+pub use crate::store::audit::AuditView;
+
+/// Read the audit log, newest first.
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema, clap::Args)]
+#[serde(deny_unknown_fields)]
+pub struct ListAudit {
+    /// Only about this, such as `task 42` or `change 7`
+    #[arg(long)]
+    pub subject: Option<String>,
+    /// Only by this actor
+    #[arg(long)]
+    pub actor: Option<String>,
+    /// Rows of a page, 1 to 200
+    #[arg(long, short = 'n', value_name = "N")]
+    pub limit: Option<i64>,
+    /// Where the page before ended
+    #[arg(long)]
+    pub cursor: Option<String>,
+}
+
+impl Op for ListAudit {
+    const SPEC: Spec = Spec {
+        name: "audit.list",
+        method: Method::Get,
+        path: "/audit",
+        effect: Effect::Read,
+        summary: "Read who did what, newest first",
+    };
+    type Output = Page<AuditView>;
+
+    fn examples() -> Vec<Example> {
+        vec![Example {
+            about: "What one person did to one task",
+            cli: &["--subject", "task 42", "--actor", "ada", "--limit", "10"],
+            input: json!({"subject": "task 42", "actor": "ada", "limit": 10}),
+        }]
+    }
+
+    async fn run(self, context: &OpContext) -> Result<Self::Output, OpError> {
+        let size = page::size(self.limit)?;
+        let before = page::number(self.cursor.as_deref())?;
+        let rows = audit::list(
+            &context.store,
+            self.subject.as_deref(),
+            self.actor.as_deref(),
+            before,
+            size + 1,
+        )
+        .await?;
+        Ok(Page::cut(rows, size, |act| act.id.to_string()))
+    }
+}

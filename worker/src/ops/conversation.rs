@@ -1,0 +1,74 @@
+//! Reading conversations.
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use serde_json::json;
+
+use super::page::{self, Page};
+use super::task;
+use super::values::TaskRef;
+use super::{Effect, Example, Method, Op, OpContext, OpError, Spec};
+use crate::store::history::{self, ItemPlace};
+
+pub use crate::store::history::ItemView;
+
+/// Read a conversation: what was said and done in all of its tasks.
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema, clap::Args)]
+#[serde(deny_unknown_fields)]
+pub struct ShowConversation {
+    /// The conversation: any task of it, such as 42
+    #[arg(value_name = "TASK")]
+    pub id: TaskRef,
+    /// Items of a page, 1 to 200
+    #[arg(long, short = 'n', value_name = "N")]
+    pub limit: Option<i64>,
+    /// Where the page before ended
+    #[arg(long)]
+    pub cursor: Option<String>,
+}
+
+impl Op for ShowConversation {
+    const SPEC: Spec = Spec {
+        name: "conversation.show",
+        method: Method::Get,
+        path: "/conversations/{id}",
+        effect: Effect::Read,
+        summary: "Read a conversation",
+    };
+    type Output = Page<ItemView>;
+
+    fn examples() -> Vec<Example> {
+        vec![Example {
+            about: "The next page of a conversation",
+            cli: &["42", "--limit", "20", "--cursor", "42.1.20"],
+            input: json!({"id": 42, "limit": 20, "cursor": "42.1.20"}),
+        }]
+    }
+
+    async fn run(self, context: &OpContext) -> Result<Self::Output, OpError> {
+        let size = page::size(self.limit)?;
+        let after = self.cursor.as_deref().map(place).transpose()?;
+        let of = task::existing(&context.store, self.id.0).await?;
+        let items = history::items(
+            &context.store,
+            of.conversation_id,
+            after.unwrap_or_default(),
+            size + 1,
+        )
+        .await?;
+        Ok(Page::cut(items, size, |item| {
+            format!("{}.{}.{}", item.task_id, item.attempt, item.n)
+        }))
+    }
+}
+
+fn place(cursor: &str) -> Result<ItemPlace, OpError> {
+    let wrong = || OpError::invalid("cursor is not one that a list gave out");
+    let mut parts = cursor.split('.');
+    let mut next = || parts.next().ok_or_else(wrong);
+    Ok(ItemPlace {
+        task_id: next()?.parse().map_err(|_| wrong())?,
+        attempt: next()?.parse().map_err(|_| wrong())?,
+        n: next()?.parse().map_err(|_| wrong())?,
+    })
+}

@@ -1,0 +1,172 @@
+//! Why an operation was not done, and what each surface says of it.
+
+use std::fmt;
+
+use crate::store::{StoreError, StoreErrorKind};
+
+/// What kind of refusal or failure it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OpErrorKind {
+    /// A fault of ours.
+    Internal,
+    /// The input is wrong.
+    Invalid,
+    /// There is no such thing.
+    NotFound,
+    /// The thing is not in a state for it, or somebody was faster.
+    Conflict,
+    /// The caller may not.
+    Forbidden,
+    /// Try again later.
+    Unavailable,
+}
+
+impl OpErrorKind {
+    /// Every kind.
+    pub const ALL: [Self; 6] = [
+        Self::Internal,
+        Self::Invalid,
+        Self::NotFound,
+        Self::Conflict,
+        Self::Forbidden,
+        Self::Unavailable,
+    ];
+
+    /// Status of an HTTP answer.
+    pub fn http_status(self) -> u16 {
+        match self {
+            Self::Internal => 500,
+            Self::Invalid => 422,
+            Self::NotFound => 404,
+            Self::Conflict => 409,
+            Self::Forbidden => 403,
+            Self::Unavailable => 503,
+        }
+    }
+
+    /// Exit code of the command line.
+    pub fn exit_code(self) -> u8 {
+        match self {
+            Self::Internal => 1,
+            Self::Invalid => 2,
+            Self::NotFound => 4,
+            Self::Conflict => 5,
+            Self::Forbidden => 6,
+            Self::Unavailable => 8,
+        }
+    }
+
+    /// How loudly a server logs it: only what an operator has to act on is more than a note.
+    pub fn log_level(self) -> tracing::Level {
+        match self {
+            Self::Internal => tracing::Level::ERROR,
+            Self::Unavailable => tracing::Level::WARN,
+            Self::Invalid | Self::NotFound | Self::Conflict | Self::Forbidden => {
+                tracing::Level::DEBUG
+            }
+        }
+    }
+}
+
+/// An operation was not done.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OpError {
+    /// What kind it is.
+    pub kind: OpErrorKind,
+    /// Stable word for programs.
+    pub code: &'static str,
+    /// What went wrong, for people.
+    pub message: String,
+    /// How to mend it.
+    pub hint: Option<String>,
+}
+
+impl OpError {
+    fn new(kind: OpErrorKind, code: &'static str, message: String) -> Self {
+        Self {
+            kind,
+            code,
+            message,
+            hint: None,
+        }
+    }
+
+    /// The input is wrong.
+    pub fn invalid(message: impl Into<String>) -> Self {
+        Self::new(OpErrorKind::Invalid, "invalid_input", message.into())
+    }
+
+    /// There is no such thing.
+    pub fn not_found(message: impl Into<String>) -> Self {
+        Self::new(OpErrorKind::NotFound, "not_found", message.into())
+    }
+
+    /// The thing is not in a state for it.
+    pub fn wrong_state(message: impl Into<String>) -> Self {
+        Self::new(OpErrorKind::Conflict, "wrong_state", message.into())
+    }
+
+    /// The caller may not.
+    pub fn forbidden(message: impl Into<String>) -> Self {
+        Self::new(OpErrorKind::Forbidden, "forbidden", message.into())
+    }
+
+    /// Try again later.
+    pub fn unavailable(message: impl Into<String>) -> Self {
+        Self::new(OpErrorKind::Unavailable, "unavailable", message.into())
+    }
+
+    /// A fault of ours.
+    pub fn internal(message: impl Into<String>) -> Self {
+        Self::new(OpErrorKind::Internal, "internal", message.into())
+    }
+
+    /// The same with a way to mend it.
+    #[must_use]
+    pub fn hint(mut self, hint: impl Into<String>) -> Self {
+        self.hint = Some(hint.into());
+        self
+    }
+
+    /// The same with a more exact word for programs.
+    #[must_use]
+    pub fn code(mut self, code: &'static str) -> Self {
+        self.code = code;
+        self
+    }
+}
+
+impl fmt::Display for OpError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.message)
+    }
+}
+
+impl std::error::Error for OpError {}
+
+impl From<StoreError> for OpError {
+    fn from(error: StoreError) -> Self {
+        let (kind, code) = match error.kind {
+            StoreErrorKind::Unavailable => (OpErrorKind::Unavailable, "unavailable"),
+            StoreErrorKind::NotFound => (OpErrorKind::NotFound, "not_found"),
+            StoreErrorKind::WrongState => (OpErrorKind::Conflict, "wrong_state"),
+            StoreErrorKind::Stale => (OpErrorKind::Conflict, "stale"),
+            StoreErrorKind::Invalid => (OpErrorKind::Invalid, "invalid_input"),
+            StoreErrorKind::Duplicate => (OpErrorKind::Conflict, "duplicate"),
+            StoreErrorKind::Forbidden => (OpErrorKind::Forbidden, "forbidden"),
+            StoreErrorKind::Schema => (OpErrorKind::Unavailable, "schema_mismatch"),
+            StoreErrorKind::Internal => (OpErrorKind::Internal, "internal"),
+        };
+        // Constraints are named as the sentence they stand for.
+        let message = match &error.constraint {
+            Some(rule) if rule.contains("_is_") => rule.replace('_', " "),
+            _ => error.message,
+        };
+        Self {
+            kind,
+            code,
+            message,
+            hint: error.hint,
+        }
+    }
+}

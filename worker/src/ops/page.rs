@@ -1,0 +1,61 @@
+//! Lists come in pages: `{data, next_cursor}`.
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::OpError;
+use crate::domain::limits;
+
+/// A page of a list.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[schemars(rename = "PageOf{T}")]
+pub struct Page<T> {
+    /// The rows.
+    pub data: Vec<T>,
+    /// Give it as `cursor` to get the next page; absent: this was the last one.
+    pub next_cursor: Option<String>,
+}
+
+impl<T> Page<T> {
+    /// Everything there is.
+    pub(crate) fn whole(data: Vec<T>) -> Self {
+        Self {
+            data,
+            next_cursor: None,
+        }
+    }
+
+    /// A page from `size + 1` rows: the surplus row only says that there is more.
+    pub(crate) fn cut(mut data: Vec<T>, size: i64, cursor: impl Fn(&T) -> String) -> Self {
+        let size = usize::try_from(size).unwrap_or(0);
+        let more = data.len() > size;
+        data.truncate(size);
+        let next_cursor = if more { data.last().map(cursor) } else { None };
+        Self { data, next_cursor }
+    }
+}
+
+/// Rows of a page when none are named.
+const PAGE_DEFAULT: i64 = 50;
+
+/// The wanted number of rows, checked.
+pub(crate) fn size(limit: Option<i64>) -> Result<i64, OpError> {
+    let size = limit.unwrap_or(PAGE_DEFAULT);
+    if (1..=limits::PAGE_MAX).contains(&size) {
+        return Ok(size);
+    }
+    Err(OpError::invalid(format!(
+        "limit is 1 to {}, not {size}",
+        limits::PAGE_MAX
+    )))
+}
+
+/// A cursor that is the number of the last row.
+pub(crate) fn number(cursor: Option<&str>) -> Result<Option<i64>, OpError> {
+    cursor
+        .map(|text| {
+            text.parse()
+                .map_err(|_| OpError::invalid("cursor is not one that a list gave out"))
+        })
+        .transpose()
+}

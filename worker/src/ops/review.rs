@@ -1,0 +1,228 @@
+//! Deciding on changes. A decision names the digest of what the reviewer saw.
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use serde_json::json;
+
+use super::change::{self, ChangeView};
+use super::values::ChangeRef;
+use super::{Effect, Example, Method, Op, OpContext, OpError, Spec};
+use crate::domain::limits;
+use crate::store::changes::{self, Decision};
+
+/// Approve a change; a worker applies it to the project's branch.
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema, clap::Args)]
+#[serde(deny_unknown_fields)]
+pub struct ApproveChange {
+    /// The change, such as 7
+    #[arg(value_name = "CHANGE")]
+    pub id: ChangeRef,
+    /// Digest of the change that was seen; left out, the command shows the change and takes its
+    #[arg(long, default_value = "", hide_default_value = true)]
+    pub digest: String,
+    /// Only this file; give it again for more. The others are rejected
+    #[arg(long = "file", value_name = "PATH")]
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub files: Vec<String>,
+    /// A word for the record
+    #[arg(long)]
+    pub comment: Option<String>,
+}
+
+impl Op for ApproveChange {
+    const SPEC: Spec = Spec {
+        name: "change.approve",
+        method: Method::Post,
+        path: "/changes/{id}/approve",
+        effect: Effect::Write,
+        summary: "Approve a change, or only some files of it",
+    };
+    type Output = ChangeView;
+
+    fn examples() -> Vec<Example> {
+        vec![Example {
+            about: "Two files of it",
+            cli: &[
+                "7",
+                "--digest",
+                "d1",
+                "--file",
+                "a.rs",
+                "--file",
+                "b.rs",
+                "--comment",
+                "good",
+            ],
+            input: json!({"id": 7, "digest": "d1", "files": ["a.rs", "b.rs"], "comment": "good"}),
+        }]
+    }
+
+    async fn run(self, context: &OpContext) -> Result<Self::Output, OpError> {
+        seen(&self.digest)?;
+        short(self.comment.as_deref())?;
+        let only = (!self.files.is_empty()).then_some(self.files.as_slice());
+        let decision = Decision {
+            actor: &context.actor,
+            digest: &self.digest,
+            comment: self.comment.as_deref(),
+        };
+        changes::approve(&context.store, self.id.0, only, decision).await?;
+        change::existing(&context.store, self.id.0).await
+    }
+}
+
+/// Reject a change, or set some files of it aside.
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema, clap::Args)]
+#[serde(deny_unknown_fields)]
+pub struct RejectChange {
+    /// The change, such as 7
+    #[arg(value_name = "CHANGE")]
+    pub id: ChangeRef,
+    /// Only this file; give it again for more. The rest stays for a decision
+    #[arg(long = "file", value_name = "PATH")]
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub files: Vec<String>,
+    /// Digest of the change that was seen; needed to decide on files
+    #[arg(long)]
+    pub digest: Option<String>,
+    /// Why
+    #[arg(long, alias = "comment")]
+    pub reason: Option<String>,
+}
+
+impl Op for RejectChange {
+    const SPEC: Spec = Spec {
+        name: "change.reject",
+        method: Method::Post,
+        path: "/changes/{id}/reject",
+        effect: Effect::Destructive,
+        summary: "Reject a change, or set some files of it aside",
+    };
+    type Output = ChangeView;
+
+    fn examples() -> Vec<Example> {
+        vec![
+            Example {
+                about: "All of it",
+                cli: &["7", "--reason", "breaks the import"],
+                input: json!({"id": 7, "reason": "breaks the import"}),
+            },
+            Example {
+                about: "One file",
+                cli: &["7", "--file", "a.rs", "--digest", "d1"],
+                input: json!({"id": 7, "files": ["a.rs"], "digest": "d1"}),
+            },
+        ]
+    }
+
+    async fn run(self, context: &OpContext) -> Result<Self::Output, OpError> {
+        let reason = self.reason.as_deref();
+        short(reason)?;
+        if self.files.is_empty() {
+            self.check_digest(context).await?;
+            changes::reject(&context.store, self.id.0, reason, &context.actor).await?;
+        } else {
+            let digest = self.digest.as_deref().unwrap_or("");
+            seen(digest)?;
+            let decision = Decision {
+                actor: &context.actor,
+                digest,
+                comment: reason,
+            };
+            changes::reject_files(&context.store, self.id.0, &self.files, decision).await?;
+        }
+        change::existing(&context.store, self.id.0).await
+    }
+}
+
+impl RejectChange {
+    /// A whole change may be rejected unseen; a digest that is named must still fit.
+    async fn check_digest(&self, context: &OpContext) -> Result<(), OpError> {
+        let Some(seen) = &self.digest else {
+            return Ok(());
+        };
+        let change = change::existing(&context.store, self.id.0).await?;
+        if change.digest == *seen {
+            return Ok(());
+        }
+        Err(OpError::wrong_state(format!(
+            "change {} is not the one you saw: its digest is {}",
+            change.id, change.digest
+        ))
+        .code("stale"))
+    }
+}
+
+/// Keep a change and ask its agent for more work on it.
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema, clap::Args)]
+#[serde(deny_unknown_fields)]
+pub struct RequestChanges {
+    /// The change, such as 7
+    #[arg(value_name = "CHANGE")]
+    pub id: ChangeRef,
+    /// What the agent shall do about it
+    pub comment: String,
+}
+
+/// The task that works on a change further.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct FollowUp {
+    /// The change that was kept.
+    pub change_id: i64,
+    /// The task that was submitted into its conversation.
+    pub task_id: i64,
+}
+
+impl Op for RequestChanges {
+    const SPEC: Spec = Spec {
+        name: "change.request-changes",
+        method: Method::Post,
+        path: "/changes/{id}/request-changes",
+        effect: Effect::Write,
+        summary: "Send a follow-up task into the change's conversation, on top of its result",
+    };
+    type Output = FollowUp;
+
+    fn examples() -> Vec<Example> {
+        vec![Example {
+            about: "Ask for a test",
+            cli: &["7", "add a test for the empty list"],
+            input: json!({"id": 7, "comment": "add a test for the empty list"}),
+        }]
+    }
+
+    async fn run(self, context: &OpContext) -> Result<Self::Output, OpError> {
+        if self.comment.trim().is_empty() {
+            return Err(OpError::invalid("the comment is empty")
+                .hint("Say what the agent shall do about the change."));
+        }
+        let task =
+            changes::request_changes(&context.store, self.id.0, &self.comment, &context.actor)
+                .await?;
+        Ok(FollowUp {
+            change_id: self.id.0.0,
+            task_id: task.0,
+        })
+    }
+}
+
+fn seen(digest: &str) -> Result<(), OpError> {
+    if digest.is_empty() {
+        return Err(
+            OpError::invalid("a decision names the digest of the change that was seen")
+                .code("digest_required")
+                .hint("Read the change and give its digest."),
+        );
+    }
+    Ok(())
+}
+
+fn short(comment: Option<&str>) -> Result<(), OpError> {
+    if comment.is_some_and(|text| text.len() > limits::COMMENT_BYTES_MAX) {
+        return Err(OpError::invalid(format!(
+            "a comment has at most {} bytes",
+            limits::COMMENT_BYTES_MAX
+        )));
+    }
+    Ok(())
+}

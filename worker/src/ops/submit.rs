@@ -1,0 +1,273 @@
+//! Submitting a task. What the database would turn into a failed task, such as an unknown agent,
+//! is refused here, where somebody can still mend it.
+
+use chrono::{DateTime, Utc};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use serde_json::json;
+
+use super::values::{Moment, Span, TaskRef};
+use super::{Effect, Example, Method, Op, OpContext, OpError, Spec};
+use crate::domain::limits;
+use crate::store::tasks::{self, NewTask, SubmitFacts};
+use crate::store::{StoreErrorKind, catalogue};
+
+/// Give an agent something to do.
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema, clap::Args)]
+#[serde(deny_unknown_fields)]
+pub struct SubmitTask {
+    /// The project to work on
+    pub project: String,
+    /// What the agent shall do; `-` reads it from standard input
+    #[arg(default_value = "-")]
+    pub input: String,
+    /// The agent to run; else the project's, else the fleet's default
+    #[arg(long, short)]
+    pub agent: Option<String>,
+    /// A model the agent offers
+    #[arg(long, short)]
+    pub model: Option<String>,
+    /// A mode the agent offers
+    #[arg(long = "mode", value_name = "MODE")]
+    pub mode_id: Option<String>,
+    /// A thinking option the agent offers
+    #[arg(long = "thinking", value_name = "OPTION")]
+    pub thinking_option_id: Option<String>,
+    /// Continue the conversation that this task began
+    #[arg(long = "conversation", value_name = "TASK")]
+    pub conversation_id: Option<TaskRef>,
+    /// 0 to 9; 9 runs first
+    #[arg(long, short)]
+    pub priority: Option<i16>,
+    /// Not before this time, such as 2026-05-04T09:30:00Z or +10m
+    #[arg(long, value_name = "TIME")]
+    pub run_at: Option<Moment>,
+    /// Attempts that count, at most
+    #[arg(long, value_name = "N")]
+    pub max_attempts: Option<i16>,
+    /// Longest time of one attempt, such as 30m
+    #[arg(long, value_name = "TIME")]
+    pub timeout: Option<Span>,
+    /// Longest silence of the agent, such as 5m
+    #[arg(long, value_name = "TIME")]
+    pub idle_timeout: Option<Span>,
+    /// Not to be worked on after this time
+    #[arg(long, value_name = "TIME")]
+    pub deadline: Option<DateTime<Utc>>,
+    /// Tasks that share this key run one at a time
+    #[arg(long, value_name = "KEY")]
+    pub limit_key: Option<String>,
+    /// Submitting again with the same key gives the same task
+    #[arg(long, value_name = "KEY")]
+    pub idempotency_key: Option<String>,
+    /// Agent to run instead when no live worker offers the one asked for
+    #[arg(long, value_name = "AGENT")]
+    pub fallback: Option<String>,
+    /// Commit or branch to start from; else the tip of the project's branch
+    #[arg(long = "base", value_name = "REF")]
+    pub base_ref: Option<String>,
+}
+
+/// A submitted task.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct SubmittedTask {
+    /// Its number.
+    pub id: i64,
+    /// Its project.
+    pub project: String,
+    /// The agent that will run.
+    pub agent: String,
+    /// Whether it had been submitted before under the same idempotency key.
+    pub replayed: bool,
+    /// Something the submitter should know, such as that no live worker offers the agent.
+    pub notice: Option<String>,
+}
+
+impl Op for SubmitTask {
+    const SPEC: Spec = Spec {
+        name: "task.submit",
+        method: Method::Post,
+        path: "/tasks",
+        effect: Effect::Write,
+        summary: "Submit a task",
+    };
+    type Output = SubmittedTask;
+
+    fn examples() -> Vec<Example> {
+        vec![
+            Example {
+                about: "Fix something with the default agent",
+                cli: &["shop", "make the failing test pass"],
+                input: json!({"project": "shop", "input": "make the failing test pass"}),
+            },
+            Example {
+                about: "Say everything",
+                cli: &[
+                    "shop",
+                    "--agent",
+                    "opencode",
+                    "--model",
+                    "m1",
+                    "--mode",
+                    "build",
+                    "--thinking",
+                    "high",
+                    "--conversation",
+                    "#42",
+                    "--priority",
+                    "9",
+                    "--run-at",
+                    "+10m",
+                    "--max-attempts",
+                    "2",
+                    "--timeout",
+                    "1h30m",
+                    "--idle-timeout",
+                    "5m",
+                    "--limit-key",
+                    "shop-db",
+                    "--idempotency-key",
+                    "release-7",
+                    "--fallback",
+                    "claude",
+                    "--base",
+                    "main",
+                    "rename the module",
+                ],
+                input: json!({
+                    "project": "shop", "input": "rename the module", "agent": "opencode",
+                    "model": "m1", "mode_id": "build", "thinking_option_id": "high",
+                    "conversation_id": 42, "priority": 9, "run_at": "+10m", "max_attempts": 2,
+                    "timeout": "1h30m", "idle_timeout": "5m", "limit_key": "shop-db",
+                    "idempotency_key": "release-7", "fallback": "claude", "base_ref": "main",
+                }),
+            },
+        ]
+    }
+
+    async fn run(self, context: &OpContext) -> Result<SubmittedTask, OpError> {
+        check_input(&self.input)?;
+        let facts = tasks::facts(&context.store, &self.project, self.agent.as_deref()).await?;
+        let agent = check_facts(&self, &facts)?;
+        let task = self.into_new_task();
+        let made = tasks::submit(&context.store, &task, &context.actor)
+            .await
+            .map_err(|error| match error.kind {
+                StoreErrorKind::Duplicate => OpError::from(error).code("idempotency_conflict"),
+                _ => error.into(),
+            })?;
+        Ok(SubmittedTask {
+            id: made.id.0,
+            notice: notice(context, &agent, task.fallback.as_deref()).await?,
+            project: task.project,
+            agent,
+            replayed: made.replayed,
+        })
+    }
+}
+
+impl SubmitTask {
+    fn into_new_task(self) -> NewTask {
+        let (run_at, delay_s) = match self.run_at {
+            Some(Moment::At(at)) => (Some(at), None),
+            Some(Moment::In(span)) => (None, Some(span.seconds())),
+            None => (None, None),
+        };
+        NewTask {
+            project: self.project,
+            input: self.input,
+            agent: self.agent,
+            model: self.model,
+            mode_id: self.mode_id,
+            thinking_option_id: self.thinking_option_id,
+            conversation_id: self.conversation_id.map(|task| task.0.0),
+            priority: self.priority,
+            run_at,
+            delay_s,
+            max_attempts: self.max_attempts,
+            timeout_s: self.timeout.map(Span::seconds),
+            idle_timeout_s: self.idle_timeout.map(Span::seconds),
+            deadline: self.deadline,
+            limit_key: self.limit_key,
+            idempotency_key: self.idempotency_key,
+            fallback: self.fallback,
+            base_ref: self.base_ref,
+        }
+    }
+}
+
+fn check_input(input: &str) -> Result<(), OpError> {
+    if input.trim().is_empty() {
+        return Err(
+            OpError::invalid("the input of the task is empty").hint("Say what the agent shall do.")
+        );
+    }
+    if input.len() > limits::INPUT_BYTES_MAX {
+        return Err(OpError::invalid(format!(
+            "the input of the task has {} bytes; {} are allowed",
+            input.len(),
+            limits::INPUT_BYTES_MAX
+        ))
+        .code("input_too_large")
+        .hint("Put long material into a file of the repository and name the file in the input."));
+    }
+    if input.contains('\0') {
+        return Err(OpError::invalid(
+            "the input of the task has a NUL character",
+        ));
+    }
+    Ok(())
+}
+
+/// The agent the task would run on, if its project and its agents are known.
+fn check_facts(task: &SubmitTask, facts: &SubmitFacts) -> Result<String, OpError> {
+    if !facts.project_exists {
+        let hint = if facts.projects.is_empty() {
+            "There is none yet; add one: dispatch projects add NAME PATH".to_owned()
+        } else {
+            format!("Known projects: {}.", facts.projects.join(", "))
+        };
+        return Err(
+            OpError::not_found(format!("there is no project {:?}", task.project))
+                .code("unknown_project")
+                .hint(hint),
+        );
+    }
+    let known = || facts.known_agents.join(", ");
+    let Some(agent) = &facts.agent else {
+        return Err(OpError::invalid(
+            "the task names no agent and neither the project nor the fleet has a default",
+        )
+        .code("no_agent")
+        .hint(format!("Name one with --agent. Known agents: {}.", known())));
+    };
+    for name in [Some(agent), task.fallback.as_ref()].into_iter().flatten() {
+        if !facts.known_agents.is_empty() && !facts.known_agents.contains(name) {
+            return Err(OpError::invalid(format!("no agent is called {name:?}"))
+                .code("unknown_agent")
+                .hint(format!("Known agents: {}.", known())));
+        }
+    }
+    Ok(agent.clone())
+}
+
+async fn notice(
+    context: &OpContext,
+    agent: &str,
+    fallback: Option<&str>,
+) -> Result<Option<String>, OpError> {
+    let offers = catalogue::list(&context.store).await?;
+    let ready = |name: &str| offers.iter().any(|a| a.name == name && a.status == "ready");
+    if ready(agent) || fallback.is_some_and(ready) {
+        return Ok(None);
+    }
+    let why = offers
+        .iter()
+        .find(|offer| offer.name == agent)
+        .and_then(|offer| offer.error.as_deref())
+        .map(|error| format!(" ({error})"))
+        .unwrap_or_default();
+    Ok(Some(format!(
+        "no live worker offers agent {agent}{why}; the task waits until one does"
+    )))
+}

@@ -1,0 +1,161 @@
+//! What happened to a task: attempts, what they used, the numbered stream, the conversation.
+
+use chrono::{DateTime, Utc};
+use serde_json::Value;
+
+use super::{Store, StoreError};
+use crate::domain::event::TaskEvent;
+use crate::domain::ids::TaskId;
+
+crate::statements! {
+    /// The attempts of a task with what they used.
+    ATTEMPTS = "task_attempts";
+    /// A page of a task's stream.
+    EVENTS = "task_events_page";
+    /// A page of a conversation.
+    ITEMS = "conversation_items";
+}
+
+crate::record! {
+    /// One try at a task, and what it used.
+    pub struct AttemptView {
+        /// Its number, from 1.
+        pub attempt: i16,
+        /// The agent that ran.
+        pub agent: String,
+        /// The agent that was asked for, when another one ran.
+        pub fallback_from: Option<String>,
+        /// How the agent was driven.
+        pub execution_path: String,
+        /// Version the agent told.
+        pub agent_version: Option<String>,
+        /// Model that was used.
+        pub model: Option<String>,
+        /// What kept the agent inside its worktree.
+        pub sandbox: String,
+        /// Commit it started from.
+        pub base_commit: Option<String>,
+        /// When it began.
+        pub started_at: DateTime<Utc>,
+        /// When the agent said its first word.
+        pub first_output_at: Option<DateTime<Utc>>,
+        /// When it ended.
+        pub ended_at: Option<DateTime<Utc>>,
+        /// How it ended.
+        pub end_kind: Option<String>,
+        /// Class of its error.
+        pub error_class: Option<String>,
+        /// Its error in words.
+        pub error: Option<String>,
+        /// Exit code of the agent's process.
+        pub exit_code: Option<i32>,
+        /// Signal that ended the agent's process.
+        pub exit_signal: Option<i32>,
+        /// The end of what the agent wrote to stderr.
+        pub stderr_tail: Option<String>,
+        /// Commit that holds what it left.
+        pub result_commit: Option<String>,
+        /// Where its figures come from: metered, reported or none.
+        pub usage_source: Option<String>,
+        /// Prompt tokens that were not cached; absent: unknown.
+        pub input_tokens: Option<i64>,
+        /// Answer tokens; absent: unknown.
+        pub output_tokens: Option<i64>,
+        /// Prompt tokens read from a cache; absent: unknown.
+        pub cache_read_tokens: Option<i64>,
+        /// Prompt tokens written to a cache; absent: unknown.
+        pub cache_write_tokens: Option<i64>,
+        /// Reasoning tokens; absent: unknown.
+        pub reasoning_tokens: Option<i64>,
+        /// All tokens; absent: unknown.
+        pub total_tokens: Option<i64>,
+        /// Cost, exact; absent: unknown.
+        pub cost: Option<String>,
+        /// Currency of the cost.
+        pub currency: Option<String>,
+    }
+}
+
+crate::record! {
+    /// One thing said or done in a conversation.
+    pub struct ItemView {
+        /// Task whose turn it belongs to.
+        pub task_id: i64,
+        /// Attempt of that task.
+        pub attempt: i16,
+        /// Number within the attempt.
+        pub n: i32,
+        /// Turn within the attempt.
+        pub turn: i16,
+        /// user, text, thinking, tool_call, plan, notice or error.
+        pub kind: String,
+        /// What was said.
+        pub text: Option<String>,
+        /// Facts of a tool call, a plan and the like.
+        pub detail: Option<Value>,
+        /// When it began.
+        pub at: DateTime<Utc>,
+        /// When it was complete.
+        pub ended_at: Option<DateTime<Utc>>,
+    }
+}
+
+/// Attempts of a task, first to last.
+pub async fn attempts(store: &Store, task: TaskId) -> Result<Vec<AttemptView>, StoreError> {
+    let rows = store.query(&ATTEMPTS, &[&task.0]).await?;
+    rows.iter().map(AttemptView::read).collect()
+}
+
+/// The stream of a task after a number, at most `most` records.
+pub async fn events(
+    store: &Store,
+    task: TaskId,
+    after_seq: i64,
+    most: i32,
+) -> Result<Vec<TaskEvent>, StoreError> {
+    let rows = store.query(&EVENTS, &[&task.0, &after_seq, &most]).await?;
+    rows.iter()
+        .map(|row| {
+            Ok(TaskEvent {
+                seq: row.try_get("seq")?,
+                attempt: row.try_get("attempt")?,
+                kind: row.try_get("kind")?,
+                payload: row.try_get("payload")?,
+                at: row.try_get("at")?,
+            })
+        })
+        .collect()
+}
+
+/// A place in a conversation: task, attempt, item.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ItemPlace {
+    /// Task of the item.
+    pub task_id: i64,
+    /// Attempt of the item.
+    pub attempt: i16,
+    /// Number of the item.
+    pub n: i32,
+}
+
+/// Items of a conversation after a place, in order.
+pub async fn items(
+    store: &Store,
+    conversation: i64,
+    after: ItemPlace,
+    most: i64,
+) -> Result<Vec<ItemView>, StoreError> {
+    let rows = store
+        .query(
+            &ITEMS,
+            &[
+                &conversation,
+                &after.task_id,
+                &after.attempt,
+                &after.n,
+                &most,
+            ],
+        )
+        .await?;
+    rows.iter().map(ItemView::read).collect()
+}

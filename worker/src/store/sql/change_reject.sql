@@ -1,0 +1,1 @@
+SELECT reject_change($1::bigint, $2::text, $3::text)

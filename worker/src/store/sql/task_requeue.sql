@@ -1,0 +1,1 @@
+SELECT requeue_task($1::bigint, $2::text)

@@ -1,0 +1,315 @@
+//! Requests as submitters and readers see them. Claiming and ending them is the queue's side.
+
+use chrono::{DateTime, Utc};
+use uuid::Uuid;
+
+use super::{Store, StoreError, StoreErrorKind};
+use crate::domain::ids::TaskId;
+use crate::domain::task::TaskState;
+
+crate::statements! {
+    /// What a submission has to know before it is made.
+    FACTS = "task_submit_facts";
+    /// A new task, or none when its idempotency key is taken.
+    SUBMIT = "task_submit";
+    /// The task that has an idempotency key, and whether it asks for the same.
+    FIRST_WITH_KEY = "task_first_with_key";
+    /// One task.
+    GET = "task_get";
+    /// A page of tasks, newest first.
+    LIST = "task_list";
+    /// A page of pending or running tasks, newest first.
+    LIST_OPEN = "task_list_open";
+    /// A page of ended tasks in one state, newest first.
+    LIST_ENDED = "task_list_ended";
+    /// Cancel.
+    CANCEL = "task_cancel";
+    /// Run an ended task again.
+    REQUEUE = "task_requeue";
+}
+
+crate::record! {
+    /// Where a task stands, one row of the view `task_status`.
+    pub struct TaskView {
+        /// Its number.
+        pub id: i64,
+        /// Its project.
+        pub project: String,
+        /// The conversation it belongs to: the id of the task that began it.
+        pub conversation_id: i64,
+        /// pending, running, completed, failed or cancelled.
+        pub state: String,
+        /// What its attempt is doing, while it runs.
+        pub phase: Option<String>,
+        /// What it waits for, while it is pending.
+        pub waiting_reason: Option<String>,
+        /// When it will be looked at again, while it waits for a time.
+        pub runs_at: Option<DateTime<Utc>>,
+        /// The agent that was asked for.
+        pub agent: String,
+        /// How the agent was driven.
+        pub execution_path: Option<String>,
+        /// The model that was asked for or used.
+        pub model: Option<String>,
+        /// Attempts begun so far.
+        pub attempts: i16,
+        /// Why it failed, as a class.
+        pub error_class: Option<String>,
+        /// Why it failed, in words.
+        pub error: Option<String>,
+        /// The agent's last words.
+        pub output_summary: Option<String>,
+        /// Tokens of all attempts; absent: unknown.
+        pub cost_tokens: Option<i64>,
+        /// Cost of all attempts, exact; absent: unknown.
+        pub cost: Option<String>,
+        /// Its latest pending change.
+        pub change_id: Option<i64>,
+        /// Where that change stands.
+        pub change_state: Option<String>,
+        /// 0 to 9; 9 runs first.
+        pub priority: i16,
+        /// Who submitted it.
+        pub submitted_by: String,
+        /// When it was submitted.
+        pub created_at: DateTime<Utc>,
+        /// Not before this time.
+        pub run_at: DateTime<Utc>,
+        /// When its latest attempt began.
+        pub started_at: Option<DateTime<Utc>>,
+        /// When it ended.
+        pub ended_at: Option<DateTime<Utc>>,
+        /// The worker that runs it.
+        pub worker_id: Option<Uuid>,
+        /// When somebody asked to cancel it.
+        pub cancel_requested_at: Option<DateTime<Utc>>,
+        /// What the agent shall do; lists show its beginning only.
+        pub input: String,
+    }
+}
+
+/// A request to be made. Absent: the default of the column.
+#[derive(Clone, Debug, Default)]
+pub struct NewTask {
+    /// Its project.
+    pub project: String,
+    /// What the agent shall do.
+    pub input: String,
+    /// The agent; absent: the project's, else the fleet's.
+    pub agent: Option<String>,
+    /// A model the agent offers.
+    pub model: Option<String>,
+    /// A mode the agent offers.
+    pub mode_id: Option<String>,
+    /// A thinking option the agent offers.
+    pub thinking_option_id: Option<String>,
+    /// Continue this conversation.
+    pub conversation_id: Option<i64>,
+    /// 0 to 9; 9 runs first.
+    pub priority: Option<i16>,
+    /// Not before this time …
+    pub run_at: Option<DateTime<Utc>>,
+    /// … or not before so many seconds have passed.
+    pub delay_s: Option<f64>,
+    /// Attempts that count, at most.
+    pub max_attempts: Option<i16>,
+    /// Longest time of one attempt, in seconds.
+    pub timeout_s: Option<f64>,
+    /// Longest silence of the agent, in seconds.
+    pub idle_timeout_s: Option<f64>,
+    /// Not after this time.
+    pub deadline: Option<DateTime<Utc>>,
+    /// Tasks that share it run one at a time.
+    pub limit_key: Option<String>,
+    /// The same key is the same task.
+    pub idempotency_key: Option<String>,
+    /// Agent to run when no live worker offers the one asked for.
+    pub fallback: Option<String>,
+    /// Commit or branch to start from.
+    pub base_ref: Option<String>,
+}
+
+/// What a submission has to know before it is made.
+#[derive(Clone, Debug)]
+pub struct SubmitFacts {
+    /// Whether the project exists.
+    pub project_exists: bool,
+    /// The agent it would run on; absent: none is set.
+    pub agent: Option<String>,
+    /// Agents of all catalogues; empty: no worker has ever run.
+    pub known_agents: Vec<String>,
+    /// Some projects, for a hint.
+    pub projects: Vec<String>,
+}
+
+/// Look up what a submission needs.
+pub async fn facts(
+    store: &Store,
+    project: &str,
+    agent: Option<&str>,
+) -> Result<SubmitFacts, StoreError> {
+    let row = store.query_one(&FACTS, &[&project, &agent]).await?;
+    Ok(SubmitFacts {
+        project_exists: row.try_get("project_exists")?,
+        agent: row.try_get("agent")?,
+        known_agents: row.try_get("known_agents")?,
+        projects: row.try_get("projects")?,
+    })
+}
+
+/// A task that was made, or had been made before under the same idempotency key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Submitted {
+    /// Its number.
+    pub id: TaskId,
+    /// Whether it had been made before.
+    pub replayed: bool,
+}
+
+/// Make a task. A taken idempotency key gives the first task when it asks for the same, and a
+/// `Duplicate` that names it when it does not.
+pub async fn submit(store: &Store, task: &NewTask, actor: &str) -> Result<Submitted, StoreError> {
+    let row = store
+        .query_opt(
+            &SUBMIT,
+            &[
+                &task.project,
+                &task.input,
+                &task.agent,
+                &task.model,
+                &task.mode_id,
+                &task.thinking_option_id,
+                &task.conversation_id,
+                &task.priority,
+                &task.run_at,
+                &task.delay_s,
+                &task.max_attempts,
+                &task.timeout_s,
+                &task.idle_timeout_s,
+                &task.deadline,
+                &task.limit_key,
+                &task.idempotency_key,
+                &task.fallback,
+                &task.base_ref,
+                &actor,
+            ],
+        )
+        .await?;
+    match row {
+        Some(row) => Ok(Submitted {
+            id: TaskId(row.try_get("id")?),
+            replayed: false,
+        }),
+        None => first_with_key(store, task).await,
+    }
+}
+
+async fn first_with_key(store: &Store, task: &NewTask) -> Result<Submitted, StoreError> {
+    let row = store
+        .query_one(
+            &FIRST_WITH_KEY,
+            &[
+                &task.idempotency_key,
+                &task.project,
+                &task.input,
+                &task.agent,
+                &task.model,
+                &task.mode_id,
+                &task.thinking_option_id,
+                &task.conversation_id,
+                &task.priority,
+                &task.run_at,
+                &task.max_attempts,
+                &task.timeout_s,
+                &task.idle_timeout_s,
+                &task.deadline,
+                &task.limit_key,
+                &task.fallback,
+                &task.base_ref,
+            ],
+        )
+        .await?;
+    let id = TaskId(row.try_get("id")?);
+    if row.try_get("same")? {
+        return Ok(Submitted { id, replayed: true });
+    }
+    Err(StoreError {
+        kind: StoreErrorKind::Duplicate,
+        message: format!("the idempotency key belongs to task {id}, which asks for something else"),
+        hint: Some("Use a new key for a new request.".to_owned()),
+        constraint: Some("tasks_idempotency_key".to_owned()),
+    })
+}
+
+/// Which tasks to list.
+#[derive(Clone, Debug, Default)]
+pub struct TaskFilter {
+    /// Only in this state.
+    pub state: Option<TaskState>,
+    /// Only of this project.
+    pub project: Option<String>,
+    /// Only for this agent.
+    pub agent: Option<String>,
+    /// Only older than this one.
+    pub before: Option<i64>,
+    /// At most so many.
+    pub most: i64,
+}
+
+/// Tasks, newest first.
+pub async fn list(store: &Store, filter: &TaskFilter) -> Result<Vec<TaskView>, StoreError> {
+    let before = filter.before.unwrap_or(i64::MAX);
+    let rows = match filter.state {
+        None => {
+            store
+                .query(
+                    &LIST,
+                    &[&before, &filter.project, &filter.agent, &filter.most],
+                )
+                .await?
+        }
+        Some(state) => {
+            let statement = if state.is_terminal() {
+                &LIST_ENDED
+            } else {
+                &LIST_OPEN
+            };
+            store
+                .query(
+                    statement,
+                    &[
+                        &before,
+                        &filter.project,
+                        &filter.agent,
+                        &filter.most,
+                        &state.as_str(),
+                    ],
+                )
+                .await?
+        }
+    };
+    rows.iter().map(TaskView::read).collect()
+}
+
+/// One task, its input whole.
+pub async fn get(store: &Store, id: TaskId) -> Result<Option<TaskView>, StoreError> {
+    let row = store.query_opt(&GET, &[&id.0]).await?;
+    row.as_ref().map(TaskView::read).transpose()
+}
+
+/// Cancel; says `cancelled`, `cancel_requested` or `already_over`.
+pub async fn cancel(
+    store: &Store,
+    id: TaskId,
+    reason: Option<&str>,
+    actor: &str,
+) -> Result<String, StoreError> {
+    let row = store.query_one(&CANCEL, &[&id.0, &reason, &actor]).await?;
+    Ok(row.try_get("outcome")?)
+}
+
+/// Run an ended task again.
+pub async fn requeue(store: &Store, id: TaskId, actor: &str) -> Result<(), StoreError> {
+    store.query_one(&REQUEUE, &[&id.0, &actor]).await?;
+    Ok(())
+}
