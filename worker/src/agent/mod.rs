@@ -77,6 +77,23 @@ pub struct TurnRequest {
     pub resume: Option<String>,
 }
 
+impl TurnRequest {
+    /// A turn of the path that does nothing: no worktree, no home.
+    pub fn bare(prompt: String) -> Self {
+        Self {
+            prompt,
+            worktree: PathBuf::new(),
+            home: PathBuf::new(),
+            tmp: PathBuf::new(),
+            mark: String::new(),
+            model: None,
+            mode_id: None,
+            thinking_option_id: None,
+            resume: None,
+        }
+    }
+}
+
 /// A turn that ended by itself and well.
 #[derive(Clone, Debug, Default)]
 pub struct TurnOutcome {

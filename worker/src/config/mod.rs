@@ -2,3 +2,4 @@
 
 pub mod agent_spec;
 pub mod agents;
+pub mod worker;

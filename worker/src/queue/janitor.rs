@@ -57,7 +57,7 @@ async fn keep_and_remove(
         Ok(snapshot) => {
             let (commit, reference) = (&snapshot.result_commit, &snapshot.result_ref);
             attempts::record_result(store, key.task, key.token, commit, reference).await?;
-            workspaces.discard(worktree).await;
+            workspaces.discard(project, worktree).await;
             tracing::info!(task.id = key.task, commit, "a worktree left by a crash was recorded and removed");
             Ok(true)
         }

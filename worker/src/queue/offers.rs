@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use futures::StreamExt;
+use serde_json::Value;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
@@ -179,12 +180,25 @@ fn modified(file: Option<&Path>) -> Option<SystemTime> {
 async fn probe(spec: &AgentSpec, scratch: &Path) -> Probe {
     match tokio::fs::create_dir_all(scratch).await {
         Ok(()) => catalog::probe(spec, scratch).await,
-        Err(error) => Probe::failed(format!("cannot make {}: {error}", scratch.display())),
+        Err(error) => Probe {
+            status: ProbeStatus::Error,
+            error: Some(format!("cannot make {}: {error}", scratch.display())),
+            error_class: None,
+            version: None,
+            models: Vec::new(),
+            modes: Vec::new(),
+            thinking_options: Vec::new(),
+            commands: Value::Null,
+            capabilities: Value::Null,
+        },
     }
 }
 
+fn nothing() -> Value {
+    Value::Array(Vec::new())
+}
+
 fn empty(spec: &AgentSpec) -> Offer {
-    let nothing = || serde_json::Value::Array(Vec::new());
     Offer {
         name: spec.name.clone(),
         status: "unavailable",
@@ -195,7 +209,7 @@ fn empty(spec: &AgentSpec) -> Offer {
         modes: nothing(),
         thinking_options: nothing(),
         commands: nothing(),
-        capabilities: serde_json::Value::Object(serde_json::Map::new()),
+        capabilities: Value::Object(serde_json::Map::new()),
         slots: i32::try_from(spec.slots).unwrap_or(i32::MAX),
         fallback: spec.fallback.clone(),
     }
@@ -206,17 +220,13 @@ fn offer(spec: &AgentSpec, probe: Probe) -> Offer {
         return Offer { status: "ready", ..empty(spec) };
     }
     Offer {
-        status: match probe.status {
-            ProbeStatus::Ready => "ready",
-            ProbeStatus::Error => "error",
-            ProbeStatus::Unavailable => "unavailable",
-        },
+        status: probe.status.as_str(),
         error: probe.error,
         version: probe.version,
-        models: probe.models,
-        modes: probe.modes,
-        thinking_options: probe.thinking_options,
-        commands: probe.commands,
+        models: probe.models.into(),
+        modes: probe.modes.into(),
+        thinking_options: probe.thinking_options.into(),
+        commands: Some(probe.commands).filter(|c| !c.is_null()).unwrap_or_else(nothing),
         capabilities: probe.capabilities,
         ..empty(spec)
     }

@@ -89,7 +89,7 @@ impl Worker {
             .await
             .map_err(|error| WorkerError::Setup(error.to_string()))?
             .map_err(|error| WorkerError::Setup(format!("cannot show that this worker lives: {error}")))?;
-        let hooks = if settings.allow_hooks { HooksPolicy::Run } else { HooksPolicy::Refuse };
+        let hooks = if settings.allow_hooks { HooksPolicy::Allowed } else { HooksPolicy::Off };
         let workspaces = Workspaces::open(work, hooks)?;
         let book = LeaseBook::default();
         let on_lost = {

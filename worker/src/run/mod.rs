@@ -141,7 +141,7 @@ async fn attempt(context: &RunContext, claimed: &Claimed, leash: &Leash) {
         tracing::warn!(path = %worktree.tree.display(), "the worktree is kept: its content could not be recorded");
         return;
     }
-    context.workspaces.discard(worktree).await;
+    context.workspaces.discard(&project, worktree).await;
 }
 
 /// Whether the worktree is the only copy of something.

@@ -155,14 +155,8 @@ pub async fn claim(
         .query(&CLAIM_TASKS, &[&worker.0, &agents, &free, &flat, &total])
         .await?;
     let claimed = rows.iter().map(claimed).collect::<Result<Vec<_>, _>>()?;
-    if let Some(marks) = marks {
-        for row in &rows {
-            marks.learn(
-                row.try_get("agent")?,
-                row.try_get("priority")?,
-                row.try_get("run_at")?,
-            );
-        }
+    for row in &rows {
+        marks.learn(row.try_get("agent")?, row.try_get("priority")?, row.try_get("run_at")?);
     }
     Ok(claimed)
 }
