@@ -6,7 +6,7 @@ use std::path::Path;
 
 use nix::fcntl::{Flock, FlockArg};
 
-use crate::agent::process_set;
+use crate::agent::process;
 use crate::domain::ids::WorkerId;
 use crate::run;
 
@@ -38,7 +38,7 @@ fn end_leftovers(dir: &Path) -> std::io::Result<()> {
         let Ok(file) = OpenOptions::new().write(true).open(&path) else { continue };
         let Ok(lock) = Flock::lock(file, FlockArg::LockExclusiveNonblock) else { continue };
         let prefix = format!("{}{dead}-", run::MARK_PREFIX);
-        match process_set::sweep_marks(|mark| mark.starts_with(&prefix)) {
+        match process::sweep_marks(|mark| mark.starts_with(&prefix)) {
             Ok(0) => {}
             Ok(ended) => {
                 tracing::warn!(ended, worker.id = dead, "ended processes that a killed worker had left");
