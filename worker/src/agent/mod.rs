@@ -8,18 +8,28 @@
 //! Deadlines, stall detection, persistence, retries and diffs are not here: `run` has them once.
 
 pub mod acp;
+pub mod catalog;
 mod classify;
+mod cli;
 mod environment;
 pub mod event;
 mod figures;
 pub mod jsonrpc;
 pub mod lines;
+pub mod noop;
 mod options;
 pub mod permission;
+pub mod pipe;
 pub mod process;
 mod process_set;
-#[expect(unsafe_code, reason = "a session of its own needs code between fork and exec")]
+pub mod pty;
+mod regex_usage;
+#[expect(
+    unsafe_code,
+    reason = "a session of its own needs code between fork and exec"
+)]
 mod sys;
+mod utf8;
 
 use std::path::PathBuf;
 use std::time::Duration;
