@@ -14,11 +14,15 @@
 
 mod harness;
 
+mod agent_contract;
 mod apply;
+mod attempt;
 mod confine;
 mod diff;
 mod localpg;
+mod queue;
 mod snapshot;
+mod statements;
 mod tidy;
 mod workspace_lifecycle;
 mod workspace_projects;
