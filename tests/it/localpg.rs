@@ -87,6 +87,8 @@ async fn the_last_user_of_the_server_takes_it_down() {
         .await
         .expect("it runs");
     assert_eq!(seen.url("postgres"), first.url("postgres"));
+    let url = LocalPostgres::running_url(cluster.dir(), "postgres");
+    assert_eq!(url, Some(first.url("postgres")));
     assert_eq!(seen.stop().await.unwrap(), Stopped::StillUsed);
 
     assert_eq!(first.stop().await.unwrap(), Stopped::StillUsed);

@@ -98,7 +98,14 @@ struct Source {
 impl Source {
     /// What ships: everything above the unit tests.
     fn product(&self) -> &str {
-        self.text.split("#[cfg(test)]").next().unwrap_or_default()
+        let tests = self
+            .text
+            .match_indices("\n#[cfg(test)]\n")
+            .find(|(at, marker)| {
+                let below = &self.text[at + marker.len()..];
+                below.lines().take(3).any(|line| line.starts_with("mod "))
+            });
+        &self.text[..tests.map_or(self.text.len(), |(at, _)| at)]
     }
 
     fn lines(&self) -> impl Iterator<Item = (usize, &str)> {
