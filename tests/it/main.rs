@@ -13,5 +13,6 @@
 
 mod harness;
 
+mod docs_sql;
 mod localpg;
 mod tidy;
