@@ -115,6 +115,18 @@ async fn two_that_start_at_once_share_one_server() {
 }
 
 #[tokio::test]
+async fn a_server_left_by_a_killed_process_is_joined_and_taken_down() {
+    let cluster = Cluster::new();
+    let killed = cluster.start().await;
+    // What the kernel does to the locks of a killed process.
+    drop(killed);
+    let next = cluster.start().await;
+    assert!(next.joined());
+    assert_eq!(next.stop().await.unwrap(), Stopped::Down);
+    assert_eq!(cluster.server_pid(), None);
+}
+
+#[tokio::test]
 async fn the_laptops_database_is_durable_and_closed_to_others() {
     let cluster = Cluster::new();
     let server = LocalPostgres::start(Options::durable(cluster.dir()))

@@ -137,12 +137,12 @@ fn sources(below: &str, extensions: &[&str]) -> Vec<Source> {
                 .into_owned();
             let is_link = path.symlink_metadata().unwrap().is_symlink();
             if path.is_dir() && !is_link {
-                if !["target", ".git", ".dispatch", "node_modules"]
-                    .iter()
-                    .any(|name| path.ends_with(name))
-                {
+                if !is_private(&path) {
                     open.push(path);
                 }
+                continue;
+            }
+            if path.ends_with(".env") {
                 continue;
             }
             let extension = path
@@ -165,6 +165,13 @@ fn sources(below: &str, extensions: &[&str]) -> Vec<Source> {
         "nothing found below {below}: the rule would check nothing"
     );
     found
+}
+
+/// Build output, and what a person's tools keep beside the sources.
+fn is_private(dir: &Path) -> bool {
+    let name = dir.file_name().unwrap_or_default().to_string_lossy();
+    let ours = [".ci", ".config", ".github", ".cargo"].contains(&name.as_ref());
+    name == "target" || name == "node_modules" || (name.starts_with('.') && !ours)
 }
 
 #[track_caller]
