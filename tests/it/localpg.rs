@@ -122,8 +122,20 @@ async fn a_server_left_by_a_killed_process_is_joined_and_taken_down() {
     drop(killed);
     let next = cluster.start().await;
     assert!(next.joined());
-    assert_eq!(next.stop().await.unwrap(), Stopped::Down);
+    let also = LocalPostgres::join(cluster.dir())
+        .await
+        .unwrap()
+        .expect("it runs");
+    assert_eq!(next.stop().await.unwrap(), Stopped::StillUsed);
+    assert_eq!(also.stop().await.unwrap(), Stopped::Down);
     assert_eq!(cluster.server_pid(), None);
+    assert!(LocalPostgres::join(cluster.dir()).await.unwrap().is_none());
+    assert!(
+        LocalPostgres::join(Path::new("/nowhere"))
+            .await
+            .unwrap()
+            .is_none()
+    );
 }
 
 #[tokio::test]

@@ -44,6 +44,10 @@ const IMPORTS: [(&str, &[&str]); 16] = [
             "agent::Permission",
             "agent::permission",
             "agent::process_set",
+            // The bench path claims and ends without a worktree.
+            "agent::process",
+            "agent::EventSink",
+            "agent::TurnRequest",
         ],
     ),
     (

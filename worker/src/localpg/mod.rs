@@ -110,6 +110,22 @@ impl LocalPostgres {
         })
     }
 
+    /// Join the server of this directory when it runs; never starts it. `join` and then `stop`
+    /// takes down what a killed process left.
+    pub async fn join(data_dir: &Path) -> Result<Option<Self>, LocalPgError> {
+        let Some(home) = home::Home::existing(data_dir) else {
+            return Ok(None);
+        };
+        let _starting = home.lock_starting().await?;
+        let user_lock = Some(home.lock_as_user()?);
+        let binaries = Binaries::find(None, home.major()).await.ok();
+        Ok(Self::find(&home).map(|found| Self {
+            binaries,
+            user_lock,
+            ..found
+        }))
+    }
+
     /// The server of this directory, when it runs. Looks only: it is not kept up for the caller.
     pub async fn running(data_dir: &Path) -> Option<Self> {
         let home = home::Home::existing(data_dir)?;
