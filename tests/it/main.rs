@@ -19,6 +19,7 @@ mod apply;
 mod attempt;
 mod confine;
 mod diff;
+mod docs_sql;
 mod localpg;
 mod queue;
 mod snapshot;
