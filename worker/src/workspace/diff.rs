@@ -116,6 +116,8 @@ fn compare(repo: &Repository, base: Oid, result: Oid) -> Result<Diff<'_>, git2::
         .interhunk_lines(0)
         .id_abbrev(40)
         .ignore_submodules(false)
+        // One row per path: a file that became a link is an edit, not a deletion and a creation.
+        .include_typechange(true)
         .max_size(limits::DIFF_FILE_BYTES_MAX);
     let mut diff = repo.diff_tree_to_tree(Some(&base), Some(&result), Some(&mut options))?;
     let pairs = diff
@@ -208,6 +210,9 @@ fn flags(row: &FileChange) -> Vec<String> {
         && old != new
     {
         flags.push("mode_changed".to_owned());
+        if old & 0o170_000 != new & 0o170_000 {
+            flags.push("type_changed".to_owned());
+        }
     }
     if row.new_mode == Some(0o100_755) && row.old_mode != row.new_mode {
         flags.push("executable".to_owned());
