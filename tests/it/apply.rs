@@ -565,6 +565,8 @@ fn any_subset_of_approved_files_applies_to_exactly_the_expected_tree() {
             let worktree = ground.worktree(1).await;
             put(&worktree.tree, &result);
             let snapshot = ground.snapshot(&worktree).await;
+            let paths: BTreeSet<_> = snapshot.files.iter().map(|row| &row.path).collect();
+            prop_assert_eq!(paths.len(), snapshot.files.len(), "one row per path");
             prop_assert_eq!(&snapshot.notices, &Vec::<String>::new());
             prop_assert_eq!(&read(&ground.results(), &snapshot.result_commit), &result);
             let chosen: Vec<&FileChange> = snapshot

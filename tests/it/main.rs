@@ -7,3 +7,4 @@ mod harness;
 mod snapshot;
 mod workspace_lifecycle;
 mod workspace_projects;
+mod workspace_speed;

@@ -124,7 +124,7 @@ impl<'a> Call<'a> {
 
     /// Write as the owner of the git directory. Started as root we would otherwise leave files
     /// that its owner's git can no longer change.
-    pub(super) fn as_owner(mut self) -> Self {
+    pub(super) fn owned_as_git_dir(mut self) -> Self {
         if nix::unistd::geteuid().is_root()
             && let Some(meta) = self.git_dir.and_then(|dir| std::fs::metadata(dir).ok())
             && meta.uid() != 0

@@ -147,7 +147,7 @@ impl Walk<'_> {
         depth: usize,
     ) -> Result<(), WorkspaceError> {
         if depth > limits::SNAPSHOT_DEPTH_MAX {
-            return Err(too_large(format!(
+            return Err(too_large(&format!(
                 "directories are nested deeper than {}",
                 limits::SNAPSHOT_DEPTH_MAX
             )));
@@ -201,7 +201,7 @@ impl Walk<'_> {
             }
             self.entries += 1;
             if self.entries > limits::SNAPSHOT_ENTRIES_MAX {
-                return Err(too_large(format!(
+                return Err(too_large(&format!(
                     "there are more than {} files",
                     limits::SNAPSHOT_ENTRIES_MAX
                 )));
@@ -341,7 +341,7 @@ impl Walk<'_> {
         }
         self.bytes += size;
         if self.bytes > limits::SNAPSHOT_TOTAL_BYTES_MAX {
-            return Err(too_large(format!(
+            return Err(too_large(&format!(
                 "new content is more than {} bytes",
                 limits::SNAPSHOT_TOTAL_BYTES_MAX
             )));
@@ -443,7 +443,7 @@ fn unreadable(path: &[u8], errno: Errno) -> WorkspaceError {
 }
 
 /// The agent left more than is taken; asking again does not help.
-fn too_large(what: String) -> WorkspaceError {
+fn too_large(what: &str) -> WorkspaceError {
     WorkspaceError::new(
         ErrorClass::Budget,
         format!("what the agent left is too large for a change: {what}"),

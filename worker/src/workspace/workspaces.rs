@@ -42,7 +42,8 @@ struct Inner {
 
 impl Workspaces {
     /// Use this directory, made when it is missing.
-    pub fn open(root: PathBuf, hooks: HooksPolicy) -> Result<Self, WorkspaceError> {
+    pub fn open(root: impl AsRef<Path>, hooks: HooksPolicy) -> Result<Self, WorkspaceError> {
+        let root = root.as_ref();
         let git = Git::find()?;
         let failed = |error: io::Error| {
             WorkspaceError::new(
