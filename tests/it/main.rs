@@ -1,4 +1,10 @@
 //! All integration tests are modules of this one binary: one link instead of many.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a test fails by panicking"
+)]
 
 mod apply;
 mod confine;
