@@ -222,3 +222,41 @@ async fn the_teardown_hook_runs_before_the_files_go() {
     assert_eq!(fs::read_to_string(witness).unwrap(), "1\n");
     assert!(!dir.exists());
 }
+
+#[tokio::test]
+async fn maintenance_folds_packs_and_loses_nothing() {
+    let ground = Ground::files(&[("a", "1\n")]);
+    let project = ground.project();
+    let mut snapshots = Vec::new();
+    for n in 1..=6 {
+        write(&ground.repo.join("b"), format!("{n}\n"));
+        ground.commit("next");
+        snapshots.push(ground.attempt(n, &format!("echo {n} >c{n}")).await);
+    }
+    let kept = ground.worktree(9).await;
+    let stale = ground.results().join("refs/dispatch/9/1.lock");
+    write(&stale, "");
+    ground.work.maintain(&project).await.unwrap();
+    let packs = ground
+        .results()
+        .parent()
+        .unwrap()
+        .join("base.git/objects/pack");
+    let count = sh(&packs, "ls *.pack | wc -l").parse::<usize>().unwrap();
+    assert!(count < 6, "{count} packs");
+    git(&kept.tree, &["fsck", "--strict"]);
+    git(&ground.results(), &["fsck", "--strict"]);
+    sh(&kept.tree, "echo x >d");
+    assert_eq!(rows(&ground.snapshot(&kept).await), ["create d"]);
+    for (n, mut snapshot) in snapshots.into_iter().enumerate() {
+        snapshot.pack = None;
+        let request = crate::harness::repo::approve(n as i64, &snapshot);
+        ground.work.apply(&project, request).await.unwrap();
+    }
+    assert_eq!(
+        git(&ground.repo, &["ls-tree", "--name-only", "main"])
+            .lines()
+            .count(),
+        8
+    );
+}

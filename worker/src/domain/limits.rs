@@ -131,3 +131,12 @@ pub const PLAIN_COMMITS_MAX: usize = 10_000;
 /// A directory of the workspace that is neither locked nor complete is left alone for so long:
 /// another process may be between making and locking it.
 pub const DIRECTORY_SETTLED: Duration = Duration::from_secs(10);
+
+/// Most new or changed files of one change: each is an object, a row and something to review. A
+/// sweep over a very large repository stays below it; an agent that unpacked a dependency into
+/// the project does not.
+pub const CHANGED_FILES_MAX: usize = 50_000;
+
+/// A spool directory of the object store this old belongs to a worker that died: no git command
+/// runs longer.
+pub const SPOOL_AGE_MAX: Duration = Duration::from_secs(3_600);

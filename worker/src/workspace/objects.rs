@@ -15,6 +15,7 @@ use super::git::{Call, Git};
 use super::project::ProjectCheck;
 use super::{ProjectSpec, WorkspaceError, internal};
 use crate::domain::error_class::ErrorClass;
+use crate::domain::limits;
 
 /// Overrides what a person's own git configuration could say to libgit2.
 const CONFIG: &str = "[core]\n\trepositoryformatversion = 0\n\tfilemode = true\n\tbare = true\n\tautocrlf = false\n\tattributesFile = /dev/null\n\texcludesFile = /dev/null\n\thooksPath = /dev/null\n[gc]\n\tauto = 0\n[merge]\n\trenames = true\n\trenameLimit = 400\n[diff]\n\trenames = true\n";
@@ -120,9 +121,7 @@ impl Objects {
         }
         let oid = parse(commit)?;
         let repo = open(&base)?;
-        repo.reference(&pin, oid, true, "base of an attempt")
-            .map_err(|error| internal(format!("cannot pin {commit}: {error}")))?;
-        Ok(())
+        set_ref(&repo, &pin, oid).map_err(|error| internal(format!("cannot pin {commit}: {error}")))
     }
 
     /// Links the packs (which never change) and copies what is loose: no object is compressed or
@@ -224,6 +223,30 @@ impl Objects {
         Ok(git.run(call, cancel).await?.code == Some(0))
     }
 
+    /// Fold what many small fetches and snapshots wrote into few packs; nothing is removed that a
+    /// ref or a running attempt may need.
+    pub(super) async fn repack(
+        &self,
+        git: &Git,
+        cancel: &CancellationToken,
+    ) -> Result<(), WorkspaceError> {
+        let _lock = self.lock().await?;
+        for dir in [self.base(), self.results()] {
+            let call = Call::new(&dir).args(["repack", "-d", "-l", "-q", "--geometric=2"]);
+            git.ok(call, cancel).await?;
+        }
+        let spools = fs::read_dir(&self.dir).into_iter().flatten().flatten();
+        for entry in spools.filter(|entry| entry.file_name().to_string_lossy().starts_with(".tmp"))
+        {
+            let age = entry.metadata().and_then(|meta| meta.modified());
+            let old = age.is_ok_and(|at| at.elapsed().unwrap_or_default() > limits::SPOOL_AGE_MAX);
+            if old && let Err(error) = fs::remove_dir_all(entry.path()) {
+                tracing::warn!(path = %entry.path().display(), %error, "an old spool stays on disk");
+            }
+        }
+        Ok(())
+    }
+
     /// What `commit` adds to `base`, as a complete pack in a directory of its own.
     pub(super) async fn pack_file(
         &self,
@@ -286,6 +309,13 @@ pub(super) fn alternates_line(repository: &Path) -> Vec<u8> {
 pub(super) fn open(dir: &Path) -> Result<Repository, WorkspaceError> {
     Repository::open_bare(dir)
         .map_err(|error| internal(format!("cannot open {}: {error}", dir.display())))
+}
+
+/// Point a ref somewhere. Only one writer has a name at a time (by the lock of the store, or of
+/// the worktree), so a lock file that is already there was left by a crash.
+pub(super) fn set_ref(repo: &Repository, name: &str, oid: Oid) -> Result<(), git2::Error> {
+    let _ = fs::remove_file(repo.path().join(format!("{name}.lock")));
+    repo.reference(name, oid, true, "dispatch").map(|_| ())
 }
 
 /// A commit or blob id from outside.

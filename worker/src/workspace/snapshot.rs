@@ -55,8 +55,7 @@ pub(super) fn record(
         .commit(None, &by, &by, &message, &result_tree, &[&base])
         .map_err(failed)?;
     let name = format!("refs/dispatch/{}/{}", meta.task, meta.attempt);
-    repo.reference(&name, commit, true, "result of an attempt")
-        .map_err(failed)?;
+    objects::set_ref(&repo, &name, commit).map_err(failed)?;
     Ok(Recorded {
         tree: result,
         commit,

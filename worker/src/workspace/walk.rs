@@ -254,10 +254,10 @@ impl Walk<'_> {
                 if covered == Covered::Yes || self.start.ignores.name(path, Entry::File) {
                     return Ok(());
                 }
-                if let Some(slot) = self.hash(&parent, name, path, &stat, None)? {
-                    self.found.changes.insert(path.to_vec(), Some(slot));
+                match self.hash(&parent, name, path, &stat, None)? {
+                    Some(slot) => self.changed(path, slot),
+                    None => Ok(()),
                 }
-                Ok(())
             }
             _ => {
                 if covered == Covered::No {
@@ -287,8 +287,19 @@ impl Walk<'_> {
         if let Some(slot) = slot
             && slot != (known.mode, known.oid)
         {
-            self.found.changes.insert(path.to_vec(), Some(slot));
+            return self.changed(path, slot);
         }
+        Ok(())
+    }
+
+    fn changed(&mut self, path: &[u8], slot: (u32, Oid)) -> Result<(), WorkspaceError> {
+        if self.found.changes.len() >= limits::CHANGED_FILES_MAX {
+            return Err(too_large(&format!(
+                "more than {} files are new or changed",
+                limits::CHANGED_FILES_MAX
+            )));
+        }
+        self.found.changes.insert(path.to_vec(), Some(slot));
         Ok(())
     }
 

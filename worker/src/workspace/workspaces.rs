@@ -296,6 +296,14 @@ impl Workspaces {
         ))
     }
 
+    /// Keep the project's object store quick: for the janitor, now and then.
+    pub async fn maintain(&self, project: &ProjectSpec) -> Result<(), WorkspaceError> {
+        let objects = Objects::open(&self.inner.root, project)?;
+        objects
+            .repack(&self.inner.git, &CancellationToken::new())
+            .await
+    }
+
     /// Wait until everything discarded is off the disk.
     pub async fn close(&self) {
         self.inner.background.close();
