@@ -373,6 +373,17 @@ async fn linked_worktrees_are_for_trusted_projects_only() {
     assert!(!tree.exists());
     let listed = git(&ground.repo, &["worktree", "list", "--porcelain"]);
     assert_eq!(listed.matches("worktree ").count(), 1, "{listed}");
+    // A worker that died while making one leaves nothing listed either.
+    let half = ground
+        .work
+        .create(&project, key(2), Start::Tip, &cancel)
+        .await
+        .unwrap();
+    fs::remove_file(half.tree.parent().unwrap().join("meta.json")).unwrap();
+    drop(half);
+    assert_eq!(ground.work.leftovers().await, []);
+    let listed = git(&ground.repo, &["worktree", "list", "--porcelain"]);
+    assert_eq!(listed.matches("worktree ").count(), 1, "{listed}");
     let applied = ground
         .work
         .apply(&project, approve(1, &snapshot))

@@ -260,3 +260,58 @@ async fn maintenance_folds_packs_and_loses_nothing() {
         8
     );
 }
+
+/// A file system of its own, where the machine allows one.
+struct SmallDisk(std::path::PathBuf);
+
+impl SmallDisk {
+    fn mount(at: std::path::PathBuf) -> Option<Self> {
+        fs::create_dir(&at).unwrap();
+        let script = format!(
+            "mount -t tmpfs -o size=16m tmpfs {} 2>/dev/null || echo no",
+            at.display()
+        );
+        (sh(std::path::Path::new("/"), &script) != "no").then_some(Self(at))
+    }
+}
+
+impl Drop for SmallDisk {
+    fn drop(&mut self) {
+        sh(
+            std::path::Path::new("/"),
+            &format!("umount -l {}", self.0.display()),
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_full_disk_fails_clearly_and_is_given_back() {
+    let ground = Ground::files(&[("a", "1\n")]);
+    let Some(disk) = SmallDisk::mount(ground.dir.path().join("small")) else {
+        return;
+    };
+    let work = Workspaces::open(disk.0.join("work"), HooksPolicy::Off).unwrap();
+    let project = ground.project();
+    let cancel = CancellationToken::new();
+    let worktree = work
+        .create(&project, key(1), Start::Tip, &cancel)
+        .await
+        .unwrap();
+    sh(
+        &worktree.tree,
+        "head -c 100M /dev/urandom >big 2>/dev/null || true; test -s big",
+    );
+    let error = work.snapshot(&project, &worktree).await.unwrap_err();
+    assert!(error.class.retryable(), "{error:?}");
+    let refused = work.create(&project, key(2), Start::Tip, &cancel).await;
+    assert!(refused.is_err());
+    work.discard(&project, worktree).await;
+    work.close().await;
+    let worktree = work
+        .create(&project, key(3), Start::Tip, &cancel)
+        .await
+        .unwrap();
+    write(&worktree.tree.join("a"), "2\n");
+    let snapshot = work.snapshot(&project, &worktree).await.unwrap();
+    assert_eq!(rows(&snapshot), ["edit a"]);
+}

@@ -140,3 +140,6 @@ pub const CHANGED_FILES_MAX: usize = 50_000;
 /// A spool directory of the object store this old belongs to a worker that died: no git command
 /// runs longer.
 pub const SPOOL_AGE_MAX: Duration = Duration::from_secs(3_600);
+
+/// Notices held until they are sorted and cut; a million pipes must not fill our memory.
+pub const NOTICES_HELD_MAX: usize = 10_000;

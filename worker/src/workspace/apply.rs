@@ -392,12 +392,12 @@ async fn publish(
     let tip = &check.tip;
     let mut keep = None;
     if commit != tip {
-        let (_spool, file) = objects.pack_file(git, commit, tip, cancel).await?;
+        let pack = objects.pack_file(git, commit, tip, cancel).await?;
         let call = Call::new(&check.common_dir)
             .args(["index-pack", "--stdin"])
             // Until a ref names them, a collection in the project must not take them.
             .args([format!("--keep=dispatch change {}", request.change)])
-            .stdin_file(file)
+            .stdin_file(pack.file.clone())
             .owned_as_git_dir();
         let said = git.line(call, cancel).await?;
         keep = said.split_whitespace().last().map(|hash| {

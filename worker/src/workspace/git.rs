@@ -57,6 +57,7 @@ pub(super) struct Call<'a> {
     no_attributes: bool,
     args: Vec<OsString>,
     stdin: Input,
+    stdout_file: Option<PathBuf>,
     stdout_bytes_max: usize,
     owner: Option<(u32, u32)>,
 }
@@ -86,6 +87,7 @@ impl<'a> Call<'a> {
             no_attributes: false,
             args: Vec::new(),
             stdin: Input::Bytes(Vec::new()),
+            stdout_file: None,
             stdout_bytes_max: limits::GIT_OUTPUT_BYTES_MAX,
             owner: None,
         }
@@ -114,6 +116,12 @@ impl<'a> Call<'a> {
 
     pub(super) fn stdin_file(mut self, path: PathBuf) -> Self {
         self.stdin = Input::File(path);
+        self
+    }
+
+    /// Write output to this new file.
+    pub(super) fn stdout_file(mut self, path: PathBuf) -> Self {
+        self.stdout_file = Some(path);
         self
     }
 
@@ -240,6 +248,7 @@ impl Git {
             cwd: cwd.to_path_buf(),
             env: environment(call.cwd),
             stdin: call.stdin,
+            stdout_file: call.stdout_file,
             stdout_bytes_max: call.stdout_bytes_max,
             timeout: limits::GIT_TIMEOUT,
             owner: call.owner,

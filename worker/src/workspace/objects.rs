@@ -151,7 +151,7 @@ impl Objects {
         self.copy(git, check, &[], &revisions, cancel).await
     }
 
-    /// Moves objects from the project to `base.git` as a pack in a file.
+    /// Moves objects from the project to `base.git`.
     async fn copy(
         &self,
         git: &Git,
@@ -160,20 +160,40 @@ impl Objects {
         revisions: &str,
         cancel: &CancellationToken,
     ) -> Result<(), WorkspaceError> {
+        let spool = self
+            .spool(git, &check.git_dir, options, revisions, cancel)
+            .await?;
+        if spool.empty()? {
+            return Ok(());
+        }
         let base = self.base();
-        let spool = tempfile::tempdir_in(&self.dir)
+        let call = Call::new(&base)
+            .args(["index-pack", "--stdin"])
+            .stdin_file(spool.file.clone());
+        git.ok(call, cancel).await.map(|_| ())
+    }
+
+    /// A pack as a file of ours. Given a file name, git would write it inside of the repository
+    /// first, which is not ours and may be on another file system; so it goes through a stream.
+    async fn spool(
+        &self,
+        git: &Git,
+        from: &Path,
+        options: &[&str],
+        revisions: &str,
+        cancel: &CancellationToken,
+    ) -> Result<Spool, WorkspaceError> {
+        let dir = tempfile::tempdir_in(&self.dir)
             .map_err(|error| internal(format!("cannot make a spool directory: {error}")))?;
-        let prefix = spool.path().join("pack");
-        let call = Call::new(&check.git_dir)
-            .args(["pack-objects", "--revs", "--quiet", "--non-empty"])
-            .args(options.iter().copied())
+        let file = dir.path().join("pack");
+        let call = Call::new(from)
+            .args(["pack-objects", "--revs", "--stdout", "--quiet"])
             .args(["--delta-base-offset"])
-            .args([prefix.into_os_string()])
-            .stdin(revisions);
+            .args(options.iter().copied())
+            .stdin(revisions)
+            .stdout_file(file.clone());
         git.ok(call, cancel).await?;
-        let target = base.join("objects").join("pack");
-        link_packs(spool.path(), &target)
-            .map_err(|error| internal(format!("cannot add a pack to {}: {error}", base.display())))
+        Ok(Spool { _dir: dir, file })
     }
 
     /// Have a result commit in `results.git`, from its pack if need be.
@@ -247,24 +267,17 @@ impl Objects {
         Ok(())
     }
 
-    /// What `commit` adds to `base`, as a complete pack in a directory of its own.
+    /// What `commit` adds to `base`, as a complete pack in a file.
     pub(super) async fn pack_file(
         &self,
         git: &Git,
         commit: &str,
         base: &str,
         cancel: &CancellationToken,
-    ) -> Result<(tempfile::TempDir, PathBuf), WorkspaceError> {
-        let spool = tempfile::tempdir_in(&self.dir)
-            .map_err(|error| internal(format!("cannot make a spool directory: {error}")))?;
-        let results = self.results();
-        let call = Call::new(&results)
-            .args(["pack-objects", "--revs", "--quiet", "--delta-base-offset"])
-            .args([spool.path().join("pack").into_os_string()])
-            .stdin(format!("{commit}\n^{base}\n"));
-        let name = git.line(call, cancel).await?;
-        let file = spool.path().join(format!("pack-{name}.pack"));
-        Ok((spool, file))
+    ) -> Result<Spool, WorkspaceError> {
+        let revisions = format!("{commit}\n^{base}\n");
+        self.spool(git, &self.results(), &[], &revisions, cancel)
+            .await
     }
 
     /// What `commit` adds to `base`, as a thin pack; `None`: more than `bytes_max`.
@@ -293,6 +306,23 @@ impl Objects {
             ));
         }
         Ok(Some(output.stdout))
+    }
+}
+
+/// A pack in a file that goes when this does.
+pub(super) struct Spool {
+    _dir: tempfile::TempDir,
+    pub(super) file: PathBuf,
+}
+
+impl Spool {
+    /// Whether the pack's header counts no objects; git does not take such a pack.
+    fn empty(&self) -> Result<bool, WorkspaceError> {
+        let mut header = [0; 12];
+        fs::File::open(&self.file)
+            .and_then(|mut file| io::Read::read_exact(&mut file, &mut header))
+            .map_err(|error| internal(format!("cannot read a spooled pack: {error}")))?;
+        Ok(header[8..] == [0; 4])
     }
 }
 

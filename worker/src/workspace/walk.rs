@@ -70,6 +70,8 @@ pub(super) struct Start {
 pub(super) struct Found {
     pub(super) changes: BTreeMap<Vec<u8>, Slot>,
     pub(super) notices: Vec<String>,
+    /// Notices beyond those.
+    pub(super) unnoticed: usize,
 }
 
 /// Compare the directory with the start tree.
@@ -399,7 +401,11 @@ impl Walk<'_> {
     }
 
     fn notice(&mut self, text: String) {
-        self.found.notices.push(text);
+        if self.found.notices.len() < limits::NOTICES_HELD_MAX {
+            self.found.notices.push(text);
+        } else {
+            self.found.unnoticed += 1;
+        }
     }
 }
 
