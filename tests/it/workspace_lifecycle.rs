@@ -3,7 +3,7 @@
 use std::fs;
 
 use dispatch_worker::domain::error_class::ErrorClass;
-use dispatch_worker::workspace::{HooksPolicy, Start, Workspaces};
+use dispatch_worker::workspace::{HooksPolicy, Start, Workspaces, WorktreeMode};
 use tokio_util::sync::CancellationToken;
 
 use crate::harness::repo::{Ground, git, key, rows, sh, try_git, write};
@@ -314,4 +314,61 @@ async fn a_full_disk_fails_clearly_and_is_given_back() {
     write(&worktree.tree.join("a"), "2\n");
     let snapshot = work.snapshot(&project, &worktree).await.unwrap();
     assert_eq!(rows(&snapshot), ["edit a"]);
+}
+
+#[tokio::test]
+async fn a_creation_that_dies_at_any_moment_leaves_nothing_behind() {
+    let ground = Ground::empty();
+    sh(
+        &ground.repo,
+        "for n in $(seq 600); do mkdir -p d$((n % 20)); echo $n >d$((n % 20))/f$n; done",
+    );
+    ground.commit("base");
+    let mut project = ground.project();
+    project.trusted = true;
+    let cancel = CancellationToken::new();
+    let root = ground.dir.path().join("work");
+    for n in 0..24 {
+        project.mode = if n % 2 == 0 {
+            WorktreeMode::Private
+        } else {
+            WorktreeMode::Linked
+        };
+        // Not a wait for something: the point at which the worker dies.
+        let dies_at = std::time::Duration::from_millis(4 * n as u64);
+        let create = ground.work.create(&project, key(n), Start::Tip, &cancel);
+        let _ = tokio::time::timeout(dies_at, create).await;
+        for (key, _) in ground.work.leftovers().await {
+            let left = ground.work.adopt(&project, key).await.unwrap();
+            let snapshot = ground.work.snapshot(&project, &left).await.unwrap();
+            assert_eq!(
+                rows(&snapshot),
+                Vec::<String>::new(),
+                "complete or not at all"
+            );
+            ground.work.discard(&project, left).await;
+        }
+        ground.work.close().await;
+        // Only what died before it was locked, and is too young to be judged, may be there.
+        for entry in fs::read_dir(root.join("worktrees")).unwrap() {
+            let left = entry.unwrap().path();
+            assert!(!left.join("lock").exists(), "{}", left.display());
+        }
+        let listed = git(&ground.repo, &["worktree", "list", "--porcelain"]);
+        assert_eq!(listed.matches("worktree ").count(), 1, "{listed}");
+    }
+    let worktree = ground
+        .work
+        .create(&project, key(99), Start::Tip, &cancel)
+        .await
+        .unwrap();
+    assert_eq!(
+        rows(&ground.snapshot(&worktree).await),
+        Vec::<String>::new()
+    );
+    git(&ground.repo, &["fsck", "--strict"]);
+    assert_eq!(
+        git(&ground.repo, &["branch", "--format=%(refname:short)"]),
+        "main"
+    );
 }
