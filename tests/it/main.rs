@@ -1,4 +1,10 @@
 //! All integration tests are modules of this one binary: one link instead of many.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a test fails by panicking"
+)]
 
 #![allow(
     clippy::unwrap_used,
@@ -27,3 +33,4 @@ mod statements;
 mod tidy;
 mod workspace_lifecycle;
 mod workspace_projects;
+mod workspace_speed;
