@@ -413,7 +413,10 @@ async fn flood(kind: Kind) -> Result<()> {
     let count = 20_000;
     let script: Vec<Value> = match kind {
         Text | Pty => vec![json!({"flood": {"count": count, "bytes": 100}})],
-        Acp | Jsonl => (0..count).map(|_| json!({"say": "y"})).collect(),
+        Acp | Jsonl => (0..count)
+            .map(|_| json!({"say": "y"}))
+            .chain([json!({"end": "end_turn"})])
+            .collect(),
     };
     let ran = bench.run_file(script).await?;
     ran.result?;
@@ -770,8 +773,7 @@ async fn an_agent_that_never_answers_can_be_cancelled() {
     for setting in [json!({"never_initialize": true}), json!({"no_read": true})] {
         let mut bench = Bench::new(Acp);
         bench.set(setting);
-        let running = bench.start(json!([]));
-        bench.wait_for_processes(1).await.unwrap();
+        let running = bench.start(json!([])).until_processes(&bench, 1).await.unwrap();
         let ran = running.cancel().await.unwrap();
         assert_eq!(class(&ran), Some(ErrorClass::Cancelled));
         assert!(bench.processes().is_empty());
@@ -1102,6 +1104,14 @@ impl Running<'_> {
         timeout(END_IN, wait)
             .await
             .context("the text did not come")??;
+        Ok(self)
+    }
+
+    async fn until_processes(mut self, bench: &Bench, count: usize) -> Result<Self> {
+        tokio::select! {
+            result = &mut self.turn => anyhow::bail!("it ended early: {result:?}"),
+            started = bench.wait_for_processes(count) => started?,
+        }
         Ok(self)
     }
 

@@ -6,6 +6,7 @@
 
 use std::collections::VecDeque;
 use std::io;
+use std::time::Duration;
 
 use serde_json::{Map, Value, json};
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
@@ -98,6 +99,7 @@ pub struct Peer<R, W> {
     writer: W,
     outgoing: VecDeque<u8>,
     progress_at: Instant,
+    write_timeout: Duration,
     next_id: u64,
     dialect: Dialect,
 }
@@ -110,6 +112,7 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Peer<R, W> {
             writer,
             outgoing: VecDeque::new(),
             progress_at: Instant::now(),
+            write_timeout: limits::PROTOCOL_WRITE_TIMEOUT,
             next_id: 0,
             dialect,
         }
@@ -146,7 +149,7 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Peer<R, W> {
         }
         loop {
             let waiting = !self.outgoing.is_empty();
-            let stalled = self.progress_at + limits::PROTOCOL_WRITE_TIMEOUT;
+            let stalled = self.progress_at + self.write_timeout;
             let (front, _) = self.outgoing.as_slices();
             tokio::select! {
                 // Reading first: the last words of an agent count more than our answers to it.
@@ -323,11 +326,12 @@ mod tests {
         );
     }
 
-    #[tokio::test(start_paused = true)]
+    #[tokio::test]
     async fn an_agent_that_does_not_read_is_an_error_and_no_deadlock() {
         let (ours, _theirs) = tokio::io::duplex(16);
         let (reader, writer) = tokio::io::split(ours);
         let mut peer = Peer::new(reader, writer, Dialect::Versioned);
+        peer.write_timeout = Duration::from_millis(20);
         peer.notify("m", json!("x".repeat(1_000)));
         assert!(matches!(peer.receive().await, Err(PeerError::NotReading)));
     }
