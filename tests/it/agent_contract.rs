@@ -278,7 +278,9 @@ fn survivor() -> Value {
 async fn cancel_leaves_nothing(kind: Kind) -> Result<()> {
     let bench = Bench::new(kind);
     let running = bench.start(survivor()).until_text("forked\n").await?;
-    bench.wait_for_processes(6).await?;
+    let running = running
+        .until("all are there", || bench.processes().len() >= 6)
+        .await?;
     let began = Instant::now();
     let ran = running.cancel().await?;
     ensure!(
@@ -298,7 +300,9 @@ async fn cancel_leaves_nothing(kind: Kind) -> Result<()> {
 async fn drop_leaves_nothing(kind: Kind) -> Result<()> {
     let bench = Bench::new(kind);
     let running = bench.start(survivor()).until_text("forked\n").await?;
-    bench.wait_for_processes(6).await?;
+    let running = running
+        .until("all are there", || bench.processes().len() >= 6)
+        .await?;
     drop(running);
     eventually("the processes end", || bench.processes().is_empty()).await
 }
@@ -773,7 +777,9 @@ async fn an_agent_that_never_answers_can_be_cancelled() {
     for setting in [json!({"never_initialize": true}), json!({"no_read": true})] {
         let mut bench = Bench::new(Acp);
         bench.set(setting);
-        let running = bench.start(json!([])).until_processes(&bench, 1).await.unwrap();
+        let running = bench.start(json!([]));
+        let there = || !bench.processes().is_empty();
+        let running = running.until("it starts", there).await.unwrap();
         let ran = running.cancel().await.unwrap();
         assert_eq!(class(&ran), Some(ErrorClass::Cancelled));
         assert!(bench.processes().is_empty());
@@ -1068,10 +1074,6 @@ impl Bench {
             })
             .collect()
     }
-
-    async fn wait_for_processes(&self, count: usize) -> Result<()> {
-        eventually("the processes start", || self.processes().len() >= count).await
-    }
 }
 
 /// A turn in progress. Dropping it drops the adapter's future.
@@ -1107,10 +1109,11 @@ impl Running<'_> {
         Ok(self)
     }
 
-    async fn until_processes(mut self, bench: &Bench, count: usize) -> Result<Self> {
+    /// Let it run until something outside holds.
+    async fn until(mut self, what: &str, holds: impl Fn() -> bool) -> Result<Self> {
         tokio::select! {
             result = &mut self.turn => anyhow::bail!("it ended early: {result:?}"),
-            started = bench.wait_for_processes(count) => started?,
+            held = eventually(what, holds) => held?,
         }
         Ok(self)
     }

@@ -122,24 +122,29 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Peer<R, W> {
     pub fn request(&mut self, method: &str, params: Value) -> u64 {
         let id = self.next_id;
         self.next_id += 1;
-        self.queue(json!({"id": id, "method": method, "params": params}));
+        self.queue([
+            ("id", id.into()),
+            ("method", method.into()),
+            ("params", params),
+        ]);
         id
     }
 
     /// Queue a notification.
     pub fn notify(&mut self, method: &str, params: Value) {
-        self.queue(json!({"method": method, "params": params}));
+        self.queue([("method", method.into()), ("params", params)]);
     }
 
     /// Queue the answer to a request of the other end.
     pub fn answer(&mut self, id: &Value, result: Result<Value, RpcError>) {
-        self.queue(match result {
-            Ok(result) => json!({"id": id, "result": result}),
-            Err(error) => json!({
-                "id": id,
-                "error": {"code": error.code, "message": error.message, "data": error.data},
-            }),
-        });
+        let (key, value) = match result {
+            Ok(result) => ("result", result),
+            Err(error) => (
+                "error",
+                json!({"code": error.code, "message": error.message, "data": error.data}),
+            ),
+        };
+        self.queue([("id", id.clone()), (key, value)]);
     }
 
     /// The next message; what is queued is written meanwhile. May be dropped without loss.
@@ -183,19 +188,17 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Peer<R, W> {
         self.lines.into_inner()
     }
 
-    fn queue(&mut self, message: Value) {
+    fn queue<const N: usize>(&mut self, members: [(&str, Value); N]) {
         if self.outgoing.is_empty() {
             self.progress_at = Instant::now();
         }
-        let mut members = Map::new();
+        let mut message = Map::new();
         if self.dialect == Dialect::Versioned {
-            members.insert("jsonrpc".to_owned(), "2.0".into());
+            message.insert("jsonrpc".to_owned(), "2.0".into());
         }
-        if let Value::Object(message) = message {
-            members.extend(message);
-        }
+        message.extend(members.map(|(key, value)| (key.to_owned(), value)));
         self.outgoing
-            .extend(Value::Object(members).to_string().into_bytes());
+            .extend(Value::Object(message).to_string().into_bytes());
         self.outgoing.push_back(b'\n');
     }
 }
