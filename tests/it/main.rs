@@ -10,3 +10,4 @@
 
 mod agent_contract;
 mod agent_examples;
+mod agent_live;
