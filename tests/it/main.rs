@@ -34,3 +34,10 @@ mod tidy;
 mod workspace_lifecycle;
 mod workspace_projects;
 mod workspace_speed;
+    clippy::needless_pass_by_value,
+    reason = "a test's helper may fail the test where it stands"
+)]
+
+mod agent_contract;
+mod agent_examples;
+mod agent_live;
