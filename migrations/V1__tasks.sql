@@ -37,14 +37,16 @@ CREATE TABLE tasks (
     conversation_id    bigint,
     priority           smallint NOT NULL DEFAULT 5
                        CONSTRAINT priority_is_0_to_9_and_9_runs_first CHECK (priority BETWEEN 0 AND 9),
-    run_at             timestamptz NOT NULL DEFAULT now(),
+    run_at             timestamptz NOT NULL DEFAULT now()
+                       CONSTRAINT run_at_is_a_real_date CHECK (run_at BETWEEN '2000-01-01Z' AND '2200-01-01Z'),
     max_attempts       smallint NOT NULL DEFAULT 3
                        CONSTRAINT max_attempts_is_1_to_100 CHECK (max_attempts BETWEEN 1 AND 100),
     timeout            interval
                        CONSTRAINT timeout_is_positive CHECK (timeout > interval '0'),
     idle_timeout       interval
                        CONSTRAINT idle_timeout_is_positive CHECK (idle_timeout > interval '0'),
-    deadline           timestamptz,
+    deadline           timestamptz
+                       CONSTRAINT deadline_is_a_real_date CHECK (deadline BETWEEN '2000-01-01Z' AND '2200-01-01Z'),
     limit_key          text
                        CONSTRAINT limit_key_is_short CHECK (octet_length(limit_key) BETWEEN 1 AND 200),
     idempotency_key    text

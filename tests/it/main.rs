@@ -1,1 +1,24 @@
 //! All integration tests are modules of this one binary: one link instead of many.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::too_many_lines,
+    reason = "all of it is tests: a surprise must end them, and a story may be long"
+)]
+#![allow(
+    unreachable_pub,
+    reason = "the harness is written as a library is, and this binary exports nothing"
+)]
+
+mod harness;
+
+mod apply;
+mod confine;
+mod diff;
+mod localpg;
+mod snapshot;
+mod tidy;
+mod workspace_lifecycle;
+mod workspace_projects;

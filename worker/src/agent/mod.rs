@@ -7,8 +7,19 @@
 //! directory is the worktree; the child's environment is a list of what is allowed.
 //! Deadlines, stall detection, persistence, retries and diffs are not here: `run` has them once.
 
+pub mod acp;
+mod classify;
+mod environment;
 pub mod event;
+mod figures;
+pub mod jsonrpc;
+pub mod lines;
+mod options;
 pub mod permission;
+pub mod process;
+mod process_set;
+#[expect(unsafe_code, reason = "a session of its own needs code between fork and exec")]
+mod sys;
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -64,6 +75,23 @@ pub struct TurnRequest {
     pub thinking_option_id: Option<String>,
     /// The agent's own session to continue, when the conversation has one.
     pub resume: Option<String>,
+}
+
+impl TurnRequest {
+    /// A turn of the path that does nothing: no worktree, no home.
+    pub fn bare(prompt: String) -> Self {
+        Self {
+            prompt,
+            worktree: PathBuf::new(),
+            home: PathBuf::new(),
+            tmp: PathBuf::new(),
+            mark: String::new(),
+            model: None,
+            mode_id: None,
+            thinking_option_id: None,
+            resume: None,
+        }
+    }
 }
 
 /// A turn that ended by itself and well.

@@ -3,13 +3,27 @@
 //! Readers only ever see stored, numbered events, so that history and live tail are the same
 //! bytes. A slow reader falls back to reading the store and never slows a run.
 
-use futures::stream::BoxStream;
+pub mod writer;
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use futures::stream::{self, BoxStream};
+use tokio::sync::broadcast::error::RecvError;
+use tokio::sync::broadcast::{self};
 use tokio_util::sync::CancellationToken;
 
 use crate::domain::event::TaskEvent;
 use crate::domain::ids::TaskId;
-use crate::store::listen::Listener;
-use crate::store::{Store, StoreError};
+use crate::store::listen::{Listener, Wakeup};
+use crate::store::{Store, StoreError, streams};
+
+/// Events read from the store at a time.
+const PAGE: i32 = 200;
+
+/// How often a reader looks although nothing woke it: while LISTEN is up, and while it is down.
+const LOOK_UP: Duration = Duration::from_secs(2);
+const LOOK_DOWN: Duration = Duration::from_millis(250);
 
 /// What a reader wants of a stream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -33,15 +47,90 @@ impl Broker {
         Self { store, listener }
     }
 
-    /// The stream of a task after a number, without gap or duplicate.
+    /// The stream of a task after a number, without gap or duplicate. Ends with an error of kind
+    /// `Unavailable` when the database stays away; the reader goes on after the last number it
+    /// has.
     pub fn follow(
         &self,
-        _task: TaskId,
-        _after_seq: i64,
-        _follow: Follow,
-        _stop: CancellationToken,
+        task: TaskId,
+        after_seq: i64,
+        follow: Follow,
+        stop: CancellationToken,
     ) -> BoxStream<'static, Result<TaskEvent, StoreError>> {
-        let _parts = (&self.store, &self.listener);
-        Box::pin(futures::stream::empty())
+        let reader = Reader {
+            store: self.store.clone(),
+            // Subscribed before the first look, so that nothing slips between look and wait.
+            wakeups: self.listener.subscribe(),
+            listener: self.listener.clone(),
+            task,
+            last: after_seq,
+            follow,
+            stop,
+            page: VecDeque::new(),
+            ended: false,
+        };
+        Box::pin(stream::try_unfold(reader, |mut reader| async move {
+            let next = reader.next().await?;
+            Ok(next.map(|event| (event, reader)))
+        }))
+    }
+}
+
+struct Reader {
+    store: Store,
+    wakeups: broadcast::Receiver<Wakeup>,
+    listener: Listener,
+    task: TaskId,
+    last: i64,
+    follow: Follow,
+    stop: CancellationToken,
+    page: VecDeque<TaskEvent>,
+    ended: bool,
+}
+
+impl Reader {
+    async fn next(&mut self) -> Result<Option<TaskEvent>, StoreError> {
+        loop {
+            if let Some(event) = self.page.pop_front() {
+                self.last = event.seq;
+                // A requeued task has its old end in the middle of its stream.
+                self.ended = match event.kind.as_str() {
+                    "task_requeued" => false,
+                    _ => self.ended || event.is_terminal(),
+                };
+                return Ok(Some(event));
+            }
+            self.page = streams::read(&self.store, self.task, self.last, PAGE).await?.into();
+            if !self.page.is_empty() {
+                continue;
+            }
+            if self.ended || self.follow == Follow::History || self.stop.is_cancelled() {
+                return Ok(None);
+            }
+            self.wait().await;
+        }
+    }
+
+    /// Until there may be more.
+    async fn wait(&mut self) {
+        let look = if *self.listener.connected().borrow() { LOOK_UP } else { LOOK_DOWN };
+        let timer = tokio::time::sleep(look);
+        tokio::pin!(timer);
+        loop {
+            tokio::select! {
+                () = self.stop.cancelled() => return,
+                () = &mut timer => return,
+                heard = self.wakeups.recv() => match heard {
+                    Ok(Wakeup::Events(id)) if id == self.task.0 => return,
+                    Ok(Wakeup::Gap) | Err(RecvError::Lagged(_)) => return,
+                    Ok(_) => {}
+                    // The listener is gone: only the timer is left.
+                    Err(RecvError::Closed) => {
+                        timer.await;
+                        return;
+                    }
+                }
+            }
+        }
     }
 }

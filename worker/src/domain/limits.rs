@@ -7,8 +7,9 @@ use std::time::Duration;
 /// announces its commands in 563 kB; beyond this it is an attack or a fault.
 pub const PROTOCOL_LINE_BYTES_MAX: usize = 64 * 1024 * 1024;
 
-/// Bytes of protocol lines read but not yet handled. Back-pressure begins here, so that an agent
-/// that floods fills its own pipe and not our memory.
+/// Bytes of protocol lines waiting to be written to an agent. Lines are read one at a time and
+/// only when the last one was handled, so that an agent that floods fills its own pipe and not
+/// our memory; one that asks much and reads nothing ends here.
 pub const PROTOCOL_BACKLOG_BYTES_MAX: usize = 8 * 1024 * 1024;
 
 /// Tail of an agent's stderr that is kept: enough for a stack trace, small enough for a row.
@@ -95,6 +96,97 @@ pub const HEARTBEAT: Duration = Duration::from_secs(5);
 /// before others may start the same tasks (0.6 of the lease).
 pub const SELF_STOP: Duration = Duration::from_secs(12);
 
+/// Until an agent began its turn: a cold start of a big one takes 30 s on a busy machine.
+pub const AGENT_START_TIMEOUT: Duration = Duration::from_secs(120);
+
+/// Longest silence of an agent: retries against a provider are silent for minutes.
+pub const AGENT_IDLE_TIMEOUT: Duration = Duration::from_secs(600);
+
+/// Longest attempt, unless the task says otherwise.
+pub const AGENT_TOTAL_TIMEOUT: Duration = Duration::from_secs(7_200);
+
+/// Time between the steps of ending an agent (end of input, TERM, KILL).
+pub const KILL_GRACE: Duration = Duration::from_secs(2);
+
+/// How long an agent may take to answer a protocol cancel before its input is closed; the
+/// slowest that answers at all took 2.3 s.
+pub const CANCEL_ANSWER_TIMEOUT: Duration = Duration::from_millis(2_500);
+
+/// How long the sweep of a process set may take; what survives KILL for so long hangs in the
+/// kernel and is reported.
+pub const SWEEP_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// How long an agent may leave its standard input unread.
+pub const PROTOCOL_WRITE_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// How long a person has to answer a question of an agent.
+pub const PERMISSION_ASK_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// Lines of a protocol that are not JSON and still become notices; the others are counted.
+pub const NOISE_LINES_MAX: usize = 20;
+
+/// Text kept of one such line.
+pub const NOISE_LINE_BYTES_MAX: usize = 2 * 1024;
+
+/// Tool calls of one turn whose facts are remembered for later questions about them.
+pub const TOOL_CALLS_MAX: usize = 10_000;
+
+/// Usage reports kept as they came; more are counted but not kept.
+pub const USAGE_RAW_MAX: usize = 200;
+
+/// Terminals an agent may have open at once.
+pub const TERMINALS_OPEN_MAX: usize = 16;
+
+/// Output kept of one terminal of an agent, whatever limit it asks for.
+pub const TERMINAL_OUTPUT_BYTES_MAX: usize = 1024 * 1024;
+
+/// File an agent may read or write through the protocol.
+pub const AGENT_FILE_BYTES_MAX: u64 = 16 * 1024 * 1024;
+
+/// How long a probe of an agent may take.
+pub const PROBE_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// How often the memory of an agent's processes is looked at.
+pub const PROCESS_WATCH: Duration = Duration::from_secs(1);
+
+/// Quiet time after which a terminal program counts as waiting for input.
+pub const TERMINAL_QUIET: Duration = Duration::from_millis(300);
+/// Output of one git command that is held in memory: a listing of a million entries fits.
+pub const GIT_OUTPUT_BYTES_MAX: usize = 256 * 1024 * 1024;
+
+/// Deepest directory that a snapshot follows. Each level holds a file descriptor, and no
+/// project is half as deep; a deeper one is refused, not cut.
+pub const SNAPSHOT_DEPTH_MAX: usize = 200;
+
+/// Most notices of one snapshot; the last one counts the rest.
+pub const NOTICES_MAX: usize = 100;
+
+/// Renames are looked for among at most this many added and deleted files, since each pair is
+/// compared.
+pub const RENAME_FILES_MAX: usize = 400;
+
+/// A text file beyond this is shown by size and hash like a binary one: comparing it line by
+/// line costs seconds and nobody reads it.
+pub const DIFF_FILE_BYTES_MAX: i64 = 16 * 1024 * 1024;
+
+/// Most untracked files that a project may have copied into each worktree …
+pub const COPIED_FILES_MAX: usize = 1_000;
+
+/// … and their bytes in all; `copy_files` is for settings, not for data.
+pub const COPIED_BYTES_MAX: u64 = 256 * 1024 * 1024;
+
+/// Output of a setup or teardown hook; only the end of its stderr is ever shown.
+pub const HOOK_OUTPUT_BYTES_MAX: usize = 64 * 1024 * 1024;
+
+/// How often a change is merged again because its target branch moved meanwhile.
+pub const APPLY_TRIES_MAX: usize = 5;
+
+/// Commits remembered as free of filters; forgetting one costs a listing of its tree.
+pub const PLAIN_COMMITS_MAX: usize = 10_000;
+
+/// A directory of the workspace that is neither locked nor complete is left alone for so long:
+/// another process may be between making and locking it.
+pub const DIRECTORY_SETTLED: Duration = Duration::from_secs(10);
 /// Comment or reason of a review: people write it, and it is kept for ever.
 pub const COMMENT_BYTES_MAX: usize = 64 * 1024;
 

@@ -1,1 +1,14 @@
-//! Who runs what when; knows nothing about protocols.
+//! Who runs what when; knows nothing about protocols. Each service here is a `run_once` that tests
+//! call, and a ticker that the supervisor owns.
+
+pub mod alive;
+pub mod applier;
+pub mod finisher;
+pub mod janitor;
+pub mod lease;
+pub mod maintainer;
+pub mod offers;
+pub mod poller;
+pub mod rescuer;
+pub mod slots;
+pub mod supervisor;

@@ -1,1 +1,200 @@
-//! One attempt, top to bottom.
+//! One attempt, top to bottom: begin, prepare, drive, snapshot, finish, clean up. Read this first.
+//!
+//! Knows nothing of who runs what when (queue) nor of surfaces.
+
+pub mod drive;
+pub mod finish;
+pub mod leash;
+pub mod permission;
+pub mod prepare;
+pub mod stream;
+pub mod text;
+
+use std::path::PathBuf;
+use std::sync::{Arc, RwLock};
+
+use serde_json::json;
+use tracing::Instrument;
+
+use crate::broker::writer::EventWriter;
+use crate::config::agents::Catalogue;
+use crate::domain::attempt::{AttemptEnd, Phase};
+use crate::domain::error_class::ErrorClass;
+use crate::domain::ids::WorkerId;
+use crate::store::Store;
+use crate::store::attempts;
+use crate::store::claims::Claimed;
+use crate::store::finish::Finished;
+use crate::store::listen::Listener;
+use crate::workspace::{Snapshot, Workspaces};
+
+use drive::Driven;
+use finish::Ending;
+use leash::Leash;
+use prepare::Prepared;
+use stream::AttemptStream;
+
+/// What every attempt of a worker shares.
+pub struct RunContext {
+    /// The database.
+    pub store: Store,
+    /// Wake-ups.
+    pub listener: Listener,
+    /// The one writer of streams.
+    pub writer: EventWriter,
+    /// Worktrees.
+    pub workspaces: Workspaces,
+    /// Homes of agents, one per conversation.
+    pub homes: PathBuf,
+    /// The worker.
+    pub worker: WorkerId,
+    /// Its name, for people.
+    pub worker_name: String,
+    /// The catalogue as it is now; replaced on reload.
+    pub agents: RwLock<Arc<Catalogue>>,
+}
+
+impl RunContext {
+    /// The catalogue as it is now.
+    pub fn catalogue(&self) -> Arc<Catalogue> {
+        match self.agents.read() {
+            Ok(agents) => agents.clone(),
+            Err(poisoned) => poisoned.into_inner().clone(),
+        }
+    }
+
+    /// Marks every process of an attempt; found in the environment of leftovers.
+    pub fn mark(&self, token: i64) -> String {
+        format!("{MARK_PREFIX}{}-{token}", self.worker)
+    }
+
+    /// A number in 0..1 for spreading retries.
+    fn jitter(&self) -> f64 {
+        let bits = uuid::Uuid::new_v4().as_u128() & 0xffff_ffff;
+        f64::from(u32::try_from(bits).unwrap_or(0)) / f64::from(u32::MAX)
+    }
+}
+
+/// Marks of attempts begin with this.
+pub const MARK_PREFIX: &str = "dispatch-";
+
+/// Run one claimed task to its end and store it. Never fails: whatever goes wrong becomes the end
+/// of the attempt.
+pub async fn run_attempt(context: Arc<RunContext>, claimed: Claimed, leash: Leash) {
+    let span = tracing::info_span!(
+        "attempt",
+        task.id = claimed.lease.task().0,
+        attempt.id = claimed.lease.token().0,
+        agent.name = claimed.agent,
+        project = claimed.project,
+    );
+    attempt(&context, &claimed, &leash).instrument(span).await;
+}
+
+async fn attempt(context: &RunContext, claimed: &Claimed, leash: &Leash) {
+    // A conversation has the id of the task that began it.
+    let conversation = claimed.conversation.unwrap_or(claimed.lease.task().0);
+    let mut stream = AttemptStream::new(context.writer.clone(), claimed, conversation);
+    let catalogue = context.catalogue();
+    let Some(spec) = catalogue.agents.get(&claimed.agent) else {
+        let message = format!("agent \"{}\" is not in this worker's agents.toml any more", claimed.agent);
+        let end = AttemptEnd::Failed { class: ErrorClass::AgentUnavailable, message };
+        let ending = Ending { end, driven: None, snapshot: None, conversation: None };
+        finish::store_end(context, claimed, &stream, ending).await;
+        return;
+    };
+    let started = json!({
+        "worker": context.worker_name, "agent": claimed.agent, "asked_agent": claimed.asked_agent,
+        "path": spec.path, "attempt": claimed.lease.attempt(),
+    });
+    stream.emit("attempt_started", started).await;
+    show(context, claimed, Phase::Preparing).await;
+    let prepared = match prepare::prepare(context, claimed, spec, conversation, leash).await {
+        Ok(prepared) => prepared,
+        Err(end) => {
+            let end = stopped_meanwhile(leash, end);
+            stream.close().await;
+            let recorded = end != AttemptEnd::LeaseLost;
+            let ending = Ending {
+                end,
+                driven: None,
+                snapshot: None,
+                conversation: recorded.then_some(conversation),
+            };
+            finish::store_end(context, claimed, &stream, ending).await;
+            return;
+        }
+    };
+    show(context, claimed, Phase::Launching).await;
+    let Prepared { project, worktree, agent, turn } = prepared;
+    let driven =
+        drive::drive(context, claimed, spec, agent, turn, &mut stream, leash).await;
+    show(context, claimed, Phase::Snapshotting).await;
+    tell_cancel(context, claimed, &driven.end, &mut stream).await;
+    // Every ending snapshots before anything is cleaned, so that no result is lost.
+    let snapshot = context.workspaces.snapshot(&project, &worktree).await;
+    let (end, snapshot, keep) = with_snapshot(&driven, snapshot);
+    stream.close().await;
+    let ending = Ending { end, driven: Some(driven), snapshot, conversation: Some(conversation) };
+    let stored = finish::store_end(context, claimed, &stream, ending).await;
+    if keep == Keep::Worktree || stored == Finished::CancelFirst {
+        tracing::warn!(path = %worktree.tree.display(), "the worktree is kept: its content could not be recorded");
+        return;
+    }
+    context.workspaces.discard(&project, worktree).await;
+}
+
+/// Whether the worktree is the only copy of something.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Keep {
+    Nothing,
+    Worktree,
+}
+
+fn with_snapshot(
+    driven: &Driven,
+    snapshot: Result<Snapshot, crate::workspace::WorkspaceError>,
+) -> (AttemptEnd, Option<Snapshot>, Keep) {
+    match snapshot {
+        Ok(snapshot) => (driven.end.clone(), Some(snapshot), Keep::Nothing),
+        Err(error) => {
+            let message = format!("what the agent left could not be recorded: {error}");
+            let end = match &driven.end {
+                AttemptEnd::Succeeded => AttemptEnd::Failed { class: error.class, message },
+                other => other.clone(),
+            };
+            tracing::error!(%error, "snapshot failed");
+            (end, None, Keep::Worktree)
+        }
+    }
+}
+
+/// A preparation that failed because it was stopped did not fail.
+fn stopped_meanwhile(leash: &Leash, end: AttemptEnd) -> AttemptEnd {
+    match leash.why() {
+        Some(leash::Stop::Cancel) => AttemptEnd::Cancelled,
+        Some(leash::Stop::Interrupt) => AttemptEnd::Interrupted,
+        Some(leash::Stop::LeaseLost) => AttemptEnd::LeaseLost,
+        None => end,
+    }
+}
+
+async fn tell_cancel(
+    context: &RunContext,
+    claimed: &Claimed,
+    end: &AttemptEnd,
+    stream: &mut AttemptStream,
+) {
+    if *end != AttemptEnd::Cancelled {
+        return;
+    }
+    let facts = attempts::cancel_facts(&context.store, &claimed.lease).await.unwrap_or_default();
+    let (by, reason) = facts.unwrap_or_default();
+    stream.emit("cancel_requested", json!({ "by": by, "reason": reason })).await;
+}
+
+async fn show(context: &RunContext, claimed: &Claimed, phase: Phase) {
+    if let Err(error) = attempts::set_phase(&context.store, &claimed.lease, phase).await {
+        tracing::debug!(%error, "the phase could not be shown");
+    }
+}

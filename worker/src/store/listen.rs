@@ -146,7 +146,8 @@ impl Listener {
         }
     }
 
-    fn publish(&self, wakeup: Wakeup) {
+    /// Wake everyone in this process, as a notification would.
+    pub fn publish(&self, wakeup: Wakeup) {
         // Nobody waiting is fine.
         let _receivers = self.wakeups.send(wakeup);
     }

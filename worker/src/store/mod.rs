@@ -6,10 +6,17 @@
 //! (behind a pooler another client's `s0` may be a different statement).
 
 pub mod adhoc;
+pub mod applies;
+pub mod asks;
+pub mod attempts;
 pub mod audit;
+pub mod bench;
 pub mod catalogue;
 pub mod changes;
+pub mod claims;
 pub mod error;
+pub mod finish;
+pub mod fleet;
 pub mod history;
 pub mod listen;
 pub mod migrate;
@@ -17,6 +24,7 @@ pub mod permissions;
 pub mod projects;
 mod record;
 pub mod statement;
+pub mod streams;
 pub mod tasks;
 pub mod usage;
 pub mod workers_list;

@@ -6,10 +6,40 @@
 //! attributes, external diffs and replace refs are off; patch text is a rendering and never
 //! applied; nobody's checkout is touched.
 
+mod apply;
+mod copied;
+mod diff;
+mod git;
+mod hooks;
+mod ignores;
+mod layout;
+mod objects;
+mod process;
+mod project;
+mod snapshot;
+mod tree_check;
+mod walk;
+mod workspaces;
+mod worktree;
+
+use std::fs::File;
 use std::path::PathBuf;
+use std::sync::Arc;
+
+pub use project::ProjectCheck;
+pub use workspaces::Workspaces;
 
 use crate::domain::change::FileChange;
 use crate::domain::error_class::ErrorClass;
+
+/// The operator's switch for setup and teardown lines: they run with the worker's rights.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum HooksPolicy {
+    /// Lines of projects are run.
+    Allowed,
+    /// They are not.
+    Off,
+}
 
 /// A project as the workspace needs it.
 #[derive(Clone, Debug)]
@@ -66,6 +96,57 @@ pub enum Start {
         /// Result commit of the earlier change.
         result: String,
     },
+}
+
+/// The directory an attempt works in. While a clone of this lives, no janitor takes it.
+#[derive(Clone, Debug)]
+pub struct Worktree {
+    /// Whose it is.
+    pub key: WorktreeKey,
+    /// Name of the project.
+    pub project: String,
+    /// Working directory of the agent.
+    pub tree: PathBuf,
+    /// Its home directory, empty at first.
+    pub home: PathBuf,
+    /// Its directory for temporary files.
+    pub tmp: PathBuf,
+    /// Commit that the change is against.
+    pub base_commit: String,
+    /// Repository that the agent's git borrows objects from: it must be readable to the agent,
+    /// and should not be writable.
+    pub borrowed: PathBuf,
+    /// How it was made.
+    pub mode: WorktreeMode,
+    dir: layout::AttemptDir,
+    meta: Arc<layout::Meta>,
+    /// Held for its lock alone.
+    _lock: Arc<File>,
+}
+
+impl Worktree {
+    fn new(
+        key: WorktreeKey,
+        dir: &layout::AttemptDir,
+        mode: WorktreeMode,
+        meta: layout::Meta,
+        lock: Arc<File>,
+        borrowed: PathBuf,
+    ) -> Self {
+        Self {
+            key,
+            project: meta.project.clone(),
+            tree: dir.tree(key, mode),
+            home: dir.home(),
+            tmp: dir.tmp(),
+            base_commit: meta.base_commit.clone(),
+            borrowed,
+            mode,
+            dir: dir.clone(),
+            meta: Arc::new(meta),
+            _lock: lock,
+        }
+    }
 }
 
 /// What an attempt left, recorded and pinned.
@@ -139,7 +220,8 @@ pub enum Applied {
 #[derive(Debug, thiserror::Error)]
 #[error("{message}")]
 pub struct WorkspaceError {
-    /// `Workspace` (a person must act), `DiffFailed` or `Internal` (trying again may help).
+    /// `Workspace` (a person must act), `Budget` (too much was left), `Cancelled`, `DiffFailed` or
+    /// `Internal` (trying again may help).
     pub class: ErrorClass,
     /// What was being done to what, and what to do about it.
     pub message: String,
@@ -153,4 +235,12 @@ impl WorkspaceError {
             message: message.into(),
         }
     }
+}
+
+fn internal(message: impl Into<String>) -> WorkspaceError {
+    WorkspaceError::new(ErrorClass::Internal, message)
+}
+
+fn diff_failed(message: impl Into<String>) -> WorkspaceError {
+    WorkspaceError::new(ErrorClass::DiffFailed, message)
 }

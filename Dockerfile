@@ -1,0 +1,32 @@
+# syntax=docker/dockerfile:1
+
+# Build: the same toolchain as rust-toolchain.toml.
+FROM rust:1.95-slim-bookworm AS build
+RUN apt-get update \
+    && apt-get install -y --no-install-recommends gcc libc6-dev make pkg-config \
+    && rm -rf /var/lib/apt/lists/*
+WORKDIR /src
+COPY . .
+RUN --mount=type=cache,target=/usr/local/cargo/registry \
+    --mount=type=cache,target=/src/target \
+    cargo build --release --locked --package dispatch-worker --bin dispatch \
+    && install -D target/release/dispatch /out/dispatch
+
+# Run: git for worktrees, tini to reap what agents leave behind, nothing else. Agents are added by
+# an image of your own: FROM dispatch, then install them.
+FROM debian:bookworm-slim
+RUN apt-get update \
+    && apt-get install -y --no-install-recommends ca-certificates git tini \
+    && rm -rf /var/lib/apt/lists/* \
+    && groupadd --system --gid 10001 dispatch \
+    && useradd --system --uid 10001 --gid dispatch --create-home --home-dir /home/dispatch dispatch \
+    && install -d -o dispatch -g dispatch /var/lib/dispatch /projects
+COPY --from=build /out/dispatch /usr/local/bin/dispatch
+COPY LICENSE-MIT LICENSE-APACHE NOTICE /usr/share/doc/dispatch/
+USER dispatch
+WORKDIR /var/lib/dispatch
+ENV HOME=/home/dispatch
+EXPOSE 8080
+STOPSIGNAL SIGTERM
+ENTRYPOINT ["tini", "--", "dispatch"]
+CMD ["--help"]

@@ -1,0 +1,141 @@
+-- Moves between waiting states that no claim makes: due tasks become ready, parked ones come out
+-- when there is room, and a task goes to its fallback agent when nobody offers the one it asked for.
+-- Any worker may run it at any time; it is harmless to run twice at once.
+
+-- Whether a task may run now as far as its conversation goes: nothing of it runs or is about to,
+-- and nothing earlier is unfinished.
+CREATE FUNCTION conversation_free(conversation bigint, me bigint) RETURNS boolean LANGUAGE sql STABLE AS $$
+    SELECT NOT EXISTS (
+        SELECT 1 FROM tasks e
+         WHERE (e.id = conversation OR e.conversation_id = conversation) AND e.id <> me
+           AND NOT EXISTS (SELECT 1 FROM outcomes o WHERE o.task_id = e.id)
+           AND (e.id < me
+                OR (NOT EXISTS (SELECT 1 FROM parked_tasks p WHERE p.task_id = e.id)
+                    AND NOT EXISTS (SELECT 1 FROM later_tasks w WHERE w.task_id = e.id))))
+$$;
+
+CREATE FUNCTION promote_later(most integer) RETURNS integer LANGUAGE sql VOLATILE AS $$
+    WITH due AS (
+        DELETE FROM later_tasks
+         WHERE task_id = ANY (ARRAY(SELECT l.task_id FROM later_tasks l WHERE l.run_at <= now()
+                                     ORDER BY l.run_at LIMIT most FOR UPDATE SKIP LOCKED))
+        RETURNING task_id, attempt, uncharged
+    ), facts AS (
+        SELECT d.task_id, d.attempt, d.uncharged, t.priority, t.agent, t.run_at,
+               coalesce(t.limit_key, project_limit(t.project)) AS limit_key,
+               coalesce(t.conversation_id,
+                        (SELECT f.conversation_id FROM tasks f WHERE f.conversation_id = t.id LIMIT 1)) AS conversation_id
+          FROM due d CROSS JOIN LATERAL
+               (SELECT x.id, x.priority, x.agent, x.run_at, x.limit_key, x.project, x.conversation_id
+                  FROM tasks x WHERE x.id = d.task_id LIMIT 1) t
+    ), parked AS (
+        INSERT INTO parked_tasks (task_id, priority, attempt, uncharged, limit_key, conversation_id)
+        SELECT f.task_id, f.priority, f.attempt, f.uncharged, f.limit_key, f.conversation_id
+          FROM facts f WHERE f.limit_key IS NOT NULL OR f.conversation_id IS NOT NULL
+        RETURNING 1
+    ), ready AS (
+        INSERT INTO ready_tasks (run_at, task_id, priority, attempt, uncharged, agent)
+        SELECT f.run_at, f.task_id, f.priority, f.attempt, f.uncharged, f.agent
+          FROM facts f WHERE f.limit_key IS NULL AND f.conversation_id IS NULL
+        RETURNING 1
+    )
+    SELECT ((SELECT count(*) FROM parked) + (SELECT count(*) FROM ready))::integer
+$$;
+
+-- Let parked tasks out: under a limit as many as there is room for, highest priority first.
+-- Room is counted, not kept, so that no crash can leak a slot. The count must be taken by a
+-- statement that begins after the key's lock is held: hence one statement after the other.
+CREATE FUNCTION promote_parked(most integer) RETURNS integer LANGUAGE plpgsql AS $$
+DECLARE
+    key record;
+    room bigint;
+    moved integer := 0;
+    now_moved integer;
+BEGIN
+    FOR key IN SELECT l.limit_key FROM limits l
+                WHERE EXISTS (SELECT 1 FROM parked_tasks p WHERE p.limit_key = l.limit_key)
+                ORDER BY l.limit_key LIMIT most
+    LOOP
+        SELECT l.max_running INTO room FROM limits l
+         WHERE l.limit_key = key.limit_key FOR UPDATE SKIP LOCKED;
+        CONTINUE WHEN NOT FOUND;
+        room := room - (SELECT count(*) FROM ready_tasks r WHERE r.limit_key = key.limit_key)
+                     - (SELECT count(*) FROM leases s WHERE s.limit_key = key.limit_key);
+        CONTINUE WHEN room <= 0;
+        now_moved := let_out(key.limit_key, least(room, most)::integer);
+        moved := moved + now_moved;
+    END LOOP;
+    RETURN moved + let_out(NULL, most);
+END $$;
+
+CREATE FUNCTION let_out(key text, most integer) RETURNS integer LANGUAGE sql VOLATILE AS $$
+    WITH out AS (
+        DELETE FROM parked_tasks
+         WHERE task_id = ANY (ARRAY(
+               SELECT p.task_id FROM parked_tasks p
+                WHERE p.limit_key IS NOT DISTINCT FROM key
+                  AND (p.conversation_id IS NULL OR conversation_free(p.conversation_id, p.task_id))
+                ORDER BY p.priority DESC, p.task_id LIMIT most FOR UPDATE SKIP LOCKED))
+        RETURNING task_id, attempt, uncharged, limit_key
+    ), ready AS (
+        INSERT INTO ready_tasks (run_at, task_id, priority, attempt, uncharged, agent, limit_key)
+        SELECT t.run_at, o.task_id, t.priority, o.attempt, o.uncharged, t.agent, o.limit_key
+          FROM out o CROSS JOIN LATERAL
+               (SELECT x.run_at, x.priority, x.agent FROM tasks x WHERE x.id = o.task_id LIMIT 1) t
+        RETURNING 1
+    )
+    SELECT count(*)::integer FROM ready
+$$;
+
+-- A fallback is used only when the task or the agent's entry names one and no live worker offers
+-- the agent itself.
+CREATE FUNCTION fall_back(most integer) RETURNS integer LANGUAGE sql VOLATILE AS $$
+    WITH dark AS (
+        SELECT c.name,
+               (SELECT max(o.fallback) FROM agent_offers o WHERE o.name = c.name) AS fallback
+          FROM catalogue_agents c
+         WHERE NOT EXISTS (SELECT 1 FROM agent_offers o WHERE o.name = c.name
+                            AND o.status = 'ready' AND o.expires_at > now())
+    ), chosen AS MATERIALIZED (
+        SELECT r.ctid AS at, coalesce(t.fallback, d.fallback) AS fallback
+          FROM dark d
+          JOIN ready_tasks r ON r.agent = d.name
+          CROSS JOIN LATERAL (SELECT x.fallback FROM tasks x WHERE x.id = r.task_id LIMIT 1) t
+         WHERE EXISTS (SELECT 1 FROM agent_offers o WHERE o.name = coalesce(t.fallback, d.fallback)
+                        AND o.status = 'ready' AND o.expires_at > now())
+         LIMIT most FOR UPDATE OF r SKIP LOCKED
+    ), gone AS (
+        DELETE FROM ready_tasks WHERE ctid = ANY (ARRAY(SELECT c.at FROM chosen c))
+        RETURNING ctid AS at, run_at, task_id, priority, attempt, uncharged, agent, limit_key
+    ), back AS (
+        INSERT INTO ready_tasks (run_at, task_id, priority, attempt, uncharged, agent, limit_key)
+        SELECT g.run_at, g.task_id, g.priority, g.attempt, g.uncharged, c.fallback, g.limit_key
+          FROM gone g JOIN chosen c ON c.at = g.at
+        RETURNING 1
+    )
+    SELECT count(*)::integer FROM back
+$$;
+
+-- Everything above; tells how many tasks became ready (or moved towards it) and how many
+-- milliseconds until the next scheduled one is due (null: none).
+CREATE FUNCTION maintain(most integer) RETURNS TABLE (moved integer, next_due_ms bigint) LANGUAGE plpgsql AS $$
+BEGIN
+    moved := 0;
+    IF EXISTS (SELECT 1 FROM later_tasks l WHERE l.run_at <= now()) THEN
+        moved := moved + promote_later(most);
+    END IF;
+    IF EXISTS (SELECT 1 FROM parked_tasks) THEN
+        moved := moved + promote_parked(most);
+    END IF;
+    IF EXISTS (SELECT 1 FROM catalogue_agents c WHERE NOT EXISTS (
+                   SELECT 1 FROM agent_offers o WHERE o.name = c.name AND o.status = 'ready' AND o.expires_at > now()))
+    THEN
+        moved := moved + fall_back(most);
+    END IF;
+    IF moved > 0 THEN
+        PERFORM ring_bell();
+    END IF;
+    SELECT greatest(0, (extract(epoch FROM min(l.run_at) - clock_timestamp()) * 1000)::bigint)
+      INTO next_due_ms FROM later_tasks l;
+    RETURN NEXT;
+END $$;

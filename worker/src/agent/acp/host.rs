@@ -1,0 +1,423 @@
+//! What an agent may do through us when its entry offers it: read and write files below the
+//! worktree, run commands in terminals. Off by default: almost every agent does both itself.
+
+use std::collections::HashMap;
+use std::path::{Component, Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use futures::future::BoxFuture;
+use serde_json::{Value, json};
+use tokio::io::AsyncReadExt;
+use tokio::process::ChildStdout;
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use crate::agent::environment::{self, Variables};
+use crate::agent::jsonrpc::{RpcError, unknown_method};
+use crate::agent::process::{AgentProcess, Input, Launch, Manner};
+use crate::agent::{Exit, MARK_VARIABLE, TurnRequest};
+use crate::blocking;
+use crate::config::agent_spec::AgentSpec;
+use crate::domain::limits;
+
+/// The files and terminals of one attempt.
+#[derive(Debug)]
+pub(crate) struct Host {
+    spec: Arc<AgentSpec>,
+    worktree: PathBuf,
+    variables: Variables,
+    mark: String,
+    opened: usize,
+    terminals: HashMap<String, Terminal>,
+    ending: JoinSet<()>,
+}
+
+#[derive(Debug)]
+struct Terminal {
+    output: Arc<Mutex<Kept>>,
+    exit: watch::Receiver<Option<Exit>>,
+    kill: CancellationToken,
+}
+
+/// The end of a terminal's output.
+#[derive(Debug, Default)]
+struct Kept {
+    bytes: Vec<u8>,
+    max: usize,
+    truncated: bool,
+}
+
+impl Host {
+    pub(crate) fn new(spec: &AgentSpec, turn: &TurnRequest) -> Self {
+        Self {
+            variables: environment::variables(spec, turn, "dumb"),
+            spec: Arc::new(spec.clone()),
+            worktree: turn.worktree.clone(),
+            mark: turn.mark.clone(),
+            opened: 0,
+            terminals: HashMap::new(),
+            ending: JoinSet::new(),
+        }
+    }
+
+    /// Serve `fs/read_text_file` and `fs/write_text_file`.
+    pub(crate) async fn file(&self, method: &str, params: &Value) -> Result<Value, RpcError> {
+        if !self.spec.acp.offer_fs {
+            return Err(unknown_method(method));
+        }
+        let path = self.inside(text(params, "path")?)?;
+        let root = self.worktree.clone();
+        if method == "fs/write_text_file" {
+            let content = text(params, "content")?.to_owned();
+            let write = move || beneath::write(&root, &path, content.as_bytes());
+            return done(blocking::run(write).await).map(|()| json!({}));
+        }
+        let read = done(blocking::run(move || beneath::read(&root, &path)).await)?;
+        let content = String::from_utf8_lossy(&read);
+        let from = params.get("line").and_then(Value::as_u64).unwrap_or(1).max(1) - 1;
+        let limit = params.get("limit").and_then(Value::as_u64);
+        if from == 0 && limit.is_none() {
+            return Ok(json!({ "content": content }));
+        }
+        let count = limit.map_or(usize::MAX, |limit| limit as usize);
+        let lines = content.split_inclusive('\n').skip(from as usize).take(count);
+        Ok(json!({ "content": lines.collect::<String>() }))
+    }
+
+    /// Serve `terminal/create`, `output`, `kill` and `release`.
+    pub(crate) fn terminal(&mut self, method: &str, params: &Value) -> Result<Value, RpcError> {
+        if !self.spec.acp.offer_terminal {
+            return Err(unknown_method(method));
+        }
+        match method {
+            "terminal/create" => self.create(params),
+            "terminal/output" => Ok(self.find(params)?.shown()),
+            "terminal/kill" => {
+                self.find(params)?.kill.cancel();
+                Ok(json!({}))
+            }
+            "terminal/release" => {
+                let id = text(params, "terminalId")?;
+                let terminal = self.terminals.remove(id).ok_or_else(|| no_terminal(id))?;
+                terminal.kill.cancel();
+                Ok(json!({}))
+            }
+            other => Err(unknown_method(other)),
+        }
+    }
+
+    /// Serve `terminal/wait_for_exit`: the future gives the answer.
+    pub(crate) fn wait_for_exit(
+        &self,
+        params: &Value,
+    ) -> Result<BoxFuture<'static, Value>, RpcError> {
+        if !self.spec.acp.offer_terminal {
+            return Err(unknown_method("terminal/wait_for_exit"));
+        }
+        let mut exit = self.find(params)?.exit.clone();
+        Ok(Box::pin(async move {
+            match exit.wait_for(Option::is_some).await {
+                Ok(ended) => ended.as_ref().map_or(Value::Null, exit_status),
+                Err(_) => json!({"exitCode": null, "signal": null}),
+            }
+        }))
+    }
+
+    /// End all terminals; agents do not do it themselves when they are cancelled.
+    pub(crate) fn kill_all(&self) {
+        for terminal in self.terminals.values() {
+            terminal.kill.cancel();
+        }
+    }
+
+    /// The same, and wait until their processes are gone.
+    pub(crate) async fn end_all(&mut self) {
+        self.kill_all();
+        self.terminals.clear();
+        while self.ending.join_next().await.is_some() {}
+    }
+
+    fn create(&mut self, params: &Value) -> Result<Value, RpcError> {
+        if self.terminals.len() >= limits::TERMINALS_OPEN_MAX {
+            return Err(refused("too many terminals are open; release some"));
+        }
+        let cwd = match params.get("cwd").and_then(Value::as_str) {
+            Some(cwd) => self.worktree.join(self.inside(cwd)?),
+            None => self.worktree.clone(),
+        };
+        // A directory below the worktree may be a link that leaves it.
+        let real = cwd.canonicalize().map_err(|error| refused(&format!("cwd: {error}")))?;
+        let root = self.worktree.canonicalize().map_err(|error| refused(&error.to_string()))?;
+        if !real.starts_with(root) {
+            return Err(refused("cwd is outside the worktree"));
+        }
+        self.opened += 1;
+        let id = format!("t{}", self.opened);
+        let process = self.start(&id, text(params, "command")?, params, real)?;
+        let asked = params.get("outputByteLimit").and_then(Value::as_u64);
+        let max = asked.map_or(limits::TERMINAL_OUTPUT_BYTES_MAX, |asked| asked as usize);
+        let max = max.min(limits::TERMINAL_OUTPUT_BYTES_MAX);
+        let output = Arc::new(Mutex::new(Kept { max, ..Kept::default() }));
+        let (ended, exit) = watch::channel(None);
+        let kill = CancellationToken::new();
+        self.ending.spawn(attend(process, Arc::clone(&output), kill.clone(), ended));
+        self.terminals.insert(id.clone(), Terminal { output, exit, kill });
+        Ok(json!({ "terminalId": id }))
+    }
+
+    fn start(
+        &self,
+        id: &str,
+        command: &str,
+        params: &Value,
+        cwd: PathBuf,
+    ) -> Result<AgentProcess, RpcError> {
+        // Both outputs into one pipe, in order, as in a terminal; the command is data in `$@`.
+        let mut args = vec!["-c".to_owned(), "exec \"$@\" 2>&1".to_owned(), "sh".to_owned()];
+        args.push(command.to_owned());
+        let given = params.get("args").and_then(Value::as_array).into_iter().flatten();
+        args.extend(given.filter_map(|arg| arg.as_str().map(str::to_owned)));
+        // Its own mark, so that ending this terminal does not end the agent.
+        let mark = format!("{}/{id}", self.mark);
+        let mut variables = self.variables.clone();
+        let wanted = params.get("env").and_then(Value::as_array).into_iter().flatten();
+        variables.extend(wanted.filter_map(|pair| {
+            Some((pair.get("name")?.as_str()?.to_owned(), pair.get("value")?.as_str()?.to_owned()))
+        }));
+        variables.retain(|(name, _)| name != MARK_VARIABLE);
+        variables.push((MARK_VARIABLE.to_owned(), mark.clone()));
+        let launch = Launch {
+            program: PathBuf::from("/bin/sh"),
+            args,
+            cwd,
+            variables,
+            mark,
+            stdin: Input::Empty,
+            kill_grace: self.spec.kill_grace,
+            memory_bytes_max: None,
+        };
+        launch.start().map_err(|error| refused(&error.message))
+    }
+
+    fn find(&self, params: &Value) -> Result<&Terminal, RpcError> {
+        let id = text(params, "terminalId")?;
+        self.terminals.get(id).ok_or_else(|| no_terminal(id))
+    }
+
+    /// The path relative to the worktree. Links are the kernel's to refuse, later.
+    fn inside(&self, path: &str) -> Result<PathBuf, RpcError> {
+        let outside = || refused(&format!("{path} is outside the worktree"));
+        let path = Path::new(path);
+        let relative = match path.strip_prefix(&self.worktree) {
+            Ok(relative) => relative,
+            Err(_) if path.is_absolute() => return Err(outside()),
+            Err(_) => path,
+        };
+        let plain = |part: Component<'_>| match part {
+            Component::Normal(name) => !name.eq_ignore_ascii_case(".git"),
+            Component::CurDir => true,
+            _ => false,
+        };
+        if relative.components().all(plain) { Ok(relative.to_owned()) } else { Err(outside()) }
+    }
+}
+
+impl Terminal {
+    fn shown(&self) -> Value {
+        let kept = self.output.lock().unwrap_or_else(PoisonError::into_inner);
+        let exit = self.exit.borrow();
+        json!({
+            "output": String::from_utf8_lossy(&kept.bytes),
+            "truncated": kept.truncated,
+            "exitStatus": exit.as_ref().map(exit_status),
+        })
+    }
+}
+
+impl Kept {
+    /// Keep the end, cut at a character boundary, as the protocol wants it.
+    fn push(&mut self, more: &[u8]) {
+        self.bytes.extend(more);
+        let mut over = self.bytes.len().saturating_sub(self.max);
+        if over == 0 {
+            return;
+        }
+        self.truncated = true;
+        while self.bytes.get(over).is_some_and(|byte| byte & 0xC0 == 0x80) {
+            over += 1;
+        }
+        self.bytes.drain(..over);
+    }
+}
+
+/// Read a terminal's output until its process ends or is to end.
+async fn attend(
+    mut process: AgentProcess,
+    output: Arc<Mutex<Kept>>,
+    kill: CancellationToken,
+    ended: watch::Sender<Option<Exit>>,
+) {
+    let mut stdout = process.stdout.take();
+    tokio::select! {
+        () = keep(&mut stdout, &output) => {}
+        () = kill.cancelled() => {}
+    }
+    tokio::select! {
+        () = process.wait() => {}
+        () = kill.cancelled() => {}
+    }
+    let exit = process.end(Manner::Firm, stdout).await.unwrap_or_default();
+    let _nobody_waits = ended.send(Some(exit));
+}
+
+async fn keep(stdout: &mut Option<ChildStdout>, output: &Mutex<Kept>) {
+    let Some(stdout) = stdout else {
+        return;
+    };
+    let mut bytes = vec![0; 8 * 1024];
+    while let Ok(count @ 1..) = stdout.read(&mut bytes).await {
+        let mut kept = output.lock().unwrap_or_else(PoisonError::into_inner);
+        kept.push(bytes.get(..count).unwrap_or_default());
+    }
+}
+
+fn exit_status(exit: &Exit) -> Value {
+    json!({"exitCode": exit.code, "signal": exit.signal.map(|signal| signal.to_string())})
+}
+
+fn text<'a>(params: &'a Value, key: &str) -> Result<&'a str, RpcError> {
+    params.get(key).and_then(Value::as_str).ok_or_else(|| RpcError {
+        code: -32_602,
+        message: format!("Invalid params: {key} is missing"),
+        data: Value::Null,
+    })
+}
+
+fn refused(message: &str) -> RpcError {
+    RpcError { code: -32_602, message: message.to_owned(), data: Value::Null }
+}
+
+fn no_terminal(id: &str) -> RpcError {
+    RpcError { code: -32_002, message: format!("no terminal {id}"), data: Value::Null }
+}
+
+fn done<T>(
+    result: Result<std::io::Result<T>, blocking::BlockingPanic>,
+) -> Result<T, RpcError> {
+    let code = |error: &std::io::Error| match error.kind() {
+        std::io::ErrorKind::NotFound => -32_002,
+        _ => -32_603,
+    };
+    match result {
+        Ok(Ok(value)) => Ok(value),
+        Ok(Err(error)) => {
+            Err(RpcError { code: code(&error), message: error.to_string(), data: Value::Null })
+        }
+        Err(error) => {
+            Err(RpcError { code: -32_603, message: error.to_string(), data: Value::Null })
+        }
+    }
+}
+
+/// Files below a directory: the kernel refuses every path that leaves it, links included.
+#[cfg(target_os = "linux")]
+mod beneath {
+    use std::fs::File;
+    use std::io::{self, Read, Write};
+    use std::path::Path;
+
+    use nix::fcntl::{OFlag, OpenHow, ResolveFlag, openat2};
+    use nix::sys::stat::Mode;
+
+    use crate::domain::limits;
+
+    pub(super) fn read(root: &Path, path: &Path) -> io::Result<Vec<u8>> {
+        // Not blocking: the agent may have put a FIFO there.
+        let file = open(root, path, OFlag::O_RDONLY | OFlag::O_NONBLOCK)?;
+        if !file.metadata()?.is_file() {
+            return Err(io::Error::other("not a regular file"));
+        }
+        let mut content = Vec::new();
+        file.take(limits::AGENT_FILE_BYTES_MAX + 1).read_to_end(&mut content)?;
+        if content.len() as u64 > limits::AGENT_FILE_BYTES_MAX {
+            return Err(io::Error::other("the file is too large to be read through the protocol"));
+        }
+        Ok(content)
+    }
+
+    pub(super) fn write(root: &Path, path: &Path, content: &[u8]) -> io::Result<()> {
+        if content.len() as u64 > limits::AGENT_FILE_BYTES_MAX {
+            return Err(io::Error::other("the text is too large to be written"));
+        }
+        let mut made = std::path::PathBuf::new();
+        for part in path.parent().into_iter().flat_map(Path::components) {
+            made.push(part);
+            make_dir(root, &made)?;
+        }
+        let flags = OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_TRUNC | OFlag::O_NONBLOCK;
+        let mut file = open(root, path, flags)?;
+        file.write_all(content)
+    }
+
+    fn make_dir(root: &Path, dir: &Path) -> io::Result<()> {
+        if open(root, dir, OFlag::O_RDONLY | OFlag::O_DIRECTORY).is_ok() {
+            return Ok(());
+        }
+        let parent = dir.parent().filter(|parent| !parent.as_os_str().is_empty());
+        let parent = open(root, parent.unwrap_or(Path::new(".")), OFlag::O_RDONLY)?;
+        let name = dir.file_name().ok_or_else(|| io::Error::other("not a directory name"))?;
+        nix::sys::stat::mkdirat(&parent, name, Mode::from_bits_truncate(0o777))?;
+        Ok(())
+    }
+
+    fn open(root: &Path, path: &Path, flags: OFlag) -> io::Result<File> {
+        let root = File::open(root)?;
+        let created = flags.contains(OFlag::O_CREAT);
+        let how = OpenHow::new()
+            .flags(flags | OFlag::O_CLOEXEC)
+            .mode(Mode::from_bits_truncate(if created { 0o666 } else { 0 }))
+            .resolve(ResolveFlag::RESOLVE_BENEATH | ResolveFlag::RESOLVE_NO_MAGICLINKS);
+        Ok(openat2(&root, path, how)?.into())
+    }
+}
+
+/// Without a kernel that confines paths nothing is served.
+#[cfg(not(target_os = "linux"))]
+mod beneath {
+    use std::io;
+    use std::path::Path;
+
+    pub(super) fn read(_root: &Path, _path: &Path) -> io::Result<Vec<u8>> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
+
+    pub(super) fn write(_root: &Path, _path: &Path, _content: &[u8]) -> io::Result<()> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
+}
+
+#[cfg(all(test, target_os = "linux"))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn links_out_of_the_worktree_are_refused_by_the_kernel() {
+        let root = tempfile::tempdir().unwrap();
+        let secret = tempfile::tempdir().unwrap();
+        std::fs::write(secret.path().join("s"), "secret").unwrap();
+        std::os::unix::fs::symlink(secret.path(), root.path().join("out")).unwrap();
+        assert!(beneath::read(root.path(), Path::new("out/s")).is_err());
+        assert!(beneath::write(root.path(), Path::new("out/t"), b"x").is_err());
+        assert!(!secret.path().join("t").exists());
+        beneath::write(root.path(), Path::new("a/b/c.txt"), b"in").unwrap();
+        assert_eq!(beneath::read(root.path(), Path::new("a/b/c.txt")).unwrap(), b"in");
+    }
+
+    #[test]
+    fn the_end_of_an_output_is_kept_at_a_character_boundary() {
+        let mut kept = Kept { max: 4, ..Kept::default() };
+        kept.push("aé€".as_bytes());
+        assert_eq!((String::from_utf8_lossy(&kept.bytes).as_ref(), kept.truncated), ("€", true));
+    }
+}

@@ -1,0 +1,216 @@
+//! Agents that speak the Agent Client Protocol (version 1) over stdio.
+
+mod host;
+mod offers;
+pub mod project;
+mod session;
+mod usage;
+
+use std::sync::Arc;
+
+use futures::future::BoxFuture;
+use serde_json::Value;
+use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
+
+use self::host::Host;
+use self::session::{Opened, Session};
+use super::event::Started;
+use super::jsonrpc::{Dialect, Peer};
+use super::options::{self, Choice};
+use super::process::{AgentProcess, Input, Launch, Manner};
+use super::{
+    Agent, AgentError, AgentEvent, EventSink, Permission, TurnOutcome, TurnRequest, classify,
+    environment,
+};
+use crate::config::agent_spec::AgentSpec;
+use crate::domain::attempt::ExecutionPath;
+use crate::domain::error_class::ErrorClass;
+use crate::domain::limits;
+
+/// An agent behind the protocol.
+#[derive(Debug)]
+pub struct AcpAgent {
+    spec: Arc<AgentSpec>,
+}
+
+impl AcpAgent {
+    /// The agent of this entry.
+    pub fn new(spec: Arc<AgentSpec>) -> Self {
+        Self { spec }
+    }
+
+    async fn turn(
+        &self,
+        turn: TurnRequest,
+        events: EventSink,
+        permission: &dyn Permission,
+        cancel: CancellationToken,
+    ) -> Result<TurnOutcome, AgentError> {
+        options::check_listed(&self.spec, &turn)?;
+        environment::seed_home(&self.spec, &turn).await?;
+        let launch = launch(&self.spec, &turn)?;
+        let command = launch.shown(&turn.prompt);
+        let mut process = launch.start()?;
+        let mut session = connect(&self.spec, &mut process, &turn, events.clone(), permission)?;
+        let memory = process.memory_exceeded();
+        let talk = tokio::select! {
+            result = converse(&mut session, &turn, command, &events) => result,
+            error = memory => Err(error),
+            () = cancel.cancelled() => {
+                // Its answer brings usage and lets it end its tools; an agent that does not
+                // answer is ended all the same.
+                let _unanswered = timeout(limits::CANCEL_ANSWER_TIMEOUT, session.cancel()).await;
+                Err(AgentError::new(ErrorClass::Cancelled, "the attempt was cancelled"))
+            }
+        };
+        let manner = if talk.is_ok() { Manner::Gentle } else { Manner::Firm };
+        let usage = session.usage();
+        let native_session_id = session.session_id().map(str::to_owned);
+        let rest = session.close_down().await;
+        let exit = process.end(manner, Some(rest)).await?;
+        match talk {
+            Ok(stop_reason) => Ok(TurnOutcome { stop_reason, native_session_id, usage, exit }),
+            Err(mut error) => {
+                explain(&mut error, &exit);
+                Err(AgentError { usage, native_session_id, exit, ..error })
+            }
+        }
+    }
+}
+
+impl Agent for AcpAgent {
+    fn path(&self) -> ExecutionPath {
+        ExecutionPath::Acp
+    }
+
+    fn run_turn<'a>(
+        &'a self,
+        turn: TurnRequest,
+        events: EventSink,
+        permission: &'a dyn Permission,
+        cancel: CancellationToken,
+    ) -> BoxFuture<'a, Result<TurnOutcome, AgentError>> {
+        Box::pin(self.turn(turn, events, permission, cancel))
+    }
+}
+
+fn launch(spec: &AgentSpec, turn: &TurnRequest) -> Result<Launch, AgentError> {
+    let args = spec.command.iter().skip(1).cloned().collect();
+    Launch::of(spec, turn, args, Input::Pipe, "dumb")
+}
+
+fn connect<'a>(
+    spec: &'a AgentSpec,
+    process: &mut AgentProcess,
+    turn: &TurnRequest,
+    events: EventSink,
+    permission: &'a dyn Permission,
+) -> Result<Session<'a>, AgentError> {
+    let (Some(stdin), Some(stdout)) = (process.stdin.take(), process.stdout.take()) else {
+        return Err(AgentError::new(ErrorClass::Internal, "the agent was started without pipes"));
+    };
+    let peer = Peer::new(stdout, stdin, Dialect::Versioned);
+    let host = Host::new(spec, turn);
+    Ok(Session::new(spec, peer, host, &turn.worktree, events, permission))
+}
+
+async fn converse(
+    session: &mut Session<'_>,
+    turn: &TurnRequest,
+    command: Vec<String>,
+    events: &EventSink,
+) -> Result<String, AgentError> {
+    let opened = session.open(turn).await?;
+    session.choose(turn).await?;
+    let started = Started {
+        command,
+        version: version(&opened.agent),
+        model: session.offers().current(Choice::Model),
+        mode_id: session.offers().current(Choice::Mode),
+        native_session_id: session.session_id().map(str::to_owned),
+        resume_failed: opened.resume_failed,
+    };
+    events.send(AgentEvent::Started(started)).await;
+    let answer = session.prompt(&turn.prompt).await?;
+    session.judge(&answer)
+}
+
+fn version(agent: &Value) -> Option<String> {
+    agent.pointer("/agentInfo/version").and_then(Value::as_str).map(str::to_owned)
+}
+
+/// An agent that ended in the middle says why on its way out, if anywhere.
+fn explain(error: &mut AgentError, exit: &super::Exit) {
+    if error.class != ErrorClass::Protocol {
+        return;
+    }
+    let how = match (exit.code, exit.signal) {
+        (Some(code), _) => format!("exit code {code}"),
+        (None, Some(signal)) => format!("signal {signal}"),
+        (None, None) => return,
+    };
+    let said = exit.stderr_tail.trim();
+    // A non-zero exit of its own accord may be a login problem told on stderr only.
+    let told = classify::reported(said);
+    if matches!(told.class, ErrorClass::Auth) && exit.code.is_some_and(|code| code != 0) {
+        error.class = told.class;
+    }
+    let tail: String = said.lines().rev().take(5).collect::<Vec<_>>().into_iter().rev()
+        .collect::<Vec<_>>().join("\n");
+    error.message = format!("{}; it ended with {how}", error.message);
+    if !tail.is_empty() {
+        error.message.push_str(&format!(" and said: {tail}"));
+    }
+}
+
+/// What a probe learns from a session that is opened and closed again.
+pub(crate) async fn probe(
+    spec: &AgentSpec,
+    turn: &TurnRequest,
+    permission: &dyn Permission,
+) -> Result<Probed, AgentError> {
+    environment::seed_home(spec, turn).await?;
+    let mut process = launch(spec, turn)?.start()?;
+    let (events, mut received) = EventSink::channel();
+    let mut session = connect(spec, &mut process, turn, events, permission)?;
+    let opened = timeout(limits::PROBE_TIMEOUT, session.open(turn)).await;
+    let values = |session: &Session<'_>, choice| session.offers().values(choice);
+    let mut probed = Probed {
+        modes: values(&session, Choice::Mode),
+        models: values(&session, Choice::Model),
+        thinking_options: values(&session, Choice::Thinking),
+        ..Probed::default()
+    };
+    let rest = session.close_down().await;
+    let exit = process.end(Manner::Gentle, Some(rest)).await?;
+    let Opened { agent, .. } = opened
+        .unwrap_or_else(|_| {
+            let seconds = limits::PROBE_TIMEOUT.as_secs();
+            let message = format!("the agent did not open a session within {seconds} s");
+            Err(AgentError::new(ErrorClass::StartTimeout, message))
+        })
+        .map_err(|mut error| {
+            explain(&mut error, &exit);
+            error
+        })?;
+    probed.version = version(&agent);
+    probed.capabilities = agent.get("agentCapabilities").cloned().unwrap_or(Value::Null);
+    while let Ok(event) = received.try_recv() {
+        if let AgentEvent::Commands { commands } = event {
+            probed.commands = commands;
+        }
+    }
+    Ok(probed)
+}
+
+/// What an agent offers.
+#[derive(Debug, Default)]
+pub(crate) struct Probed {
+    pub(crate) version: Option<String>,
+    pub(crate) models: Vec<String>,
+    pub(crate) modes: Vec<String>,
+    pub(crate) thinking_options: Vec<String>,
+    pub(crate) commands: Value,
+    pub(crate) capabilities: Value,
+}

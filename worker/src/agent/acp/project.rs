@@ -1,0 +1,280 @@
+//! From the wire to our events: pure, lenient, and total. What is not known is kept as it came.
+
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+
+use serde_json::{Value, json};
+
+use crate::agent::event::{AgentEvent, PlanEntry, ToolCall};
+use crate::agent::permission::PermissionAsk;
+use crate::domain::limits;
+
+/// Turns the updates of one session into events and remembers its tool calls, because later
+/// messages about a call name only what changed.
+#[derive(Debug)]
+pub struct Projection {
+    worktree: PathBuf,
+    calls: HashMap<String, ToolCall>,
+    failed: Option<String>,
+    last_text: String,
+}
+
+impl Projection {
+    /// For a session in this worktree.
+    pub fn new(worktree: &Path) -> Self {
+        Self {
+            worktree: worktree.to_owned(),
+            calls: HashMap::new(),
+            failed: None,
+            last_text: String::new(),
+        }
+    }
+
+    /// Events of the `update` member of one `session/update`.
+    pub fn update(&mut self, update: &Value) -> Vec<AgentEvent> {
+        let kind = update.get("sessionUpdate").and_then(Value::as_str).unwrap_or_default();
+        match kind {
+            "agent_message_chunk" => {
+                let events = content_text(update, "agent_message_chunk", |text| {
+                    AgentEvent::Text { text }
+                });
+                for event in &events {
+                    if let AgentEvent::Text { text } = event {
+                        self.remember_text(text);
+                    }
+                }
+                events
+            }
+            "agent_thought_chunk" => {
+                content_text(update, "agent_thought_chunk", |text| AgentEvent::Thought { text })
+            }
+            // Our own prompt, or history; never the agent's words.
+            "user_message_chunk" => Vec::new(),
+            "tool_call" | "tool_call_update" => {
+                self.tool_call(update).map(AgentEvent::ToolCall).into_iter().collect()
+            }
+            "plan" => vec![AgentEvent::Plan { entries: plan(update) }],
+            "available_commands_update" => vec![AgentEvent::Commands {
+                commands: update.get("availableCommands").cloned().unwrap_or(Value::Null),
+            }],
+            "current_mode_update" => match text_at(update, "/currentModeId") {
+                Some(mode_id) => vec![AgentEvent::Mode { mode_id }],
+                None => vec![unknown(kind, update)],
+            },
+            "session_info_update" => {
+                self.session_info(update);
+                Vec::new()
+            }
+            // The session reads both: options are applied there, usage has its own meter.
+            "config_option_update" | "usage_update" => Vec::new(),
+            "notice" => match text_at(update, "/message").or_else(|| text_at(update, "/text")) {
+                Some(text) => vec![AgentEvent::Notice { text }],
+                None => vec![unknown(kind, update)],
+            },
+            other => vec![unknown(other, update)],
+        }
+    }
+
+    /// What an agent asks in `session/request_permission`; the call in it may be its first and
+    /// only announcement, or nothing but an id.
+    pub fn ask(&mut self, params: &Value) -> (PermissionAsk, Option<AgentEvent>) {
+        let call = params.get("toolCall").unwrap_or(&Value::Null);
+        let event = self.tool_call(call).map(AgentEvent::ToolCall);
+        let id = text_at(call, "/toolCallId");
+        let known = id.as_ref().and_then(|id| self.calls.get(id));
+        let from_call = |pick: fn(&ToolCall) -> Option<String>| known.and_then(pick);
+        let kind = from_call(|call| call.kind.clone());
+        let title = from_call(|call| call.title.clone());
+        let ask = PermissionAsk {
+            kind: kind.unwrap_or_else(|| "other".to_owned()),
+            title: title.unwrap_or_else(|| "the agent asks for permission".to_owned()),
+            detail: cut(call),
+            options: cut(params.get("options").unwrap_or(&Value::Null)),
+            tool_call_id: id,
+        };
+        (ask, event)
+    }
+
+    /// The agent's own sign that the turn failed although it ends with `end_turn` (codex-acp).
+    pub fn failure(&self) -> Option<&str> {
+        self.failed.as_deref()
+    }
+
+    /// The end of the answer so far: agents put error texts there.
+    pub fn last_text(&self) -> &str {
+        &self.last_text
+    }
+
+    /// A new turn begins: what was said before it does not count.
+    pub fn begin_turn(&mut self) {
+        self.failed = None;
+        self.last_text.clear();
+    }
+
+    fn remember_text(&mut self, text: &str) {
+        self.last_text.push_str(text);
+        let over = self.last_text.len().saturating_sub(limits::ERROR_TEXT_CHARS_MAX);
+        let cut = self.last_text.ceil_char_boundary(over);
+        self.last_text.drain(..cut);
+    }
+
+    fn session_info(&mut self, update: &Value) {
+        match update.pointer("/_meta/codex/threadStatus/type").and_then(Value::as_str) {
+            Some("systemError") => self.failed = Some("systemError".to_owned()),
+            Some("active") => self.failed = None,
+            _ => {}
+        }
+    }
+
+    fn tool_call(&mut self, wire: &Value) -> Option<ToolCall> {
+        let id = text_at(wire, "/toolCallId")?;
+        let change = ToolCall {
+            title: text_at(wire, "/title"),
+            kind: text_at(wire, "/kind"),
+            status: text_at(wire, "/status"),
+            input: wire.get("rawInput").filter(|input| !input.is_null()).map(cut),
+            output: output(wire),
+            paths: self.paths(wire),
+            id,
+        };
+        if self.calls.len() < limits::TOOL_CALLS_MAX || self.calls.contains_key(&change.id) {
+            let call = self.calls.entry(change.id.clone()).or_default();
+            call.id.clone_from(&change.id);
+            merge(call, &change);
+        }
+        Some(change)
+    }
+
+    fn paths(&self, wire: &Value) -> Vec<String> {
+        let list = |key| wire.get(key).and_then(Value::as_array).into_iter().flatten();
+        let mut paths: Vec<String> = Vec::new();
+        let diffs = list("content").filter(|part| part.get("type") == Some(&json!("diff")));
+        for place in list("locations").chain(diffs) {
+            let Some(path) = place.get("path").and_then(Value::as_str) else {
+                continue;
+            };
+            let inside = Path::new(path).strip_prefix(&self.worktree);
+            let path = inside.map_or(path.into(), |path| path.to_string_lossy());
+            if !paths.iter().any(|known| *known == path) {
+                paths.push(path.into_owned());
+            }
+        }
+        paths
+    }
+}
+
+/// Fields that are absent in a change are unchanged.
+fn merge(call: &mut ToolCall, change: &ToolCall) {
+    let set = |to: &mut Option<String>, from: &Option<String>| {
+        if from.is_some() {
+            to.clone_from(from);
+        }
+    };
+    set(&mut call.title, &change.title);
+    set(&mut call.kind, &change.kind);
+    set(&mut call.status, &change.status);
+    if !change.paths.is_empty() {
+        call.paths.clone_from(&change.paths);
+    }
+}
+
+/// The output of a call: its content where it has some, else its raw output.
+fn output(wire: &Value) -> Option<Value> {
+    let content = wire.get("content").filter(|c| c.as_array().is_some_and(|list| !list.is_empty()));
+    let raw = wire.get("rawOutput").filter(|raw| !raw.is_null());
+    content.or(raw).map(cut)
+}
+
+fn content_text(
+    update: &Value,
+    method: &str,
+    event: impl Fn(String) -> AgentEvent,
+) -> Vec<AgentEvent> {
+    let content = update.get("content").unwrap_or(&Value::Null);
+    if content.get("type").and_then(Value::as_str) != Some("text") {
+        return vec![unknown(method, update)];
+    }
+    // qwen hangs its usage on chunks without text.
+    text_at(content, "/text")
+        .filter(|text| !text.is_empty())
+        .map(event)
+        .into_iter()
+        .collect()
+}
+
+fn plan(update: &Value) -> Vec<PlanEntry> {
+    let entries = update.get("entries").and_then(Value::as_array).into_iter().flatten();
+    entries
+        .map(|entry| PlanEntry {
+            content: text_at(entry, "/content").unwrap_or_default(),
+            status: text_at(entry, "/status").unwrap_or_else(|| "pending".to_owned()),
+            priority: text_at(entry, "/priority"),
+        })
+        .collect()
+}
+
+fn unknown(method: &str, raw: &Value) -> AgentEvent {
+    AgentEvent::Unknown { method: method.to_owned(), raw: cut(raw) }
+}
+
+fn text_at(value: &Value, pointer: &str) -> Option<String> {
+    value.pointer(pointer)?.as_str().map(str::to_owned)
+}
+
+/// The value itself when it is small, else the beginning of its text with a word about the rest.
+pub(crate) fn cut(value: &Value) -> Value {
+    let text = value.to_string();
+    if text.len() <= limits::TOOL_TEXT_BYTES_MAX {
+        return value.clone();
+    }
+    let end = text.floor_char_boundary(limits::TOOL_TEXT_BYTES_MAX);
+    json!({"cut": true, "bytes": text.len(), "text": text.get(..end)})
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn projection() -> Projection {
+        Projection::new(Path::new("/w"))
+    }
+
+    #[test]
+    fn calls_merge_from_all_three_messages_and_paths_are_relative() {
+        let mut projection = projection();
+        // As vibe sends it: the request names nothing but the id of an earlier call.
+        let events = projection.update(&json!({
+            "sessionUpdate": "tool_call", "toolCallId": "c", "title": "Write a.txt", "kind": "edit",
+            "content": [{"type": "diff", "path": "/w/a.txt", "oldText": null, "newText": "x"}],
+            "locations": [{"path": "/w/a.txt"}, {"path": "/etc/passwd"}],
+        }));
+        let AgentEvent::ToolCall(call) = &events[0] else { panic!("a tool call") };
+        assert_eq!(call.paths, ["a.txt", "/etc/passwd"]);
+        let params = json!({"toolCall": {"toolCallId": "c"}, "options": []});
+        let (ask, _) = projection.ask(&params);
+        assert_eq!((ask.kind.as_str(), ask.title.as_str()), ("edit", "Write a.txt"));
+        // As gemini sends it: the request is the only announcement.
+        let params = json!({"toolCall": {"toolCallId": "d", "title": "ls", "kind": "execute"}});
+        let (ask, event) = projection.ask(&params);
+        assert_eq!(ask.kind, "execute");
+        assert!(matches!(event, Some(AgentEvent::ToolCall(call)) if call.id == "d"));
+    }
+
+    #[test]
+    fn unknown_kinds_are_kept_and_never_fatal() {
+        for update in [json!({"sessionUpdate": "hologram", "x": 1}), json!({}), json!(7)] {
+            let events = projection().update(&update);
+            assert!(matches!(&events[..], [AgentEvent::Unknown { raw, .. }] if *raw == update));
+        }
+        let image = json!({"sessionUpdate": "agent_message_chunk", "content": {"type": "image"}});
+        assert!(matches!(&projection().update(&image)[..], [AgentEvent::Unknown { .. }]));
+    }
+
+    #[test]
+    fn a_huge_input_is_cut_and_says_so() {
+        let big = json!({"text": "é".repeat(limits::TOOL_TEXT_BYTES_MAX)});
+        let small = cut(&big);
+        assert_eq!(small["cut"], json!(true));
+        assert!(small.to_string().len() < limits::TOOL_TEXT_BYTES_MAX + 200);
+    }
+}

@@ -1,0 +1,132 @@
+//! What surrounds an agent's process: its program, its environment, its HOME. A list of what is
+//! allowed, never the worker's environment minus something.
+
+use std::path::{Path, PathBuf};
+
+use super::{AgentError, MARK_VARIABLE, TurnRequest};
+use crate::config::agent_spec::AgentSpec;
+use crate::config::agents::ENV_FORBIDDEN;
+use crate::domain::error_class::ErrorClass;
+
+/// Variables of a child process, in the order in which they win.
+pub(crate) type Variables = Vec<(String, String)>;
+
+/// The environment of an attempt's processes. `term` is the value of TERM.
+pub(crate) fn variables(spec: &AgentSpec, turn: &TurnRequest, term: &str) -> Variables {
+    let worker = |name: &str| std::env::var(name).ok();
+    let mut all: Variables = vec![
+        ("PATH".to_owned(), search_path(&turn.worktree)),
+        ("TMPDIR".to_owned(), text(&turn.tmp)),
+        ("LANG".to_owned(), worker("LANG").unwrap_or_else(|| "C.UTF-8".to_owned())),
+        ("TERM".to_owned(), term.to_owned()),
+        ("SHELL".to_owned(), "/bin/sh".to_owned()),
+        // Nobody sits before the screen: no browser for a login, no password prompt of git.
+        ("NO_BROWSER".to_owned(), "1".to_owned()),
+        ("GIT_TERMINAL_PROMPT".to_owned(), "0".to_owned()),
+    ];
+    all.extend(home_variables(spec, turn));
+    for name in ["USER", "LOGNAME", "TZ"].into_iter().chain(spec.env_allow.iter().map(|n| &**n)) {
+        if let Some(value) = worker(name) {
+            all.push((name.to_owned(), value));
+        }
+    }
+    all.extend(spec.env.iter().map(|(name, value)| (name.clone(), value.clone())));
+    all.retain(|(name, _)| !ENV_FORBIDDEN.contains(&name.as_str()));
+    all.push((MARK_VARIABLE.to_owned(), turn.mark.clone()));
+    all
+}
+
+fn home_variables(spec: &AgentSpec, turn: &TurnRequest) -> Variables {
+    let inherited = std::env::var("HOME").ok().filter(|_| spec.inherit_home);
+    if let Some(home) = inherited {
+        return vec![("HOME".to_owned(), home)];
+    }
+    let below = |name: &str, path: &str| (name.to_owned(), text(&turn.home.join(path)));
+    vec![
+        ("HOME".to_owned(), text(&turn.home)),
+        below("XDG_CONFIG_HOME", ".config"),
+        below("XDG_DATA_HOME", ".local/share"),
+        below("XDG_STATE_HOME", ".local/state"),
+        below("XDG_CACHE_HOME", ".cache"),
+    ]
+}
+
+/// Copy the entry's credential files into the attempt's HOME. A missing one is skipped: whether
+/// it was needed is the agent's to say.
+pub(crate) async fn seed_home(spec: &AgentSpec, turn: &TurnRequest) -> Result<(), AgentError> {
+    if spec.inherit_home {
+        return Ok(());
+    }
+    let failed = |what: &Path, error: &std::io::Error| {
+        let message = format!("cannot prepare {} in the attempt's HOME: {error}", what.display());
+        AgentError::new(ErrorClass::Workspace, message)
+    };
+    for dir in [&turn.home, &turn.tmp] {
+        tokio::fs::create_dir_all(dir).await.map_err(|error| failed(dir, &error))?;
+    }
+    let Some(own_home) = std::env::var_os("HOME").map(PathBuf::from) else {
+        return Ok(());
+    };
+    for file in &spec.home_files {
+        let (from, to) = (own_home.join(file), turn.home.join(file));
+        if !tokio::fs::metadata(&from).await.is_ok_and(|facts| facts.is_file()) {
+            continue;
+        }
+        if let Some(parent) = to.parent() {
+            tokio::fs::create_dir_all(parent).await.map_err(|error| failed(file, &error))?;
+        }
+        // `copy` keeps the mode, so that a private key stays private.
+        tokio::fs::copy(&from, &to).await.map_err(|error| failed(file, &error))?;
+    }
+    Ok(())
+}
+
+/// The program of an entry as an absolute path, found on the worker's PATH and never in the
+/// worktree, where an agent could put its own.
+pub(crate) fn resolve_program(spec: &AgentSpec, worktree: &Path) -> Result<PathBuf, AgentError> {
+    let name = spec.command.first().map_or("", String::as_str);
+    let named = Path::new(name);
+    if named.is_absolute() {
+        if is_program(named) {
+            return Ok(named.to_owned());
+        }
+        return Err(unavailable(spec, &format!("{name} is not an executable file")));
+    }
+    if name.contains('/') {
+        let message = format!("{name} must be absolute; write {{config_dir}}/{name}");
+        return Err(unavailable(spec, &message));
+    }
+    std::env::split_paths(&search_path(worktree))
+        .map(|dir| dir.join(named))
+        .find(|path| is_program(path))
+        .ok_or_else(|| unavailable(spec, &format!("`{name}` is not on the worker's PATH")))
+}
+
+fn unavailable(spec: &AgentSpec, why: &str) -> AgentError {
+    let hint = spec.install.as_deref().unwrap_or("install it, or correct `command` in agents.toml");
+    AgentError::new(
+        ErrorClass::AgentUnavailable,
+        format!("agent {} cannot be started: {why}; {hint}", spec.name),
+    )
+}
+
+/// The absolute directories of the worker's PATH outside the worktree.
+fn search_path(worktree: &Path) -> String {
+    let path = std::env::var_os("PATH").unwrap_or_else(|| "/usr/local/bin:/usr/bin:/bin".into());
+    let sane = std::env::split_paths(&path)
+        .filter(|dir| dir.is_absolute() && !dir.starts_with(worktree));
+    std::env::join_paths(sane).map_or_else(
+        |_| "/usr/local/bin:/usr/bin:/bin".to_owned(),
+        |path| path.to_string_lossy().into_owned(),
+    )
+}
+
+fn is_program(path: &Path) -> bool {
+    use std::os::unix::fs::PermissionsExt;
+    std::fs::metadata(path)
+        .is_ok_and(|facts| facts.is_file() && facts.permissions().mode() & 0o111 != 0)
+}
+
+fn text(path: &Path) -> String {
+    path.to_string_lossy().into_owned()
+}

@@ -1,0 +1,321 @@
+//! The only place that starts agents' processes, and the one that ends them: own session, listed
+//! environment, bounded stderr, and nothing left when `end` returns.
+
+use std::os::unix::process::ExitStatusExt;
+use std::path::PathBuf;
+use std::process::{ExitStatus, Stdio};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use nix::sys::signal::Signal;
+use tokio::io::{AsyncRead, AsyncReadExt};
+use tokio::process::{Child, ChildStderr, ChildStdin, ChildStdout, Command};
+use tokio::task::JoinSet;
+use tokio::time::timeout;
+
+use super::environment::{self, Variables};
+use super::process_set::ProcessSet;
+use super::{AgentError, Exit, TurnRequest};
+use crate::blocking;
+use crate::config::agent_spec::AgentSpec;
+use crate::domain::error_class::ErrorClass;
+use crate::domain::limits;
+
+pub use super::process_set::{Survivors, become_subreaper, sweep_mark, sweep_marks};
+
+/// A process to be started.
+#[derive(Debug)]
+pub(crate) struct Launch {
+    /// Absolute path.
+    pub(crate) program: PathBuf,
+    /// Its arguments.
+    pub(crate) args: Vec<String>,
+    /// The worktree.
+    pub(crate) cwd: PathBuf,
+    /// All of its environment.
+    pub(crate) variables: Variables,
+    /// Mark of the attempt, already in `variables`.
+    pub(crate) mark: String,
+    /// Whether it gets a pipe as standard input; else `/dev/null`.
+    pub(crate) stdin: Input,
+    /// Time between the steps of ending it.
+    pub(crate) kill_grace: Duration,
+    /// Resident memory of the whole set.
+    pub(crate) memory_bytes_max: Option<u64>,
+}
+
+/// Standard input of a process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Input {
+    /// `/dev/null`.
+    Empty,
+    /// A pipe.
+    Pipe,
+}
+
+/// How to end a process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Manner {
+    /// Close its input and give it time to finish, then TERM, then KILL.
+    Gentle,
+    /// TERM at once, then KILL.
+    Firm,
+}
+
+impl Launch {
+    /// The launch of an entry's program for a turn.
+    pub(crate) fn of(
+        spec: &AgentSpec,
+        turn: &TurnRequest,
+        args: Vec<String>,
+        stdin: Input,
+        term: &str,
+    ) -> Result<Self, AgentError> {
+        Ok(Self {
+            program: environment::resolve_program(spec, &turn.worktree)?,
+            args,
+            cwd: turn.worktree.clone(),
+            variables: environment::variables(spec, turn, term),
+            mark: turn.mark.clone(),
+            stdin,
+            kill_grace: spec.kill_grace,
+            memory_bytes_max: spec.memory_mb.map(|mb| mb.saturating_mul(1024 * 1024)),
+        })
+    }
+
+    /// Start it on pipes.
+    pub(crate) fn start(self) -> Result<AgentProcess, AgentError> {
+        #[expect(clippy::disallowed_methods, reason = "the one place that starts agents")]
+        let mut command = Command::new(&self.program);
+        command
+            .args(&self.args)
+            .current_dir(&self.cwd)
+            .env_clear()
+            .envs(self.variables.iter().map(|(name, value)| (name, value)))
+            .stdin(match self.stdin {
+                Input::Empty => Stdio::null(),
+                Input::Pipe => Stdio::piped(),
+            })
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
+        super::sys::own_session(&mut command);
+        let (set, mut child) = ProcessSet::start(&self.mark, || {
+            let child = command.spawn()?;
+            let pid = child.id().ok_or_else(|| std::io::Error::other("ended while starting"))?;
+            Ok((pid as i32, child))
+        })
+        .map_err(|error| self.spawn_failed(&error))?;
+        let stderr = Tail::of(child.stderr.take());
+        Ok(AgentProcess {
+            stdin: child.stdin.take(),
+            stdout: child.stdout.take(),
+            leader: Leader::Child(child),
+            guard: Guard(Arc::new(set)),
+            stderr,
+            kill_grace: self.kill_grace,
+            memory_bytes_max: self.memory_bytes_max,
+        })
+    }
+
+    /// Program and arguments for the record, the prompt left out.
+    pub(crate) fn shown(&self, prompt: &str) -> Vec<String> {
+        std::iter::once(self.program.to_string_lossy().into_owned())
+            .chain(self.args.iter().map(|arg| {
+                if prompt.is_empty() { arg.clone() } else { arg.replace(prompt, "{prompt}") }
+            }))
+            .collect()
+    }
+
+    pub(crate) fn spawn_failed(&self, error: &std::io::Error) -> AgentError {
+        let message = format!("cannot start {}: {error}", self.program.display());
+        AgentError::new(ErrorClass::SpawnFailed, message)
+    }
+}
+
+/// A running agent. Dropping it kills the whole set.
+#[derive(Debug)]
+pub(crate) struct AgentProcess {
+    /// Its input, when it has a pipe; taking it is the adapter's part.
+    pub(crate) stdin: Option<ChildStdin>,
+    /// Its output, likewise.
+    pub(crate) stdout: Option<ChildStdout>,
+    leader: Leader,
+    guard: Guard,
+    stderr: Tail,
+    kill_grace: Duration,
+    memory_bytes_max: Option<u64>,
+}
+
+impl AgentProcess {
+    /// A process in a terminal: there is neither a pipe nor a stderr of its own.
+    pub(crate) fn in_terminal(
+        set: ProcessSet,
+        mut child: std::process::Child,
+        launch: &Launch,
+    ) -> Self {
+        let mut waiting = JoinSet::new();
+        waiting.spawn(async move { blocking::run(move || child.wait()).await.ok()?.ok() });
+        Self {
+            stdin: None,
+            stdout: None,
+            leader: Leader::Terminal { waiting, status: None },
+            guard: Guard(Arc::new(set)),
+            stderr: Tail::of(None),
+            kill_grace: launch.kill_grace,
+            memory_bytes_max: launch.memory_bytes_max,
+        }
+    }
+
+    /// Wait until the leader ended. May be dropped and called again.
+    pub(crate) async fn wait(&mut self) {
+        self.leader.wait().await;
+        self.guard.0.leader_reaped();
+    }
+
+    /// Look at the set every second; resolves only when it uses more memory than allowed.
+    pub(crate) fn memory_exceeded(&self) -> impl Future<Output = AgentError> + use<> {
+        let set = Arc::clone(&self.guard.0);
+        let memory_bytes_max = self.memory_bytes_max;
+        async move {
+            let mut ticks = tokio::time::interval(limits::PROCESS_WATCH);
+            loop {
+                ticks.tick().await;
+                let set = Arc::clone(&set);
+                let used = blocking::run(move || set.look()).await.unwrap_or(0);
+                if let Some(max) = memory_bytes_max.filter(|max| used > *max) {
+                    return over_memory(used, max);
+                }
+            }
+        }
+    }
+
+    /// End it and everything it started; returns when nothing of the set is left. `rest` is what
+    /// was not read of its output: it is drained, so that a full pipe does not keep it alive.
+    pub(crate) async fn end(
+        mut self,
+        manner: Manner,
+        rest: Option<ChildStdout>,
+    ) -> Result<Exit, AgentError> {
+        drop(self.stdin.take());
+        let mut draining = JoinSet::new();
+        if let Some(rest) = rest.or_else(|| self.stdout.take()) {
+            draining.spawn(discard(rest));
+        }
+        let grace = self.kill_grace;
+        let patient = manner == Manner::Gentle;
+        if !(patient && timeout(grace, self.wait()).await.is_ok()) {
+            self.guard.0.signal_group(Signal::SIGTERM);
+            if timeout(grace, self.wait()).await.is_err() {
+                self.guard.0.signal_group(Signal::SIGKILL);
+            }
+        }
+        let set = Arc::clone(&self.guard.0);
+        let swept = blocking::run(move || set.sweep(grace.min(Duration::from_millis(500)))).await;
+        if timeout(limits::DRAIN_TIMEOUT, self.wait()).await.is_err() {
+            tracing::warn!("an agent's leader was killed and cannot be waited for");
+        }
+        let mut exit = self.leader.exit();
+        exit.stderr_tail = self.stderr.finish().await;
+        match swept {
+            Ok(Ok(())) => Ok(exit),
+            Ok(Err(survivors)) => Err(with_exit(survivors.to_string(), exit)),
+            Err(panicked) => Err(with_exit(panicked.to_string(), exit)),
+        }
+    }
+}
+
+fn over_memory(used: u64, max: u64) -> AgentError {
+    let mb = |bytes: u64| bytes / (1024 * 1024);
+    let message = format!(
+        "the agent's processes use {} MiB of memory, more than memory_mb = {} allows",
+        mb(used),
+        mb(max)
+    );
+    AgentError::new(ErrorClass::Budget, message)
+}
+
+fn with_exit(message: String, exit: Exit) -> AgentError {
+    AgentError { exit, ..AgentError::new(ErrorClass::Internal, message) }
+}
+
+async fn discard(mut rest: impl AsyncRead + Unpin) {
+    let mut bytes = vec![0; 16 * 1024];
+    // Ends at the end of the output; the JoinSet ends it earlier when the set is swept.
+    while matches!(rest.read(&mut bytes).await, Ok(1..)) {}
+}
+
+/// Kills the set when the process is dropped before it was ended.
+#[derive(Debug)]
+struct Guard(Arc<ProcessSet>);
+
+impl Drop for Guard {
+    fn drop(&mut self) {
+        self.0.kill_now();
+    }
+}
+
+/// The process we started, however.
+#[derive(Debug)]
+enum Leader {
+    Child(Child),
+    Terminal { waiting: JoinSet<Option<ExitStatus>>, status: Option<ExitStatus> },
+}
+
+impl Leader {
+    async fn wait(&mut self) {
+        match self {
+            Self::Child(child) => drop(child.wait().await),
+            Self::Terminal { waiting, status } => {
+                if let Some(Ok(ended)) = waiting.join_next().await {
+                    *status = ended;
+                }
+            }
+        }
+    }
+
+    fn exit(&mut self) -> Exit {
+        let status = match self {
+            Self::Child(child) => child.try_wait().ok().flatten(),
+            Self::Terminal { status, .. } => *status,
+        };
+        Exit {
+            code: status.and_then(|status| status.code()),
+            signal: status.and_then(|status| status.signal()),
+            stderr_tail: String::new(),
+        }
+    }
+}
+
+/// The end of a stderr, read as it comes so that the agent never blocks on it.
+#[derive(Debug)]
+struct Tail {
+    reading: JoinSet<()>,
+    kept: Arc<Mutex<Vec<u8>>>,
+}
+
+impl Tail {
+    fn of(stderr: Option<ChildStderr>) -> Self {
+        let kept = Arc::new(Mutex::new(Vec::new()));
+        let mut reading = JoinSet::new();
+        if let Some(stderr) = stderr {
+            reading.spawn(keep_tail(stderr, Arc::clone(&kept)));
+        }
+        Self { reading, kept }
+    }
+
+    async fn finish(&mut self) -> String {
+        let _held_open = timeout(limits::DRAIN_TIMEOUT, self.reading.join_next()).await;
+        let kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+        String::from_utf8_lossy(&kept).into_owned()
+    }
+}
+
+async fn keep_tail(mut stderr: ChildStderr, kept: Arc<Mutex<Vec<u8>>>) {
+    let mut bytes = vec![0; 8 * 1024];
+    while let Ok(count @ 1..) = stderr.read(&mut bytes).await {
+        let mut kept = kept.lock().unwrap_or_else(PoisonError::into_inner);
+        kept.extend(bytes.iter().take(count));
+        let over = kept.len().saturating_sub(limits::STDERR_TAIL_BYTES_MAX);
+        kept.drain(..over);
+    }
+}

@@ -1,1 +1,0 @@
-//! Postgres on this machine for a first run and for tests.

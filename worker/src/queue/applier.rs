@@ -1,0 +1,126 @@
+//! Approved changes go into their target branch. The intent (approved) is durable before, the fact
+//! (applied) is written after; a crash between them is found out by asking git, so doing it twice
+//! is harmless.
+
+use std::time::Duration;
+
+use tokio::sync::broadcast::error::RecvError;
+use tokio_util::sync::CancellationToken;
+
+use crate::run::prepare::project_spec;
+use crate::run::text::head_chars;
+use crate::store::applies::{self, ApplyClaim};
+use crate::store::listen::{Listener, Wakeup};
+use crate::store::{Store, StoreError, projects};
+use crate::workspace::{Applied, ApplyRequest, Workspaces};
+
+/// How often to look although nothing woke us.
+const TICK: Duration = Duration::from_secs(5);
+
+/// Exclusive time for one application.
+const CLAIM_TIME: Duration = Duration::from_secs(120);
+
+/// When to try again what could not be applied here.
+const RETRY_IN: Duration = Duration::from_secs(30);
+
+/// Apply one approved change. `false`: there was none.
+pub async fn run_once(store: &Store, workspaces: &Workspaces) -> Result<bool, StoreError> {
+    let Some(claim) = applies::claim(store, CLAIM_TIME).await? else { return Ok(false) };
+    match apply(store, workspaces, &claim).await? {
+        Ok(Applied::Done { target_ref, before, commit, undo_ref }) => {
+            applies::mark_applied(store, &claim, &target_ref, &before, &commit, &undo_ref).await?;
+            tracing::info!(change.id = claim.change, target_ref, commit, "change applied");
+            count("applied");
+        }
+        Ok(Applied::Conflicted { target_ref, tip, paths }) => {
+            applies::mark_conflicted(store, &claim, &target_ref, &tip, &paths).await?;
+            tracing::info!(change.id = claim.change, target_ref, ?paths, "change conflicts");
+            count("conflicted");
+        }
+        Err(message) => {
+            applies::mark_failed(store, &claim, &message, RETRY_IN).await?;
+            tracing::warn!(change.id = claim.change, error = message, "change not applied yet");
+            count("failed");
+        }
+    }
+    Ok(true)
+}
+
+fn count(outcome: &'static str) {
+    metrics::counter!("dispatch_changes_total", "outcome" => outcome).increment(1);
+}
+
+async fn apply(
+    store: &Store,
+    workspaces: &Workspaces,
+    claim: &ApplyClaim,
+) -> Result<Result<Applied, String>, StoreError> {
+    let Some(project) = projects::get(store, &claim.project).await? else {
+        return Ok(Err(format!("the project \"{}\" was removed: add it again", claim.project)));
+    };
+    let request = ApplyRequest {
+        change: claim.change,
+        base_commit: claim.base_commit.clone(),
+        result_commit: claim.result_commit.clone(),
+        pack: applies::pack(store, claim.change).await?,
+        only_paths: claim.only_paths.clone(),
+        message: message(claim),
+        author: "dispatch <dispatch@localhost>".to_owned(),
+        authored_at: claim.decided_at.timestamp(),
+    };
+    let done = workspaces.apply(&project_spec(project), request).await;
+    Ok(done.map_err(|error| error.to_string()))
+}
+
+/// Subject from the task; who did what in trailers.
+fn message(claim: &ApplyClaim) -> String {
+    let line = claim.input.lines().map(str::trim).find(|l| !l.is_empty()).unwrap_or("Apply change");
+    let subject: String = line.chars().filter(|c| !c.is_control()).collect();
+    let one_line = |text: &str| text.chars().filter(|c| !c.is_control()).collect::<String>();
+    let mut text = format!(
+        "{}\n\nDispatch-Task: {}\nDispatch-Change: {}\nAgent: {}\n",
+        head_chars(&subject, 72),
+        claim.task,
+        claim.change,
+        one_line(&claim.agent),
+    );
+    if let Some(reviewer) = &claim.decided_by {
+        text.push_str(&format!("Approved-by: {}\n", one_line(reviewer)));
+    }
+    text
+}
+
+/// Apply until stopped.
+pub async fn run(
+    store: Store,
+    workspaces: Workspaces,
+    listener: Listener,
+    stop: CancellationToken,
+) {
+    let mut wakeups = listener.subscribe();
+    loop {
+        loop {
+            match run_once(&store, &workspaces).await {
+                Ok(true) if !stop.is_cancelled() => {}
+                Ok(_) => break,
+                Err(error) => {
+                    tracing::warn!(%error, "applying failed");
+                    break;
+                }
+            }
+        }
+        let timer = tokio::time::sleep(TICK);
+        tokio::pin!(timer);
+        loop {
+            tokio::select! {
+                () = stop.cancelled() => return,
+                () = &mut timer => break,
+                heard = wakeups.recv() => match heard {
+                    Ok(Wakeup::Change(_) | Wakeup::Gap) | Err(RecvError::Lagged(_)) => break,
+                    Ok(_) => {}
+                    Err(RecvError::Closed) => return,
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,82 @@
+//! Attempts that end well and leave nothing are completed many at a time, in one statement.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::mpsc;
+
+use crate::domain::attempt::AttemptEnd;
+use crate::run::RunContext;
+use crate::run::finish::{self, Ending};
+use crate::run::stream::AttemptStream;
+use crate::store::claims::{self, Claimed, PlainFinish};
+
+use super::lease::LeaseBook;
+use super::slots::SlotGuard;
+
+/// Attempts in one statement, and how long they may gather.
+const BATCH: usize = 1_000;
+const GATHER: Duration = Duration::from_millis(1);
+
+/// An attempt that is over, with the slot it still holds.
+pub struct Over {
+    /// The task.
+    pub claimed: Claimed,
+    /// Freed when the end is stored.
+    pub slot: SlotGuard,
+}
+
+/// Stores plain ends until every sender is gone.
+pub async fn run(context: Arc<RunContext>, book: LeaseBook, mut over: mpsc::Receiver<Over>) {
+    let mut batch = Vec::with_capacity(BATCH);
+    while over.recv_many(&mut batch, BATCH).await > 0 {
+        if batch.len() < BATCH {
+            let gather = tokio::time::sleep(GATHER);
+            tokio::pin!(gather);
+            while batch.len() < BATCH {
+                tokio::select! {
+                    () = &mut gather => break,
+                    more = over.recv() => match more {
+                        Some(one) => batch.push(one),
+                        None => break,
+                    }
+                }
+            }
+        }
+        store(&context, &book, &mut batch).await;
+    }
+}
+
+async fn store(context: &RunContext, book: &LeaseBook, batch: &mut Vec<Over>) {
+    let plain: Vec<PlainFinish> = batch
+        .iter()
+        .map(|o| PlainFinish { lease: o.claimed.lease.clone(), seq: o.claimed.next_seq })
+        .collect();
+    let done = claims::finish_plain(&context.store, &plain).await.unwrap_or_else(|error| {
+        tracing::warn!(%error, "a batch of ends goes one by one");
+        Vec::new()
+    });
+    let done: std::collections::HashSet<i64> = done.into_iter().map(|task| task.0).collect();
+    metrics::counter!("dispatch_attempts_total", "agent" => "noop", "end" => "completed")
+        .increment(done.len() as u64);
+    for over in batch.drain(..) {
+        let task = over.claimed.lease.task().0;
+        if !done.contains(&task) {
+            // A cancel request, another owner, or a database that was away: the careful way.
+            let stream = AttemptStream::new(
+                context.writer.clone(),
+                &over.claimed,
+                over.claimed.conversation.unwrap_or(task),
+            );
+            let ending = Ending {
+                end: AttemptEnd::Succeeded,
+                driven: None,
+                snapshot: None,
+                conversation: None,
+            };
+            finish::store_end(context, &over.claimed, &stream, ending).await;
+        }
+        book.leave(task);
+        drop(over.slot);
+    }
+}

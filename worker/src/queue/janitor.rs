@@ -1,0 +1,82 @@
+//! Worktrees that a crash left behind: their content is recorded first, then they go. Fails closed:
+//! what this database does not know, or what somebody still works in, is not touched.
+
+use std::time::Duration;
+
+use tokio_util::sync::CancellationToken;
+
+use crate::run::prepare::project_spec;
+use crate::store::{Store, StoreError, attempts, projects};
+use crate::workspace::{WorktreeKey, Workspaces};
+
+use super::lease::LeaseBook;
+
+/// How often to look.
+const TICK: Duration = Duration::from_secs(60);
+
+/// Look once; returns how many worktrees were removed.
+pub async fn run_once(
+    store: &Store,
+    workspaces: &Workspaces,
+    book: &LeaseBook,
+) -> Result<usize, StoreError> {
+    let mut removed = 0;
+    for (key, path) in workspaces.leftovers().await {
+        if book.held(Duration::ZERO).contains(&(key.task, key.token)) {
+            continue;
+        }
+        let Some(lost) = attempts::lost_attempt(store, key.task, key.token).await? else {
+            tracing::debug!(path = %path.display(), "a worktree that this database does not know is left alone");
+            continue;
+        };
+        if lost.live || !lost.ended {
+            continue;
+        }
+        let Some(project) = projects::get(store, &lost.project).await? else { continue };
+        if keep_and_remove(store, workspaces, &project_spec(project), key).await? {
+            removed += 1;
+        }
+    }
+    Ok(removed)
+}
+
+async fn keep_and_remove(
+    store: &Store,
+    workspaces: &Workspaces,
+    project: &crate::workspace::ProjectSpec,
+    key: WorktreeKey,
+) -> Result<bool, StoreError> {
+    let worktree = match workspaces.adopt(project, key).await {
+        Ok(worktree) => worktree,
+        Err(error) => {
+            tracing::warn!(task.id = key.task, %error, "a worktree left by a crash cannot be opened");
+            return Ok(false);
+        }
+    };
+    match workspaces.snapshot(project, &worktree).await {
+        Ok(snapshot) => {
+            let (commit, reference) = (&snapshot.result_commit, &snapshot.result_ref);
+            attempts::record_result(store, key.task, key.token, commit, reference).await?;
+            workspaces.discard(project, worktree).await;
+            tracing::info!(task.id = key.task, commit, "a worktree left by a crash was recorded and removed");
+            Ok(true)
+        }
+        Err(error) => {
+            tracing::warn!(task.id = key.task, %error, "a worktree left by a crash is kept: it cannot be recorded");
+            Ok(false)
+        }
+    }
+}
+
+/// Look until stopped.
+pub async fn run(store: Store, workspaces: Workspaces, book: LeaseBook, stop: CancellationToken) {
+    loop {
+        if let Err(error) = run_once(&store, &workspaces, &book).await {
+            tracing::warn!(%error, "looking for leftovers failed");
+        }
+        tokio::select! {
+            () = stop.cancelled() => return,
+            () = tokio::time::sleep(TICK) => {}
+        }
+    }
+}

@@ -1,0 +1,65 @@
+//! Moves tasks between waiting states: due ones become ready, parked ones come out, stranded ones
+//! fall back. Any worker does it; it sleeps exactly until the next scheduled task is due.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::{Notify, broadcast::error::RecvError};
+use tokio_util::sync::CancellationToken;
+
+use crate::store::claims::{self, Maintained};
+use crate::store::listen::{Listener, Wakeup};
+use crate::store::{Store, StoreError};
+
+/// Longest time between two looks: a task scheduled by plain SQL wakes nobody.
+const TICK: Duration = Duration::from_secs(1);
+
+/// Asks for a look now. Cheap to clone.
+#[derive(Clone, Default)]
+pub struct Poke(Arc<Notify>);
+
+impl Poke {
+    /// Look as soon as possible.
+    pub fn now(&self) {
+        self.0.notify_one();
+    }
+}
+
+/// One look.
+pub async fn run_once(store: &Store, listener: &Listener) -> Result<Maintained, StoreError> {
+    let done = claims::maintain(store).await?;
+    if done.moved > 0 {
+        listener.publish(Wakeup::Ready);
+    }
+    Ok(done)
+}
+
+/// Look until stopped.
+pub async fn run(store: Store, listener: Listener, poke: Poke, stop: CancellationToken) {
+    let mut wakeups = listener.subscribe();
+    loop {
+        let pause = match run_once(&store, &listener).await {
+            // As many as one look moves: there may be more.
+            Ok(done) if done.moved >= 500 => Duration::ZERO,
+            Ok(done) => done.next_due.unwrap_or(TICK).min(TICK),
+            Err(error) => {
+                tracing::warn!(%error, "maintenance failed");
+                TICK
+            }
+        };
+        let timer = tokio::time::sleep(pause);
+        tokio::pin!(timer);
+        loop {
+            tokio::select! {
+                () = stop.cancelled() => return,
+                () = &mut timer => break,
+                () = poke.0.notified() => break,
+                heard = wakeups.recv() => match heard {
+                    Ok(Wakeup::Later | Wakeup::Gap) | Err(RecvError::Lagged(_)) => break,
+                    Ok(_) => {}
+                    Err(RecvError::Closed) => return,
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,233 @@
+//! What this worker offers: probes its agents, publishes the answers, reloads the catalogue.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use futures::StreamExt;
+use serde_json::Value;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use crate::agent::catalog::{self, Probe, ProbeStatus};
+use crate::config::agent_spec::AgentSpec;
+use crate::config::agents::Catalogue;
+use crate::domain::attempt::ExecutionPath;
+use crate::run::RunContext;
+use crate::store::fleet::{self, Offer};
+use crate::store::{Store, StoreError};
+
+use super::slots::Slots;
+
+/// How long an offer holds; it is renewed at a third of that.
+const TTL: Duration = Duration::from_secs(300);
+
+/// A ready agent is probed again this often: a probe costs seconds and up to a gigabyte.
+const PROBE_EVERY: Duration = Duration::from_secs(3_600);
+
+/// How often agents.toml is looked at for changes.
+const RELOAD_LOOK: Duration = Duration::from_secs(2);
+
+/// Probes at the same time: agents take a core and a gigabyte to start.
+const PROBES_AT_ONCE: usize = 2;
+
+/// Keeps the offers of a worker true.
+pub struct Offers {
+    /// What attempts share, the catalogue among it.
+    pub context: Arc<RunContext>,
+    /// Told what is ready.
+    pub slots: Slots,
+    /// The catalogue's file; absent: it never changes.
+    pub file: Option<PathBuf>,
+    /// A directory for probes, outside of any project.
+    pub scratch: PathBuf,
+    /// What was published last.
+    pub current: BTreeMap<String, Offer>,
+}
+
+/// Which agents a look probes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Which {
+    /// All of them.
+    All,
+    /// Those that were not ready.
+    NotReady,
+}
+
+impl Offers {
+    /// Probe, publish what came out, and open the slots of what is ready.
+    pub async fn run_once(&mut self, which: Which) -> Result<(), StoreError> {
+        let catalogue = self.context.catalogue();
+        self.current.retain(|name, _| catalogue.agents.contains_key(name));
+        let wanted: Vec<AgentSpec> = catalogue
+            .agents
+            .values()
+            .filter(|spec| which == Which::All || !self.is_ready(&spec.name))
+            .cloned()
+            .collect();
+        for spec in &wanted {
+            let loading = Offer { status: "loading", ..empty(spec) };
+            self.current.entry(spec.name.clone()).or_insert(loading);
+        }
+        self.publish(&catalogue).await?;
+        self.open(&catalogue);
+        let scratch = self.scratch.clone();
+        let probes = futures::stream::iter(wanted)
+            .map(|spec| {
+                let scratch = scratch.join(&spec.name);
+                async move { offer(&spec, probe(&spec, &scratch).await) }
+            })
+            .buffer_unordered(PROBES_AT_ONCE);
+        tokio::pin!(probes);
+        // Each agent opens as soon as it is known to be ready, not when the slowest one is.
+        while let Some(offer) = probes.next().await {
+            tracing::info!(
+                agent.name = offer.name, status = offer.status, version = offer.version,
+                error = offer.error, "agent probed"
+            );
+            self.current.insert(offer.name.clone(), offer);
+            self.publish(&catalogue).await?;
+            self.open(&catalogue);
+        }
+        Ok(())
+    }
+
+    fn is_ready(&self, name: &str) -> bool {
+        self.current.get(name).is_some_and(|offer| offer.status == "ready")
+    }
+
+    async fn publish(&self, catalogue: &Catalogue) -> Result<(), StoreError> {
+        let store: &Store = &self.context.store;
+        let default = catalogue.default_agent.as_deref();
+        if default.is_some() {
+            fleet::set_setting(store, "default_agent", default).await?;
+        }
+        let offers: Vec<Offer> = self.current.values().cloned().collect();
+        fleet::publish(store, self.context.worker, &offers, TTL).await
+    }
+
+    fn open(&self, catalogue: &Catalogue) {
+        self.slots.offer(self.current.values().filter_map(|offer| {
+            let spec = catalogue.agents.get(&offer.name)?;
+            Some((spec.name.clone(), spec.slots, offer.status == "ready"))
+        }));
+    }
+
+    /// Keep offers fresh and the catalogue current until stopped.
+    pub async fn run(mut self, stop: CancellationToken) {
+        let mut seen = modified(self.file.as_deref());
+        let mut which = Which::All;
+        let mut probed_at = Instant::now();
+        loop {
+            let done = tokio::select! {
+                () = stop.cancelled() => return,
+                done = self.run_once(which) => done,
+            };
+            if let Err(error) = done {
+                tracing::warn!(%error, "offers could not be published");
+            }
+            let renew_at = Instant::now() + TTL / 3;
+            which = Which::NotReady;
+            while Instant::now() < renew_at {
+                tokio::select! {
+                    () = stop.cancelled() => return,
+                    () = tokio::time::sleep(RELOAD_LOOK) => {}
+                }
+                let now = modified(self.file.as_deref());
+                if now != seen {
+                    seen = now;
+                    if self.reload() {
+                        which = Which::All;
+                        break;
+                    }
+                }
+            }
+            if probed_at.elapsed() >= PROBE_EVERY {
+                which = Which::All;
+            }
+            if which == Which::All {
+                probed_at = Instant::now();
+            }
+        }
+    }
+
+    /// Take a changed catalogue; a broken one is reported and the old one stays.
+    fn reload(&self) -> bool {
+        let Some(file) = &self.file else { return false };
+        match Catalogue::load(file) {
+            Ok(catalogue) => {
+                let fresh = Arc::new(catalogue);
+                match self.context.agents.write() {
+                    Ok(mut agents) => *agents = fresh,
+                    Err(poisoned) => *poisoned.into_inner() = fresh,
+                }
+                tracing::info!(file = %file.display(), "agents.toml was reloaded");
+                true
+            }
+            Err(error) => {
+                tracing::error!(%error, "agents.toml changed but cannot be read; the old one stays in force");
+                false
+            }
+        }
+    }
+}
+
+fn modified(file: Option<&Path>) -> Option<SystemTime> {
+    file.and_then(|f| std::fs::metadata(f).ok()).and_then(|m| m.modified().ok())
+}
+
+async fn probe(spec: &AgentSpec, scratch: &Path) -> Probe {
+    match tokio::fs::create_dir_all(scratch).await {
+        Ok(()) => catalog::probe(spec, scratch).await,
+        Err(error) => Probe {
+            status: ProbeStatus::Error,
+            error: Some(format!("cannot make {}: {error}", scratch.display())),
+            error_class: None,
+            version: None,
+            models: Vec::new(),
+            modes: Vec::new(),
+            thinking_options: Vec::new(),
+            commands: Value::Null,
+            capabilities: Value::Null,
+        },
+    }
+}
+
+fn nothing() -> Value {
+    Value::Array(Vec::new())
+}
+
+fn empty(spec: &AgentSpec) -> Offer {
+    Offer {
+        name: spec.name.clone(),
+        status: "unavailable",
+        error: None,
+        execution_path: spec.path.as_str(),
+        version: None,
+        models: nothing(),
+        modes: nothing(),
+        thinking_options: nothing(),
+        commands: nothing(),
+        capabilities: Value::Object(serde_json::Map::new()),
+        slots: i32::try_from(spec.slots).unwrap_or(i32::MAX),
+        fallback: spec.fallback.clone(),
+    }
+}
+
+fn offer(spec: &AgentSpec, probe: Probe) -> Offer {
+    if spec.path == ExecutionPath::Noop {
+        return Offer { status: "ready", ..empty(spec) };
+    }
+    Offer {
+        status: probe.status.as_str(),
+        error: probe.error,
+        version: probe.version,
+        models: probe.models.into(),
+        modes: probe.modes.into(),
+        thinking_options: probe.thinking_options.into(),
+        commands: Some(probe.commands).filter(|c| !c.is_null()).unwrap_or_else(nothing),
+        capabilities: probe.capabilities,
+        ..empty(spec)
+    }
+}

@@ -1,0 +1,148 @@
+//! Ends leases whose worker is gone, and those whose claim was never answered.
+
+use std::time::Duration;
+
+use serde_json::json;
+use tokio_util::sync::CancellationToken;
+
+use crate::domain::error_class::ErrorClass;
+use crate::domain::ids::WorkerId;
+use crate::domain::limits;
+use crate::domain::retry::{self, RetryDecision, Tries};
+use crate::store::claims::{self, Expired};
+use crate::store::finish::{self, Disposition, Ender, Finish, Finished, FirstSeq};
+use crate::store::{Store, StoreError, fleet};
+
+use super::lease::LeaseBook;
+
+/// How often to look.
+const TICK: Duration = Duration::from_secs(5);
+
+/// A claim's answer is under way for at most this long.
+const CLAIM_GRACE: Duration = Duration::from_secs(30);
+
+/// End the leases of workers not seen for `ttl`. Returns how many.
+pub async fn run_once(store: &Store, ttl: Duration) -> Result<usize, StoreError> {
+    let expired = claims::expired(store, ttl).await?;
+    let mut rescued = 0;
+    for lease in &expired {
+        let record = lost(lease);
+        if end(store, lease, Ender::Rescuer(ttl), record).await? == Finished::Lost {
+            continue;
+        }
+        rescued += 1;
+        metrics::counter!("dispatch_leases_rescued_total").increment(1);
+        tracing::warn!(
+            task.id = lease.lease.task().0, worker.id = %lease.worker,
+            "its worker is gone; the task was rescued"
+        );
+    }
+    Ok(rescued)
+}
+
+/// Give back leases of this worker that it does not know of.
+pub async fn reclaim_forgotten(
+    store: &Store,
+    worker: WorkerId,
+    book: &LeaseBook,
+    grace: Duration,
+) -> Result<usize, StoreError> {
+    let known: Vec<i64> = book.held(Duration::ZERO).into_iter().map(|(_, token)| token).collect();
+    let forgotten = claims::forgotten(store, worker, &known, grace).await?;
+    for lease in &forgotten {
+        tracing::warn!(task.id = lease.lease.task().0, "a claim was never answered; the task goes back");
+        end(store, lease, Ender::Owner, give_back()).await?;
+    }
+    Ok(forgotten.len())
+}
+
+/// Look until stopped.
+pub async fn run(store: Store, worker: WorkerId, book: LeaseBook, stop: CancellationToken) {
+    loop {
+        if let Err(error) = run_once(&store, limits::LEASE_TTL).await {
+            tracing::warn!(%error, "rescue failed");
+        }
+        if let Err(error) = reclaim_forgotten(&store, worker, &book, CLAIM_GRACE).await {
+            tracing::warn!(%error, "looking for unanswered claims failed");
+        }
+        if let Err(error) = fleet::forget_dead(&store).await {
+            tracing::warn!(%error, "old workers could not be forgotten");
+        }
+        tokio::select! {
+            () = stop.cancelled() => return,
+            () = tokio::time::sleep(TICK) => {}
+        }
+    }
+}
+
+async fn end(
+    store: &Store,
+    lease: &Expired,
+    ender: Ender,
+    record: Finish,
+) -> Result<Finished, StoreError> {
+    match finish::finish(store, &lease.lease, ender, &record).await? {
+        Finished::CancelFirst => {
+            let cancelled = Finish {
+                disposition: Disposition::Cancelled,
+                error_class: Some(ErrorClass::Cancelled.as_str()),
+                error: None,
+                events: Vec::new(),
+                ..record
+            };
+            finish::finish(store, &lease.lease, ender, &cancelled).await
+        }
+        done => Ok(done),
+    }
+}
+
+fn lost(lease: &Expired) -> Finish {
+    let class = ErrorClass::Orphaned;
+    let message = format!("worker {} was not seen any more", lease.worker);
+    let tries = Tries {
+        attempt: lease.lease.attempt(),
+        uncharged: lease.lease.uncharged(),
+        max_attempts: lease.max_attempts,
+    };
+    let disposition = match retry::decide(class, tries, None, 0.5) {
+        RetryDecision::GiveUp => Disposition::Failed,
+        RetryDecision::Again { wait, charged } => Disposition::Again {
+            wait,
+            charged,
+            reason: format!("retry after {class}: {message}"),
+        },
+    };
+    let mut events = Vec::new();
+    if let Disposition::Again { wait, .. } = &disposition {
+        let wait_ms = u64::try_from(wait.as_millis()).unwrap_or(u64::MAX);
+        let payload = json!({
+            "class": class, "error": message, "wait_ms": wait_ms,
+            "attempt": lease.lease.attempt() + 1,
+        });
+        events.push(("retry_scheduled", payload));
+    }
+    Finish {
+        disposition,
+        end_kind: "lease_lost",
+        error_class: Some(class.as_str()),
+        error: Some(message),
+        output_summary: None,
+        events,
+        seq: FirstSeq::AfterStored,
+        facts: None,
+    }
+}
+
+fn give_back() -> Finish {
+    let reason = "the answer to its claim was lost".to_owned();
+    Finish {
+        disposition: Disposition::Again { wait: Duration::ZERO, charged: false, reason: reason.clone() },
+        end_kind: "interrupted",
+        error_class: None,
+        error: None,
+        output_summary: None,
+        events: vec![("given_back", json!({ "reason": reason }))],
+        seq: FirstSeq::AfterStored,
+        facts: None,
+    }
+}

@@ -1,0 +1,308 @@
+//! Starts the services of a worker in order and stops them in order. Two-stage stop: take no more
+//! and let run; then, after the drain time or at the second signal, interrupt and give back.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::{Arc, RwLock};
+use std::time::Duration;
+
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::broker::writer::EventWriter;
+use crate::config::agents::Catalogue;
+use crate::config::worker::WorkerSettings;
+use crate::domain::ids::WorkerId;
+use crate::run::leash::Stop;
+use crate::run::RunContext;
+use crate::store::listen::{Listener, Wakeup};
+use crate::store::{Store, StoreError, fleet};
+use crate::workspace::{HooksPolicy, WorkspaceError, Workspaces};
+
+use super::lease::{Heartbeat, LeaseBook};
+use super::maintainer::{self, Poke};
+use super::offers::Offers;
+use super::poller::Poller;
+use super::slots::Slots;
+use super::alive::{self, AliveLock};
+use super::{applier, finisher, janitor, rescuer};
+
+/// How long interrupted attempts may take to record what is there and give back.
+const INTERRUPT_TIME: Duration = Duration::from_secs(90);
+
+/// How long a self-ping may take before LISTEN counts as not working here.
+const PING_TIME: Duration = Duration::from_secs(5);
+
+/// Signals that stop a worker.
+#[derive(Clone, Debug, Default)]
+pub struct StopSignals {
+    /// Take no more; let run for the drain time.
+    pub soft: CancellationToken,
+    /// Interrupt what runs.
+    pub hard: CancellationToken,
+}
+
+/// A worker could not start.
+#[derive(Debug, thiserror::Error)]
+pub enum WorkerError {
+    /// The database.
+    #[error("{0}")]
+    Store(#[from] StoreError),
+    /// The data directory.
+    #[error("{0}")]
+    Workspace(#[from] WorkspaceError),
+    /// Something of the machine.
+    #[error("{0}")]
+    Setup(String),
+}
+
+/// A running worker.
+pub struct Worker {
+    settings: WorkerSettings,
+    context: Arc<RunContext>,
+    slots: Slots,
+    book: LeaseBook,
+    attempts: TaskTracker,
+    poke: Poke,
+    /// Held until the process ends.
+    lock: AliveLock,
+}
+
+impl Worker {
+    /// Connect, open the data directory, end what a killed worker left running, register.
+    pub async fn start(
+        settings: WorkerSettings,
+        catalogue: Catalogue,
+        listener: Listener,
+    ) -> Result<(Self, crate::broker::writer::WriterTask), WorkerError> {
+        let store = Store::connect(&settings.database_url, settings.connections)?;
+        let work = settings.data_dir.join("work");
+        let homes = settings.data_dir.join("homes");
+        let alive = settings.data_dir.join("alive");
+        for dir in [&work, &homes, &alive] {
+            private_dir(dir)?;
+        }
+        let worker = WorkerId::fresh();
+        let lock = crate::blocking::run(move || alive::begin(&alive, worker))
+            .await
+            .map_err(|error| WorkerError::Setup(error.to_string()))?
+            .map_err(|error| WorkerError::Setup(format!("cannot show that this worker lives: {error}")))?;
+        let hooks = if settings.allow_hooks { HooksPolicy::Allowed } else { HooksPolicy::Off };
+        let workspaces = Workspaces::open(work, hooks)?;
+        let book = LeaseBook::default();
+        let on_lost = {
+            let book = book.clone();
+            Arc::new(move |token| book.revoke(token))
+        };
+        let (writer, writer_task) = EventWriter::new(store.clone(), listener.clone(), on_lost);
+        let slots = i32::try_from(settings.slots).unwrap_or(i32::MAX);
+        fleet::register(&store, worker, &settings.name, slots).await?;
+        let context = Arc::new(RunContext {
+            store,
+            listener,
+            writer,
+            workspaces,
+            homes,
+            worker,
+            worker_name: settings.name.clone(),
+            agents: RwLock::new(Arc::new(catalogue)),
+        });
+        tracing::info!(worker.id = %worker, name = settings.name, slots = settings.slots, "worker started");
+        let slots = Slots::new(settings.slots);
+        let this = Self {
+            settings,
+            context,
+            slots,
+            book,
+            attempts: TaskTracker::new(),
+            poke: Poke::default(),
+            lock,
+        };
+        Ok((this, writer_task))
+    }
+
+    /// What attempts share; for tests and for `up`.
+    pub fn context(&self) -> Arc<RunContext> {
+        self.context.clone()
+    }
+
+    /// Run until stopped, then stop in order.
+    pub async fn run(
+        self,
+        writer: crate::broker::writer::WriterTask,
+        stop: StopSignals,
+    ) -> Result<(), WorkerError> {
+        let services_stop = CancellationToken::new();
+        let mut writer_set = JoinSet::new();
+        writer_set.spawn(writer.run());
+        self.trust_sessions_if_proven().await;
+        let (over, over_rx) = mpsc::channel(4_096);
+        let mut finisher_set = JoinSet::new();
+        finisher_set.spawn(finisher::run(self.context.clone(), self.book.clone(), over_rx));
+        let mut services = self.start_services(&services_stop)?;
+        let poller = Poller::new(
+            self.context.clone(),
+            self.slots.clone(),
+            self.book.clone(),
+            self.attempts.clone(),
+            over,
+            self.poke.clone(),
+        );
+        let heartbeat = self.heartbeat(stop.soft.clone())?;
+        let heartbeat_stop = CancellationToken::new();
+        let mut heart = JoinSet::new();
+        heart.spawn(heartbeat.run(heartbeat_stop.clone()));
+
+        let mut polling = JoinSet::new();
+        polling.spawn(poller.run(stop.soft.clone()));
+        stop.soft.cancelled().await;
+        while polling.join_next().await.is_some() {}
+        self.drain(&stop.hard).await;
+        // Heartbeats go on until the last end is stored: a draining worker is not a dead one.
+        while finisher_set.join_next().await.is_some() {}
+        services_stop.cancel();
+        while services.join_next().await.is_some() {}
+        heartbeat_stop.cancel();
+        while heart.join_next().await.is_some() {}
+        fleet::leave(&self.context.store, self.context.worker).await?;
+        alive::end(&self.settings.data_dir.join("alive"), self.context.worker);
+        drop(self.lock);
+        tracing::info!("worker stopped");
+        drop(self.context);
+        writer_set.shutdown().await;
+        Ok(())
+    }
+
+    fn heartbeat(&self, draining: CancellationToken) -> Result<Heartbeat, WorkerError> {
+        Ok(Heartbeat {
+            store: Store::connect(&self.settings.database_url, 1)?,
+            worker: self.context.worker,
+            name: self.settings.name.clone(),
+            slots: self.settings.slots,
+            book: self.book.clone(),
+            draining,
+        })
+    }
+
+    fn start_services(&self, stop: &CancellationToken) -> Result<JoinSet<()>, WorkerError> {
+        let context = &self.context;
+        let (store, listener) = (context.store.clone(), context.listener.clone());
+        let mut services = JoinSet::new();
+        services.spawn(cancels(listener.clone(), self.book.clone(), stop.clone()));
+        services.spawn(maintainer::run(
+            store.clone(),
+            listener.clone(),
+            self.poke.clone(),
+            stop.clone(),
+        ));
+        let (worker, book) = (context.worker, self.book.clone());
+        services.spawn(rescuer::run(store.clone(), worker, book.clone(), stop.clone()));
+        let workspaces = context.workspaces.clone();
+        services.spawn(applier::run(store.clone(), workspaces.clone(), listener, stop.clone()));
+        services.spawn(janitor::run(store, workspaces, book, stop.clone()));
+        let scratch = self.settings.data_dir.join("probes");
+        private_dir(&scratch)?;
+        let offers = Offers {
+            context: self.context.clone(),
+            slots: self.slots.clone(),
+            file: Some(self.settings.agents_file.clone()),
+            scratch,
+            current: BTreeMap::new(),
+        };
+        services.spawn(offers.run(stop.clone()));
+        services.spawn(gauges(self.slots.clone(), context.store.clone(), stop.clone()));
+        Ok(services)
+    }
+
+    /// Named prepared statements are safe only where a connection is a session. A LISTEN that
+    /// hears our own ping over the same connection string proves it.
+    async fn trust_sessions_if_proven(&self) {
+        if self.settings.listen_url.is_some() {
+            return;
+        }
+        let mut wakeups = self.context.listener.subscribe();
+        let mut connected = self.context.listener.connected();
+        let number = i64::from_be_bytes(
+            self.context.worker.0.as_bytes()[8..].try_into().unwrap_or_default(),
+        );
+        let proven = tokio::time::timeout(PING_TIME, async {
+            connected.wait_for(|up| *up).await.ok()?;
+            fleet::notify(&self.context.store, &format!("ping {number}")).await.ok()?;
+            loop {
+                if wakeups.recv().await.ok()? == Wakeup::Ping(number) {
+                    return Some(());
+                }
+            }
+        });
+        match proven.await {
+            Ok(Some(())) => self.context.store.trust_sessions(),
+            Ok(None) | Err(_) => tracing::warn!(
+                "LISTEN does not work on DATABASE_URL (a pooler in transaction mode?): set DATABASE_LISTEN_URL to a direct connection; polling until then"
+            ),
+        }
+    }
+
+    async fn drain(&self, hard: &CancellationToken) {
+        self.attempts.close();
+        let running = self.book.len();
+        if running > 0 {
+            tracing::info!(running, "draining: no new tasks; waiting for the running ones");
+        }
+        tokio::select! {
+            () = self.attempts.wait() => return,
+            () = hard.cancelled() => {}
+            () = tokio::time::sleep(self.settings.drain) => {}
+        }
+        tracing::info!(running = self.book.len(), "interrupting: what is there is recorded, tasks go back");
+        self.book.pull_all(Stop::Interrupt);
+        if tokio::time::timeout(INTERRUPT_TIME, self.attempts.wait()).await.is_err() {
+            tracing::error!(running = self.book.len(), "some attempts did not end; their leases will expire");
+        }
+    }
+}
+
+/// Cancel requests, as soon as they are made.
+async fn cancels(listener: Listener, book: LeaseBook, stop: CancellationToken) {
+    let mut wakeups = listener.subscribe();
+    loop {
+        tokio::select! {
+            () = stop.cancelled() => return,
+            heard = wakeups.recv() => match heard {
+                Ok(Wakeup::Cancel(task)) => {
+                    book.cancel(task);
+                }
+                // What a lagging receiver missed comes with the next heartbeat.
+                Ok(_) | Err(tokio::sync::broadcast::error::RecvError::Lagged(_)) => {}
+                Err(tokio::sync::broadcast::error::RecvError::Closed) => return,
+            }
+        }
+    }
+}
+
+async fn gauges(slots: Slots, store: Store, stop: CancellationToken) {
+    loop {
+        let (total, used) = slots.usage();
+        metrics::gauge!("dispatch_slots").set(f64::from(total));
+        metrics::gauge!("dispatch_slots_used").set(f64::from(used));
+        let (open, waiting) = store.pool_status();
+        metrics::gauge!("dispatch_pool_connections").set(open as f64);
+        metrics::gauge!("dispatch_pool_waiting").set(waiting as f64);
+        tokio::select! {
+            () = stop.cancelled() => return,
+            () = tokio::time::sleep(Duration::from_secs(5)) => {}
+        }
+    }
+}
+
+/// A directory only we can enter.
+fn private_dir(dir: &Path) -> Result<(), WorkerError> {
+    use std::os::unix::fs::DirBuilderExt;
+    std::fs::DirBuilder::new().recursive(true).mode(0o700).create(dir).map_err(|error| {
+        WorkerError::Setup(format!(
+            "cannot make {}: {error}. Choose another directory with --data",
+            dir.display()
+        ))
+    })
+}

@@ -1,0 +1,242 @@
+//! After the turn: decide what becomes of the task, and store the end until it is stored.
+
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use crate::agent::Exit;
+use crate::domain::attempt::AttemptEnd;
+use crate::domain::error_class::ErrorClass;
+use crate::domain::limits;
+use crate::domain::retry::{self, RetryDecision, Tries};
+use crate::domain::usage::UsageReport;
+use crate::store::claims::Claimed;
+use crate::store::finish::{
+    self, AttemptFacts, Disposition, Ender, Finish, Finished, FirstSeq, UsageRow,
+};
+use crate::workspace::Snapshot;
+
+use super::RunContext;
+use super::drive::Driven;
+use super::stream::AttemptStream;
+use super::text::head_chars;
+
+/// What an attempt came to, before it is stored.
+pub struct Ending {
+    /// Why it ended.
+    pub end: AttemptEnd,
+    /// How the turn went, if there was one.
+    pub driven: Option<Driven>,
+    /// What it left.
+    pub snapshot: Option<Snapshot>,
+    /// Conversation of the turn; absent when the attempt was never recorded.
+    pub conversation: Option<i64>,
+}
+
+/// Store the end. Keeps trying while the database is away: the lease decides in the end, not our
+/// patience. Returns what was stored.
+pub async fn store_end(
+    context: &RunContext,
+    claimed: &Claimed,
+    stream: &AttemptStream,
+    ending: Ending,
+) -> Finished {
+    store_numbered(context, claimed, stream, FirstSeq::Known(stream.next_seq()), ending).await
+}
+
+/// The same when the attempt's own count was lost with it.
+pub async fn store_after_panic(context: &RunContext, claimed: &Claimed, message: &str) -> Finished {
+    let conversation = claimed.conversation.unwrap_or(claimed.lease.task().0);
+    let stream = AttemptStream::new(context.writer.clone(), claimed, conversation);
+    let end = AttemptEnd::Failed { class: ErrorClass::Internal, message: message.to_owned() };
+    let ending = Ending { end, driven: None, snapshot: None, conversation: None };
+    context.writer.flush().await;
+    store_numbered(context, claimed, &stream, FirstSeq::AfterStored, ending).await
+}
+
+async fn store_numbered(
+    context: &RunContext,
+    claimed: &Claimed,
+    stream: &AttemptStream,
+    seq: FirstSeq,
+    mut ending: Ending,
+) -> Finished {
+    let mut pause = Duration::from_millis(100);
+    loop {
+        let record = describe(context, claimed, stream, seq, &ending);
+        match finish::finish(&context.store, &claimed.lease, Ender::Owner, &record).await {
+            Ok(Finished::CancelFirst) => ending.end = AttemptEnd::Cancelled,
+            Ok(done) => {
+                log_end(claimed, &record, done);
+                return done;
+            }
+            Err(error) if error.is_transient() => {
+                tracing::warn!(%error, task.id = claimed.lease.task().0, "the end of an attempt waits for the database");
+                tokio::time::sleep(pause).await;
+                pause = (pause * 2).min(Duration::from_secs(5));
+                if finish::is_stored(&context.store, &claimed.lease).await.unwrap_or(false) {
+                    return Finished::Stored(None);
+                }
+            }
+            Err(error) => {
+                // What it left cannot be stored: keep the task's end, and say so.
+                tracing::error!(%error, task.id = claimed.lease.task().0, "the result of an attempt was refused");
+                if ending.snapshot.is_none() && ending.driven.is_none() {
+                    return Finished::Lost;
+                }
+                ending = Ending {
+                    end: AttemptEnd::Failed {
+                        class: ErrorClass::Internal,
+                        message: format!("the result could not be stored: {error}"),
+                    },
+                    driven: None,
+                    snapshot: None,
+                    conversation: ending.conversation,
+                };
+            }
+        }
+    }
+}
+
+fn describe(
+    context: &RunContext,
+    claimed: &Claimed,
+    stream: &AttemptStream,
+    seq: FirstSeq,
+    ending: &Ending,
+) -> Finish {
+    let retry_after = ending.driven.as_ref().and_then(|d| d.retry_after);
+    let disposition = dispose(context, claimed, &ending.end, retry_after);
+    let (error_class, error) = match &ending.end {
+        AttemptEnd::Failed { class, message } => {
+            (Some(class.as_str()), Some(head_chars(message, limits::ERROR_TEXT_CHARS_MAX)))
+        }
+        AttemptEnd::Cancelled => (Some(ErrorClass::Cancelled.as_str()), None),
+        AttemptEnd::Succeeded | AttemptEnd::Interrupted | AttemptEnd::LeaseLost => (None, None),
+    };
+    let events = event_of(&disposition, &ending.end, claimed).into_iter().collect();
+    Finish {
+        disposition,
+        end_kind: ending.end.kind(),
+        error_class,
+        error,
+        output_summary: stream.summary(),
+        events,
+        seq,
+        facts: ending.conversation.map(|id| facts(context, claimed, stream, ending, id)),
+    }
+}
+
+/// Retry, give back, or one of the three ends.
+fn dispose(
+    context: &RunContext,
+    claimed: &Claimed,
+    end: &AttemptEnd,
+    retry_after: Option<Duration>,
+) -> Disposition {
+    match end {
+        AttemptEnd::Succeeded => Disposition::Completed,
+        AttemptEnd::Cancelled => Disposition::Cancelled,
+        AttemptEnd::Interrupted | AttemptEnd::LeaseLost => Disposition::Again {
+            wait: Duration::ZERO,
+            charged: false,
+            reason: "its worker stopped; it goes on elsewhere".to_owned(),
+        },
+        AttemptEnd::Failed { class, message } => {
+            let tries = Tries {
+                attempt: claimed.lease.attempt(),
+                uncharged: claimed.lease.uncharged(),
+                max_attempts: claimed.max_attempts,
+            };
+            match retry::decide(*class, tries, retry_after, context.jitter()) {
+                RetryDecision::GiveUp => Disposition::Failed,
+                RetryDecision::Again { wait, charged } => Disposition::Again {
+                    wait,
+                    charged,
+                    reason: format!("retry after {class}: {}", head_chars(message, 200)),
+                },
+            }
+        }
+    }
+}
+
+fn event_of(
+    disposition: &Disposition,
+    end: &AttemptEnd,
+    claimed: &Claimed,
+) -> Option<(&'static str, Value)> {
+    let Disposition::Again { wait, charged, .. } = disposition else { return None };
+    let wait_ms = u64::try_from(wait.as_millis()).unwrap_or(u64::MAX);
+    Some(match end {
+        AttemptEnd::Failed { class, message } => (
+            "retry_scheduled",
+            json!({
+                "class": class, "error": head_chars(message, limits::ERROR_TEXT_CHARS_MAX),
+                "wait_ms": wait_ms, "attempt": claimed.lease.attempt() + 1, "charged": charged,
+            }),
+        ),
+        AttemptEnd::Succeeded
+        | AttemptEnd::Cancelled
+        | AttemptEnd::Interrupted
+        | AttemptEnd::LeaseLost => ("given_back", json!({ "reason": "the worker is stopping" })),
+    })
+}
+
+fn facts(
+    context: &RunContext,
+    claimed: &Claimed,
+    stream: &AttemptStream,
+    ending: &Ending,
+    conversation: i64,
+) -> AttemptFacts {
+    let driven = ending.driven.as_ref();
+    AttemptFacts {
+        agent: claimed.agent.clone(),
+        project: claimed.project.clone(),
+        conversation,
+        native_session_id: driven.and_then(|d| d.native_session_id.clone()),
+        exit: driven.map_or_else(Exit::default, |d| d.exit.clone()),
+        stop_reason: driven.and_then(|d| d.stop_reason.clone()),
+        usage: driven.map(|d| price(context, claimed, d)),
+        snapshot: ending.snapshot.clone(),
+        times: stream.times,
+    }
+}
+
+/// The agent's own figure, else the price table's; unknown stays unknown.
+fn price(context: &RunContext, claimed: &Claimed, driven: &Driven) -> UsageRow {
+    let report: Option<UsageReport> = driven.usage.clone();
+    let model = report
+        .as_ref()
+        .and_then(|r| r.model.clone())
+        .or_else(|| driven.model.clone())
+        .or_else(|| claimed.model.clone());
+    if let Some(cost) = report.as_ref().and_then(|r| r.cost.clone()) {
+        return UsageRow { report, price: None, cost: Some(cost), model };
+    }
+    let catalogue = context.catalogue();
+    let price = model.as_deref().and_then(|m| catalogue.prices.get(m)).cloned();
+    let cost = price.as_ref().zip(report.as_ref()).and_then(|(p, r)| p.cost_of(&r.tokens));
+    UsageRow { report, price: price.filter(|_| cost.is_some()), cost, model }
+}
+
+fn log_end(claimed: &Claimed, record: &Finish, done: Finished) {
+    let state = match &record.disposition {
+        Disposition::Completed => "completed",
+        Disposition::Failed => "failed",
+        Disposition::Cancelled => "cancelled",
+        Disposition::Again { .. } => "again",
+    };
+    metrics::counter!("dispatch_attempts_total", "agent" => claimed.agent.clone(), "end" => state)
+        .increment(1);
+    tracing::info!(
+        task.id = claimed.lease.task().0,
+        attempt.id = claimed.lease.token().0,
+        agent.name = claimed.agent,
+        state,
+        error_class = record.error_class,
+        error = record.error,
+        stored = ?done,
+        "attempt ended"
+    );
+}

@@ -1,0 +1,45 @@
+//! How the queue stops a running attempt, and why.
+
+use std::sync::{Arc, OnceLock};
+
+use tokio_util::sync::CancellationToken;
+
+/// Why an attempt is stopped from outside.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stop {
+    /// Somebody asked to cancel the task.
+    Cancel,
+    /// The worker is stopping; the task goes back.
+    Interrupt,
+    /// Another worker owns the task; nothing more may be written.
+    LeaseLost,
+}
+
+/// The string that a running attempt hangs on. The first pull counts.
+#[derive(Clone, Debug, Default)]
+pub struct Leash(Arc<Inner>);
+
+#[derive(Debug, Default)]
+struct Inner {
+    why: OnceLock<Stop>,
+    pulled: CancellationToken,
+}
+
+impl Leash {
+    /// Stop the attempt; `false` when it was being stopped already.
+    pub fn pull(&self, why: Stop) -> bool {
+        let first = self.0.why.set(why).is_ok();
+        self.0.pulled.cancel();
+        first
+    }
+
+    /// Why it is being stopped, if it is.
+    pub fn why(&self) -> Option<Stop> {
+        self.0.why.get().copied()
+    }
+
+    /// Resolves when it is being stopped.
+    pub fn pulled(&self) -> CancellationToken {
+        self.0.pulled.clone()
+    }
+}

@@ -1,0 +1,135 @@
+//! Before the turn: project, agent, worktree, prompt.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use crate::agent::{Agent, TurnRequest, catalog};
+use crate::config::agent_spec::AgentSpec;
+use crate::domain::attempt::AttemptEnd;
+use crate::domain::error_class::ErrorClass;
+use crate::store::attempts::{self, ConversationState, Held};
+use crate::store::claims::Claimed;
+use crate::store::projects::{self, Project};
+use crate::store::{StoreError, StoreErrorKind};
+use crate::workspace::{ProjectSpec, Start, Worktree, WorktreeKey, WorktreeMode};
+
+use super::RunContext;
+use super::leash::Leash;
+
+/// What the turn runs with.
+pub struct Prepared {
+    /// The project.
+    pub project: ProjectSpec,
+    /// The checkout.
+    pub worktree: Worktree,
+    /// The agent.
+    pub agent: Arc<dyn Agent>,
+    /// What the turn needs.
+    pub turn: TurnRequest,
+}
+
+/// Find out what to run with, and make the worktree. An error is the end of the attempt.
+pub async fn prepare(
+    context: &RunContext,
+    claimed: &Claimed,
+    spec: &AgentSpec,
+    conversation: i64,
+    leash: &Leash,
+) -> Result<Prepared, AttemptEnd> {
+    let project = load_project(context, &claimed.project).await?;
+    let agent = catalog::build(spec);
+    let path = agent.path();
+    match attempts::begin(&context.store, claimed, path, conversation).await {
+        Ok(Held::Yes) => {}
+        Ok(Held::Lost) => return Err(AttemptEnd::LeaseLost),
+        Err(error) => return Err(internal("record the attempt", &error)),
+    }
+    let before = match claimed.conversation {
+        Some(id) => attempts::conversation(&context.store, id)
+            .await
+            .map_err(|error| internal("read the conversation", &error))?,
+        None => ConversationState::default(),
+    };
+    let start = match (&claimed.base_ref, &before.open_change) {
+        (Some(name), _) => Start::Named(name.clone()),
+        (None, Some((base, result))) => {
+            Start::Continue { base: base.clone(), result: result.clone() }
+        }
+        (None, None) => Start::Tip,
+    };
+    let key = WorktreeKey {
+        task: claimed.lease.task().0,
+        attempt: claimed.lease.attempt(),
+        token: claimed.lease.token().0,
+    };
+    let worktree = context
+        .workspaces
+        .create(&project, key, start, &leash.pulled())
+        .await
+        .map_err(|error| AttemptEnd::Failed { class: error.class, message: error.message })?;
+    let shown = worktree.tree.display().to_string();
+    attempts::record_worktree(&context.store, &claimed.lease, &worktree.base_commit, &shown)
+        .await
+        .map_err(|error| internal("record the worktree", &error))?;
+    let home = home_of(&context.homes, conversation, &claimed.agent);
+    tokio::fs::create_dir_all(&home).await.map_err(|error| {
+        let message = format!("cannot make the agent's home {}: {error}", home.display());
+        AttemptEnd::Failed { class: ErrorClass::Workspace, message }
+    })?;
+    // Another agent's session means nothing to this one.
+    let same_agent = before.agent.as_deref() == Some(claimed.agent.as_str());
+    let turn = TurnRequest {
+        prompt: claimed.input.clone(),
+        worktree: worktree.tree.clone(),
+        home,
+        tmp: worktree.tmp.clone(),
+        mark: context.mark(key.token),
+        model: claimed.model.clone().or_else(|| spec.model.clone()),
+        mode_id: claimed.mode_id.clone().or_else(|| spec.mode.clone()),
+        thinking_option_id: claimed.thinking_option_id.clone().or_else(|| spec.thinking.clone()),
+        resume: before.native_session_id.filter(|_| same_agent),
+    };
+    Ok(Prepared { project, worktree, agent, turn })
+}
+
+/// One HOME per conversation and agent: sessions live there and are continued from there.
+fn home_of(homes: &Path, conversation: i64, agent: &str) -> PathBuf {
+    homes.join(format!("c{conversation}-{agent}"))
+}
+
+async fn load_project(context: &RunContext, name: &str) -> Result<ProjectSpec, AttemptEnd> {
+    match projects::get(&context.store, name).await {
+        Ok(Some(project)) => Ok(project_spec(project)),
+        Ok(None) => Err(AttemptEnd::Failed {
+            class: ErrorClass::Workspace,
+            message: format!("the project \"{name}\" was removed: add it again and requeue the task"),
+        }),
+        Err(error) => Err(internal("read the project", &error)),
+    }
+}
+
+/// The workspace's view of a project row.
+pub fn project_spec(project: Project) -> ProjectSpec {
+    ProjectSpec {
+        name: project.name,
+        path: PathBuf::from(project.path),
+        target_ref: project.target_ref,
+        mode: match project.worktree.as_str() {
+            "linked" => WorktreeMode::Linked,
+            _ => WorktreeMode::Private,
+        },
+        trusted: project.trusted,
+        copy_files: project.copy_files,
+        setup: project.setup,
+        teardown: project.teardown,
+    }
+}
+
+fn internal(what: &str, error: &StoreError) -> AttemptEnd {
+    let class = ErrorClass::Internal;
+    let hint = match error.kind {
+        StoreErrorKind::Unavailable => "; the database was away",
+        _ => "",
+    };
+    AttemptEnd::Failed { class, message: format!("could not {what}: {error}{hint}") }
+}

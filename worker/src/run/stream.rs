@@ -1,0 +1,289 @@
+//! What an attempt tells: numbers its events, joins deltas into rows, and assembles the items of
+//! the conversation.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use chrono::Utc;
+use serde_json::{Value, json};
+use tokio::time::Instant;
+
+use crate::agent::AgentEvent;
+use crate::agent::event::ToolCall;
+use crate::broker::writer::EventWriter;
+use crate::domain::limits;
+use crate::store::attempts::Times;
+use crate::store::claims::Claimed;
+use crate::store::streams::{EventRow, ItemRow};
+
+use super::text::{storable, storable_text, tail_chars};
+
+/// Text of an item is cut into several at this size, so that no row grows without bound.
+const ITEM_BYTES_MAX: usize = 1024 * 1024;
+
+/// The stream of one attempt. Only the attempt writes to it while it holds the lease.
+pub struct AttemptStream {
+    writer: EventWriter,
+    task: i64,
+    token: i64,
+    attempt: i16,
+    conversation: i64,
+    next_seq: i64,
+    next_item: i32,
+    delta: Option<Delta>,
+    piece: Option<Piece>,
+    tools: HashMap<String, (i32, ToolCall)>,
+    summary: String,
+    /// When things happened first.
+    pub times: Times,
+}
+
+/// A row of deltas that is still open.
+struct Delta {
+    kind: &'static str,
+    text: String,
+    since: Instant,
+}
+
+/// An item of text that is still open.
+struct Piece {
+    kind: &'static str,
+    text: String,
+}
+
+impl AttemptStream {
+    /// The stream of a claimed task, from its next number on.
+    pub fn new(writer: EventWriter, claimed: &Claimed, conversation: i64) -> Self {
+        Self {
+            writer,
+            task: claimed.lease.task().0,
+            token: claimed.lease.token().0,
+            attempt: claimed.lease.attempt(),
+            conversation,
+            next_seq: claimed.next_seq,
+            next_item: 1,
+            delta: None,
+            piece: None,
+            tools: HashMap::new(),
+            summary: String::new(),
+            times: Times::default(),
+        }
+    }
+
+    /// Number of the next event.
+    pub fn next_seq(&self) -> i64 {
+        self.next_seq
+    }
+
+    /// The agent's last words, for `output_summary`.
+    pub fn summary(&self) -> Option<String> {
+        let text = self.summary.trim();
+        (!text.is_empty()).then(|| tail_chars(text, limits::SUMMARY_CHARS_MAX).to_owned())
+    }
+
+    /// When the open row of deltas must go out.
+    pub fn due(&self) -> Option<Instant> {
+        self.delta.as_ref().map(|d| d.since + limits::COALESCE_WINDOW)
+    }
+
+    /// Store an event that is not a delta; open deltas go first, so that order is kept.
+    pub async fn emit(&mut self, kind: &'static str, payload: Value) {
+        self.seal_delta().await;
+        let bytes = payload.to_string().len();
+        let row = EventRow {
+            task: self.task,
+            token: self.token,
+            seq: self.next_seq,
+            attempt: self.attempt,
+            kind,
+            payload: storable(payload),
+        };
+        self.next_seq += 1;
+        self.writer.event(row, bytes).await;
+    }
+
+    /// Take what the agent did.
+    pub async fn take(&mut self, event: AgentEvent) {
+        match event {
+            AgentEvent::Text { text } => self.add_text("text", "text", &text).await,
+            AgentEvent::Thought { text } => self.add_text("thought", "thinking", &text).await,
+            AgentEvent::ToolCall(call) => self.tool_call(call).await,
+            AgentEvent::Plan { entries } => {
+                let entries = json!({ "entries": entries });
+                self.put_item("plan", None, Some(entries.clone())).await;
+                self.emit("plan", entries).await;
+            }
+            AgentEvent::Notice { text } => {
+                self.put_item("notice", Some(text.clone()), None).await;
+                self.emit("notice", json!({ "text": text })).await;
+            }
+            AgentEvent::Started(started) => {
+                self.emit("agent_started", serde_json::to_value(started).unwrap_or_default()).await;
+            }
+            AgentEvent::Commands { commands } => {
+                self.emit("commands", json!({ "commands": commands })).await;
+            }
+            AgentEvent::Mode { mode_id } => self.emit("mode", json!({ "mode_id": mode_id })).await,
+            AgentEvent::Usage(report) => {
+                let payload = json!({
+                    "tokens": report.tokens, "cost": report.cost, "context": report.context,
+                    "model": report.model,
+                });
+                self.emit("usage", payload).await;
+            }
+            AgentEvent::Unknown { method, raw } => {
+                metrics::counter!("dispatch_agent_unknown_messages_total").increment(1);
+                self.emit("unknown", json!({ "method": method, "raw": raw })).await;
+            }
+        }
+    }
+
+    /// Let the open row of deltas go if its time has come.
+    pub async fn tick(&mut self) {
+        if self.due().is_some_and(|due| due <= Instant::now()) {
+            self.seal_delta().await;
+        }
+    }
+
+    /// Everything out: open deltas, open text, unfinished tool calls; then wait until it is
+    /// stored.
+    pub async fn close(&mut self) {
+        self.seal_delta().await;
+        self.seal_piece().await;
+        let open: Vec<(i32, ToolCall)> = self.tools.drain().map(|(_, call)| call).collect();
+        for (n, call) in open {
+            self.put_tool(n, &call).await;
+        }
+        self.writer.flush().await;
+    }
+
+    async fn add_text(&mut self, delta_kind: &'static str, item_kind: &'static str, text: &str) {
+        if text.is_empty() {
+            return;
+        }
+        self.times.first_output_at.get_or_insert_with(Utc::now);
+        self.add_delta(delta_kind, text).await;
+        if self.piece.as_ref().is_some_and(|p| {
+            p.kind != item_kind || p.text.len() + text.len() > ITEM_BYTES_MAX
+        }) {
+            self.seal_piece().await;
+        }
+        let piece =
+            self.piece.get_or_insert_with(|| Piece { kind: item_kind, text: String::new() });
+        piece.text.push_str(text);
+    }
+
+    async fn add_delta(&mut self, kind: &'static str, text: &str) {
+        if self.delta.as_ref().is_some_and(|d| d.kind != kind) {
+            self.seal_delta().await;
+        }
+        let now = Instant::now();
+        let delta =
+            self.delta.get_or_insert_with(|| Delta { kind, text: String::new(), since: now });
+        delta.text.push_str(text);
+        let full = delta.text.len() >= limits::EVENT_ROW_BYTES;
+        let old = now.duration_since(delta.since) >= limits::COALESCE_WINDOW;
+        if full || old {
+            self.seal_delta().await;
+        }
+    }
+
+    async fn seal_delta(&mut self) {
+        let Some(delta) = self.delta.take() else { return };
+        let bytes = delta.text.len();
+        let row = EventRow {
+            task: self.task,
+            token: self.token,
+            seq: self.next_seq,
+            attempt: self.attempt,
+            kind: delta.kind,
+            payload: json!({ "text": storable_text(delta.text) }),
+        };
+        self.next_seq += 1;
+        self.writer.event(row, bytes).await;
+    }
+
+    async fn seal_piece(&mut self) {
+        let Some(piece) = self.piece.take() else { return };
+        if piece.kind == "text" {
+            self.summary = tail_chars(&piece.text, limits::SUMMARY_CHARS_MAX).to_owned();
+        }
+        self.write_item(piece.kind, Some(piece.text), None).await;
+    }
+
+    async fn put_item(&mut self, kind: &'static str, text: Option<String>, detail: Option<Value>) {
+        self.seal_piece().await;
+        self.write_item(kind, text, detail).await;
+    }
+
+    async fn write_item(
+        &mut self,
+        kind: &'static str,
+        text: Option<String>,
+        detail: Option<Value>,
+    ) {
+        let n = self.next_item;
+        self.next_item += 1;
+        self.write_item_at(n, kind, text, detail).await;
+    }
+
+    async fn tool_call(&mut self, call: ToolCall) {
+        self.times.first_output_at.get_or_insert_with(Utc::now);
+        self.seal_piece().await;
+        let (n, merged) = match self.tools.remove(&call.id) {
+            Some((n, before)) => (n, merge(before, call.clone())),
+            None => {
+                self.next_item += 1;
+                (self.next_item - 1, call.clone())
+            }
+        };
+        let over = matches!(merged.status.as_deref(), Some("completed" | "failed"));
+        if over {
+            self.put_tool(n, &merged).await;
+        }
+        // Kept after its end too: agents send late updates for finished calls.
+        self.tools.insert(call.id.clone(), (n, merged));
+        self.emit("tool_call", serde_json::to_value(call).unwrap_or_default()).await;
+    }
+
+    async fn put_tool(&mut self, n: i32, call: &ToolCall) {
+        let detail = serde_json::to_value(call).unwrap_or_default();
+        self.write_item_at(n, "tool_call", call.title.clone(), Some(detail)).await;
+    }
+
+    async fn write_item_at(
+        &mut self,
+        n: i32,
+        kind: &'static str,
+        text: Option<String>,
+        detail: Option<Value>,
+    ) {
+        let row = ItemRow {
+            task: self.task,
+            token: self.token,
+            attempt: self.attempt,
+            n,
+            conversation: self.conversation,
+            kind,
+            text: text.map(storable_text),
+            detail: detail.map(storable),
+        };
+        self.writer.item(row).await;
+    }
+}
+
+/// Fields that an update does not name are unchanged.
+fn merge(before: ToolCall, update: ToolCall) -> ToolCall {
+    ToolCall {
+        id: update.id,
+        title: update.title.or(before.title),
+        kind: update.kind.or(before.kind),
+        status: update.status.or(before.status),
+        input: update.input.or(before.input),
+        output: update.output.or(before.output),
+        paths: if update.paths.is_empty() { before.paths } else { update.paths },
+    }
+}
+
+/// How long a wait for the next thing may be when nothing is due.
+pub const FOREVER: Duration = Duration::from_secs(365 * 24 * 3_600);

@@ -1,0 +1,136 @@
+//! Approved changes from the applier's side.
+
+use chrono::{DateTime, Utc};
+use serde_json::Value;
+use std::time::Duration;
+
+use super::{Store, StoreError};
+
+crate::statements! {
+    CLAIM_CHANGE = "claim_change";
+    CHANGE_PATHS = "change_paths";
+    CHANGE_PACK = "change_pack";
+    CHANGE_TASK = "change_task";
+    MARK_APPLIED = "mark_applied";
+    MARK_CONFLICTED = "mark_conflicted";
+    APPLY_FAILED = "apply_failed";
+}
+
+/// An approved change, claimed for a while.
+#[derive(Clone, Debug)]
+pub struct ApplyClaim {
+    /// The change.
+    pub change: i64,
+    /// Fence of this claim.
+    pub token: i64,
+    /// Task it came from.
+    pub task: i64,
+    /// Project it goes to.
+    pub project: String,
+    /// What it is based on.
+    pub base_commit: String,
+    /// What it is.
+    pub result_commit: String,
+    /// Who approved it.
+    pub decided_by: Option<String>,
+    /// When; also the date of the commit, so that applying again makes the same one.
+    pub decided_at: DateTime<Utc>,
+    /// Exact approved paths; `None`: all files.
+    pub only_paths: Option<Vec<Vec<u8>>>,
+    /// First line of the task, for the commit's subject.
+    pub input: String,
+    /// Agent that made it.
+    pub agent: String,
+}
+
+/// Claim one approved change for `time`; `None`: there is none.
+pub async fn claim(store: &Store, time: Duration) -> Result<Option<ApplyClaim>, StoreError> {
+    let ms = i64::try_from(time.as_millis()).unwrap_or(i64::MAX);
+    let Some(row) = store.query_opt(&CLAIM_CHANGE, &[&ms]).await? else {
+        return Ok(None);
+    };
+    let (change, task): (i64, i64) = (row.try_get("id")?, row.try_get("task_id")?);
+    let mut approved = Vec::new();
+    let mut all = true;
+    for file in store.query(&CHANGE_PATHS, &[&change]).await? {
+        if file.try_get("approved")? {
+            approved.push(file.try_get("path_bytes")?);
+        } else {
+            all = false;
+        }
+    }
+    let asked = store.query_one(&CHANGE_TASK, &[&task]).await?;
+    Ok(Some(ApplyClaim {
+        change,
+        token: row.try_get("apply_token")?,
+        task,
+        project: row.try_get("project")?,
+        base_commit: row.try_get("base_commit")?,
+        result_commit: row.try_get("result_commit")?,
+        decided_by: row.try_get("decided_by")?,
+        decided_at: row.try_get("decided_at")?,
+        only_paths: (!all).then_some(approved),
+        input: asked.try_get("input")?,
+        agent: asked.try_get("agent")?,
+    }))
+}
+
+/// The objects of a change, if they are kept here.
+pub async fn pack(store: &Store, change: i64) -> Result<Option<Vec<u8>>, StoreError> {
+    let row = store.query_opt(&CHANGE_PACK, &[&change]).await?;
+    Ok(row.map(|row| row.try_get("pack")).transpose()?)
+}
+
+/// The branch holds the change.
+pub async fn mark_applied(
+    store: &Store,
+    claim: &ApplyClaim,
+    target_ref: &str,
+    before: &str,
+    commit: &str,
+    undo_ref: &str,
+) -> Result<(), StoreError> {
+    let params: super::Params<'_> = &[
+        &claim.change,
+        &claim.token,
+        &target_ref,
+        &before,
+        &commit,
+        &undo_ref,
+    ];
+    store.query(&MARK_APPLIED, params).await?;
+    Ok(())
+}
+
+/// The change does not merge.
+pub async fn mark_conflicted(
+    store: &Store,
+    claim: &ApplyClaim,
+    target_ref: &str,
+    tip: &str,
+    paths: &[String],
+) -> Result<(), StoreError> {
+    let params: super::Params<'_> = &[
+        &claim.change,
+        &claim.token,
+        &target_ref,
+        &tip,
+        &Value::from(paths.to_vec()),
+    ];
+    store.query(&MARK_CONFLICTED, params).await?;
+    Ok(())
+}
+
+/// It could not be applied now; somebody tries again after `wait`.
+pub async fn mark_failed(
+    store: &Store,
+    claim: &ApplyClaim,
+    error: &str,
+    wait: Duration,
+) -> Result<(), StoreError> {
+    let ms = i64::try_from(wait.as_millis()).unwrap_or(i64::MAX);
+    store
+        .query(&APPLY_FAILED, &[&claim.change, &claim.token, &error, &ms])
+        .await?;
+    Ok(())
+}

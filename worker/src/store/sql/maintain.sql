@@ -1,0 +1,1 @@
+SELECT moved, next_due_ms FROM maintain($1::integer)

@@ -1,0 +1,1 @@
+SELECT next_seq($1::bigint) AS seq

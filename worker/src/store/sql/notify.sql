@@ -1,0 +1,1 @@
+SELECT pg_notify(dispatch_channel(), $1::text)

@@ -1,0 +1,398 @@
+//! Two trees → one row per file, with a patch for people. The patch is a view, cut at limits and
+//! never applied; ids and modes say what the change is.
+
+use git2::{Delta, Diff, DiffFile, DiffFindOptions, DiffOptions, Oid, Patch, Repository};
+use sha2::{Digest, Sha256};
+
+use super::walk::{MODE_GITLINK, MODE_LINK};
+use super::{WorkspaceError, diff_failed};
+use crate::domain::change::{FileChange, FileKind, FileOperation};
+use crate::domain::limits;
+
+/// Names that steer agents: instructions, settings, tools.
+const STEERS_NAMES: &[&str] = &[
+    "claude.md",
+    "claude.local.md",
+    "agents.md",
+    "agents.override.md",
+    "gemini.md",
+    "qwen.md",
+    "copilot-instructions.md",
+    ".mcp.json",
+    "mcp.json",
+    ".cursorrules",
+    ".windsurfrules",
+    ".clinerules",
+    ".aider.conf.yml",
+    "opencode.json",
+    "opencode.jsonc",
+];
+
+/// Directories that do.
+const STEERS_DIRS: &[&str] = &[
+    ".claude",
+    ".codex",
+    ".gemini",
+    ".qwen",
+    ".cursor",
+    ".opencode",
+    ".agents",
+    ".windsurf",
+    ".continue",
+    ".roo",
+    ".kiro",
+];
+
+/// Names of files that something runs by itself: hooks, builds, CI, editors, shells.
+const RUNS_NAMES: &[&str] = &[
+    ".envrc",
+    "makefile",
+    "gnumakefile",
+    "justfile",
+    "build.rs",
+    "package.json",
+    "setup.py",
+    "conftest.py",
+    "dockerfile",
+    "docker-compose.yml",
+    "compose.yml",
+    "compose.yaml",
+    "jenkinsfile",
+    ".gitlab-ci.yml",
+    ".travis.yml",
+    ".pre-commit-config.yaml",
+    ".gitattributes",
+    ".gitmodules",
+    ".npmrc",
+    "rakefile",
+    "cmakelists.txt",
+    "build.gradle",
+    "build.gradle.kts",
+];
+
+/// Directories of such files.
+const RUNS_DIRS: &[&str] = &[
+    ".github",
+    ".gitlab",
+    ".circleci",
+    ".husky",
+    ".githooks",
+    ".vscode",
+    ".idea",
+    ".devcontainer",
+    ".cargo",
+    ".ci",
+];
+
+/// The rows of a change, in path order, renames found.
+pub(super) fn rows(
+    repo: &Repository,
+    base: Oid,
+    result: Oid,
+) -> Result<Vec<FileChange>, WorkspaceError> {
+    let failed = |error: git2::Error| diff_failed(format!("cannot compare the trees: {error}"));
+    let diff = compare(repo, base, result).map_err(failed)?;
+    let mut order: Vec<usize> = (0..diff.deltas().len()).collect();
+    order.sort_by_key(|n| diff.get_delta(*n).map(|delta| path_of(&delta).to_vec()));
+    let mut view = View::default();
+    let mut rows = Vec::with_capacity(order.len());
+    for n in order {
+        let Some(delta) = diff.get_delta(n) else {
+            continue;
+        };
+        let mut row = row(&delta);
+        view.fill(&diff, n, &mut row).map_err(failed)?;
+        rows.push(row);
+    }
+    Ok(rows)
+}
+
+fn compare(repo: &Repository, base: Oid, result: Oid) -> Result<Diff<'_>, git2::Error> {
+    let base = repo.find_tree(base)?;
+    let result = repo.find_tree(result)?;
+    let mut options = DiffOptions::new();
+    options
+        .context_lines(3)
+        .interhunk_lines(0)
+        .id_abbrev(40)
+        .ignore_submodules(false)
+        .max_size(limits::DIFF_FILE_BYTES_MAX);
+    let mut diff = repo.diff_tree_to_tree(Some(&base), Some(&result), Some(&mut options))?;
+    let pairs = diff
+        .deltas()
+        .filter(|delta| matches!(delta.status(), Delta::Added | Delta::Deleted))
+        .count();
+    let mut find = DiffFindOptions::new();
+    find.renames(true)
+        .copies(false)
+        .break_rewrites(false)
+        .rename_limit(limits::RENAME_FILES_MAX)
+        // Among very many files only identical ones are matched; that costs nothing.
+        .exact_match_only(pairs > limits::RENAME_FILES_MAX);
+    diff.find_similar(Some(&mut find))?;
+    Ok(diff)
+}
+
+fn path_of<'d>(delta: &git2::DiffDelta<'d>) -> &'d [u8] {
+    delta
+        .new_file()
+        .path_bytes()
+        .or_else(|| delta.old_file().path_bytes())
+        .unwrap_or_default()
+}
+
+fn row(delta: &git2::DiffDelta<'_>) -> FileChange {
+    let (old, new) = (delta.old_file(), delta.new_file());
+    let (had, has) = (
+        delta.status() != Delta::Added,
+        delta.status() != Delta::Deleted,
+    );
+    let path = path_of(delta).to_vec();
+    let operation = match delta.status() {
+        Delta::Added => FileOperation::Create,
+        Delta::Deleted => FileOperation::Delete,
+        Delta::Renamed => FileOperation::Rename,
+        _ if old.id() == new.id() => FileOperation::Mode,
+        _ => FileOperation::Edit,
+    };
+    let mode = |file: &DiffFile<'_>| i32::try_from(u32::from(file.mode())).unwrap_or(0);
+    let newest = if has { mode(&new) } else { mode(&old) };
+    let kind = match u32::try_from(newest).unwrap_or(0) {
+        MODE_LINK => FileKind::Symlink,
+        MODE_GITLINK => FileKind::Submodule,
+        _ => FileKind::Text,
+    };
+    let mut row = FileChange {
+        old_path: (operation == FileOperation::Rename)
+            .then(|| old.path_bytes().unwrap_or_default().to_vec()),
+        path,
+        operation,
+        kind,
+        old_mode: had.then(|| mode(&old)),
+        new_mode: has.then(|| mode(&new)),
+        old_blob: had.then(|| old.id().to_string()),
+        new_blob: has.then(|| new.id().to_string()),
+        added_lines: None,
+        removed_lines: None,
+        patch: None,
+        patch_cut: false,
+        flags: Vec::new(),
+    };
+    row.flags = flags(&row);
+    row
+}
+
+/// What a reviewer must not overlook.
+fn flags(row: &FileChange) -> Vec<String> {
+    let mut flags = Vec::new();
+    let paths = [Some(&row.path), row.old_path.as_ref()];
+    let folded: Vec<String> = paths
+        .into_iter()
+        .flatten()
+        .map(|path| String::from_utf8_lossy(path).to_lowercase())
+        .collect();
+    let touches = |names: &[&str], dirs: &[&str]| {
+        folded.iter().any(|path| {
+            let mut parts = path.rsplit('/');
+            parts.next().is_some_and(|name| names.contains(&name))
+                || parts.any(|dir| dirs.contains(&dir))
+        })
+    };
+    if touches(STEERS_NAMES, STEERS_DIRS) {
+        flags.push("steers_agents".to_owned());
+    }
+    if touches(RUNS_NAMES, RUNS_DIRS) {
+        flags.push("runs_code".to_owned());
+    }
+    if let (Some(old), Some(new)) = (row.old_mode, row.new_mode)
+        && old != new
+    {
+        flags.push("mode_changed".to_owned());
+    }
+    if row.new_mode == Some(0o100_755) && row.old_mode != row.new_mode {
+        flags.push("executable".to_owned());
+    }
+    match row.kind {
+        FileKind::Symlink => flags.push("symlink".to_owned()),
+        FileKind::Submodule => flags.push("submodule".to_owned()),
+        FileKind::Text | FileKind::Binary => {}
+    }
+    flags
+}
+
+/// What has been shown so far, against the limits for the whole change.
+#[derive(Default)]
+struct View {
+    bytes: usize,
+    lines: usize,
+}
+
+impl View {
+    fn fill(&mut self, diff: &Diff<'_>, n: usize, row: &mut FileChange) -> Result<(), git2::Error> {
+        if row.kind == FileKind::Submodule {
+            row.patch = Some(pointer_patch(row));
+            return Ok(());
+        }
+        let patch = Patch::from_diff(diff, n)?;
+        let binary = patch.as_ref().is_none_or(|patch| {
+            let delta = patch.delta();
+            delta.flags().is_binary()
+        });
+        if binary && row.old_blob != row.new_blob {
+            if row.kind == FileKind::Text {
+                row.kind = FileKind::Binary;
+            }
+            return Ok(());
+        }
+        let Some(mut patch) = patch else {
+            return Ok(());
+        };
+        let (_, added, removed) = patch.line_stats()?;
+        row.added_lines = Some(i32::try_from(added).unwrap_or(i32::MAX));
+        row.removed_lines = Some(i32::try_from(removed).unwrap_or(i32::MAX));
+        self.show(&mut patch, row, added + removed)
+    }
+
+    fn show(
+        &mut self,
+        patch: &mut Patch<'_>,
+        row: &mut FileChange,
+        lines: usize,
+    ) -> Result<(), git2::Error> {
+        let room = limits::PATCH_FILE_BYTES_MAX
+            .min(limits::PATCH_TOTAL_BYTES_MAX.saturating_sub(self.bytes));
+        if self.lines + lines > limits::PATCH_LINES_MAX || room == 0 {
+            row.patch_cut = true;
+            return Ok(());
+        }
+        let mut text = Vec::new();
+        let mut cut = false;
+        patch.print(&mut |_, _, line| {
+            let origin = line.origin();
+            let marked = matches!(origin, '+' | '-' | ' ');
+            if cut || text.len() + line.content().len() + usize::from(marked) > room {
+                cut = true;
+                return true;
+            }
+            if marked {
+                text.push(u8::try_from(origin).unwrap_or(b' '));
+            }
+            text.extend_from_slice(line.content());
+            true
+        })?;
+        self.bytes += text.len();
+        self.lines += lines;
+        row.patch_cut = cut;
+        if std::str::from_utf8(&text).is_err() {
+            row.flags.push("not_utf8".to_owned());
+        }
+        // Postgres has no NUL in text.
+        row.patch = Some(String::from_utf8_lossy(&text).replace('\0', "\u{fffd}"));
+        Ok(())
+    }
+}
+
+fn pointer_patch(row: &FileChange) -> String {
+    let mut text = String::new();
+    if let Some(old) = &row.old_blob {
+        text.push_str(&format!("-Subproject commit {old}\n"));
+    }
+    if let Some(new) = &row.new_blob {
+        text.push_str(&format!("+Subproject commit {new}\n"));
+    }
+    text
+}
+
+/// SHA-256 over what a change is: its base, its tree, and every row's paths, operation, modes and
+/// ids. Each part carries its length, so that no two changes read alike.
+pub(super) fn digest(base_commit: &str, result_tree: &str, rows: &[FileChange]) -> String {
+    let mut hash = Sha256::new();
+    let mut part = |bytes: Option<&[u8]>| match bytes {
+        Some(bytes) => {
+            hash.update([1]);
+            hash.update(u64::try_from(bytes.len()).unwrap_or(u64::MAX).to_be_bytes());
+            hash.update(bytes);
+        }
+        None => hash.update([0]),
+    };
+    part(Some(b"dispatch change 1"));
+    part(Some(base_commit.as_bytes()));
+    part(Some(result_tree.as_bytes()));
+    for row in rows {
+        part(Some(&row.path));
+        part(row.old_path.as_deref());
+        part(Some(row.operation.as_str().as_bytes()));
+        part(row.old_mode.map(i32::to_be_bytes).as_ref().map(|b| &b[..]));
+        part(row.new_mode.map(i32::to_be_bytes).as_ref().map(|b| &b[..]));
+        part(row.old_blob.as_deref().map(str::as_bytes));
+        part(row.new_blob.as_deref().map(str::as_bytes));
+    }
+    hash.finalize()
+        .iter()
+        .map(|byte| format!("{byte:02x}"))
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn edit(path: &str) -> FileChange {
+        FileChange {
+            path: path.as_bytes().to_vec(),
+            old_path: None,
+            operation: FileOperation::Edit,
+            kind: FileKind::Text,
+            old_mode: Some(0o100_644),
+            new_mode: Some(0o100_644),
+            old_blob: Some("a".repeat(40)),
+            new_blob: Some("b".repeat(40)),
+            added_lines: None,
+            removed_lines: None,
+            patch: None,
+            patch_cut: false,
+            flags: Vec::new(),
+        }
+    }
+
+    #[test]
+    fn files_that_steer_agents_or_run_by_themselves_are_flagged() {
+        for (path, flag) in [
+            ("CLAUDE.md", "steers_agents"),
+            ("sub/AGENTS.md", "steers_agents"),
+            (".claude/settings.json", "steers_agents"),
+            (".codex/config.toml", "steers_agents"),
+            (".gemini/settings.json", "steers_agents"),
+            (".cursor/rules/x.mdc", "steers_agents"),
+            (".mcp.json", "steers_agents"),
+            (".vscode/tasks.json", "runs_code"),
+            (".github/workflows/ci.yml", "runs_code"),
+            (".husky/pre-commit", "runs_code"),
+            (".envrc", "runs_code"),
+            ("Makefile", "runs_code"),
+            ("crates/x/build.rs", "runs_code"),
+            ("package.json", "runs_code"),
+        ] {
+            assert_eq!(flags(&edit(path)), [flag], "{path}");
+        }
+        assert!(flags(&edit("src/lib.rs")).is_empty());
+        let mut program = edit("run.sh");
+        program.new_mode = Some(0o100_755);
+        assert_eq!(flags(&program), ["mode_changed", "executable"]);
+    }
+
+    #[test]
+    fn the_digest_covers_every_part_of_a_change() {
+        let one = digest("b", "t", &[edit("x")]);
+        let mut other = edit("x");
+        other.new_mode = Some(0o100_755);
+        assert_ne!(one, digest("b", "t", &[other]));
+        assert_ne!(one, digest("b", "t", &[edit("y")]));
+        assert_ne!(one, digest("c", "t", &[edit("x")]));
+        assert_ne!(one, digest("b", "u", &[edit("x")]));
+        assert_ne!(one, digest("b", "t", &[edit("x"), edit("y")]));
+        let mut shown = edit("x");
+        shown.patch = Some("a view".to_owned());
+        assert_eq!(one, digest("b", "t", &[shown]), "views are not the change");
+    }
+}

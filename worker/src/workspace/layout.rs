@@ -1,0 +1,142 @@
+//! Where things are under the workspace's root, and what is written beside a worktree, out of its
+//! agent's reach.
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use super::{WorktreeKey, WorktreeMode};
+
+/// The directory of one attempt: `tree` or a linked checkout, `home`, `tmp`, and our notes.
+#[derive(Clone, Debug)]
+pub(super) struct AttemptDir(pub(super) PathBuf);
+
+impl AttemptDir {
+    /// The directory that this key has for ever; it is never used a second time.
+    pub(super) fn new(root: &Path, key: WorktreeKey) -> Self {
+        Self(root.join("worktrees").join(name(key)))
+    }
+
+    /// The agent's working directory. A linked checkout is named by its key, because git names
+    /// its administrative directory after the last component.
+    pub(super) fn tree(&self, key: WorktreeKey, mode: WorktreeMode) -> PathBuf {
+        match mode {
+            WorktreeMode::Private => self.0.join("tree"),
+            WorktreeMode::Linked => self.0.join(format!("dispatch-{}", name(key))),
+        }
+    }
+
+    pub(super) fn home(&self) -> PathBuf {
+        self.0.join("home")
+    }
+
+    pub(super) fn tmp(&self) -> PathBuf {
+        self.0.join("tmp")
+    }
+
+    /// Our copy of the index as the checkout wrote it.
+    pub(super) fn index(&self) -> PathBuf {
+        self.0.join("base.index")
+    }
+
+    fn meta(&self) -> PathBuf {
+        self.0.join("meta.json")
+    }
+
+    /// Written last: without it the directory is half made and only fit for the trash.
+    pub(super) fn write_meta(&self, meta: &Meta) -> io::Result<()> {
+        let mut file = tempfile::NamedTempFile::new_in(&self.0)?;
+        serde_json::to_writer(&mut file, meta)?;
+        file.as_file().sync_all()?;
+        file.persist(self.meta())?;
+        Ok(())
+    }
+
+    pub(super) fn read_meta(&self) -> io::Result<Meta> {
+        Ok(serde_json::from_slice(&fs::read(self.meta())?)?)
+    }
+
+    fn lock(&self) -> PathBuf {
+        self.0.join("lock")
+    }
+
+    /// Whether its maker came as far as locking it.
+    pub(super) fn has_lock(&self) -> bool {
+        self.lock().exists()
+    }
+
+    /// Mark the directory as in use; `None`: somebody (perhaps another process) uses it.
+    pub(super) fn claim(&self) -> io::Result<Option<fs::File>> {
+        let file = fs::File::options()
+            .create(true)
+            .truncate(false)
+            .write(true)
+            .open(self.lock())?;
+        match file.try_lock() {
+            Ok(()) => Ok(Some(file)),
+            Err(fs::TryLockError::WouldBlock) => Ok(None),
+            Err(fs::TryLockError::Error(error)) => Err(error),
+        }
+    }
+}
+
+/// What must be known about a worktree after a crash.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(super) struct Meta {
+    pub(super) task: i64,
+    pub(super) attempt: i16,
+    pub(super) token: i64,
+    pub(super) project: String,
+    pub(super) linked: bool,
+    /// Commit that the change is reviewed against.
+    pub(super) base_commit: String,
+    /// Commit that was checked out.
+    pub(super) start_commit: String,
+    /// When the index was written: files whose status changed at that time or later are hashed.
+    pub(super) index_seconds: i64,
+    pub(super) index_nanoseconds: i64,
+    /// What copying and the setup hook changed; not the agent's doing.
+    pub(super) prepared: Vec<Prepared>,
+}
+
+/// A file that was not as in the start commit when the agent began.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Prepared {
+    pub(super) path: Vec<u8>,
+    /// Mode and blob; absent: it was gone.
+    pub(super) entry: Option<(u32, String)>,
+}
+
+fn name(key: WorktreeKey) -> String {
+    format!("t{}-a{}-{}", key.task, key.attempt, key.token)
+}
+
+/// The key that a directory's name carries.
+pub(super) fn key_of(name: &str) -> Option<WorktreeKey> {
+    let (task, rest) = name.strip_prefix('t')?.split_once("-a")?;
+    let (attempt, token) = rest.split_once('-')?;
+    Some(WorktreeKey {
+        task: task.parse().ok()?,
+        attempt: attempt.parse().ok()?,
+        token: token.parse().ok()?,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_directory_name_gives_back_its_key() {
+        let key = WorktreeKey {
+            task: 12,
+            attempt: 3,
+            token: 456,
+        };
+        assert_eq!(key_of(&name(key)), Some(key));
+        assert_eq!(key_of("t12-a3"), None);
+        assert_eq!(key_of("lost+found"), None);
+    }
+}

@@ -1,0 +1,440 @@
+//! The workspace of one worker: every operation on worktrees and changes, in one place.
+
+use std::collections::HashSet;
+use std::fs;
+use std::io;
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use super::git::Git;
+use super::layout::{self, AttemptDir};
+use super::objects::{self, Objects};
+use super::project::{self, ProjectCheck};
+use super::worktree::{self, Plan};
+use super::{
+    Applied, ApplyRequest, HooksPolicy, ProjectSpec, Snapshot, Start, WorkspaceError, Worktree,
+    WorktreeKey, WorktreeMode, apply, diff, hooks, internal, snapshot,
+};
+use crate::domain::error_class::ErrorClass;
+use crate::domain::limits;
+
+/// Worktrees, snapshots and applications under one root directory. Cheap to clone. Several
+/// processes may share a root: what is in use is locked.
+#[derive(Clone, Debug)]
+pub struct Workspaces {
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    root: PathBuf,
+    hooks: HooksPolicy,
+    git: Git,
+    /// Commits found free of filters.
+    plain: Mutex<HashSet<String>>,
+    /// Removals under way.
+    background: TaskTracker,
+}
+
+impl Workspaces {
+    /// Use this directory, made when it is missing.
+    pub fn open(root: PathBuf, hooks: HooksPolicy) -> Result<Self, WorkspaceError> {
+        let git = Git::find()?;
+        let failed = |error: io::Error| {
+            WorkspaceError::new(
+                ErrorClass::Workspace,
+                format!("cannot use {} for worktrees: {error}", root.display()),
+            )
+        };
+        let mut builder = fs::DirBuilder::new();
+        builder.recursive(true).mode(0o700);
+        for part in ["stores", "worktrees", "trash"] {
+            builder.create(root.join(part)).map_err(failed)?;
+        }
+        // git resolves links in the paths it writes down; ours must look the same.
+        let root = root.canonicalize().map_err(failed)?;
+        Ok(Self {
+            inner: Arc::new(Inner {
+                root,
+                hooks,
+                git,
+                plain: Mutex::default(),
+                background: TaskTracker::new(),
+            }),
+        })
+    }
+
+    /// Whether attempts can work in this project, with its target branch. Every refusal says what
+    /// to do.
+    pub async fn check_project(
+        &self,
+        project: &ProjectSpec,
+    ) -> Result<ProjectCheck, WorkspaceError> {
+        let cancel = CancellationToken::new();
+        let check = project::inspect(&self.inner.git, project, &cancel).await?;
+        self.refuse_filters(project, &check, &check.tip, &cancel)
+            .await?;
+        Ok(check)
+    }
+
+    /// Make the directory for an attempt. What an earlier try for the same key left is put away.
+    pub async fn create(
+        &self,
+        project: &ProjectSpec,
+        key: WorktreeKey,
+        start: Start,
+        cancel: &CancellationToken,
+    ) -> Result<Worktree, WorkspaceError> {
+        let git = &self.inner.git;
+        let check = project::inspect(git, project, cancel).await?;
+        refuse_linked(project)?;
+        let objects = Objects::open(&self.inner.root, project)?;
+        let dir = AttemptDir::new(&self.inner.root, key);
+        if dir.0.exists() {
+            self.put_away(&dir)?;
+        }
+        let plan = Plan {
+            git,
+            hooks: self.inner.hooks,
+            project,
+            check: &check,
+            objects: &objects,
+            dir: dir.clone(),
+            key,
+            cancel,
+        };
+        let commits = worktree::prepare_commits(&plan, &start).await?;
+        self.refuse_filters(project, &check, &commits.base, cancel)
+            .await?;
+        let made = worktree::create(plan, commits).await;
+        if made.is_err() && dir.0.exists() {
+            self.forget(&check.common_dir, &dir.tree(key, WorktreeMode::Linked));
+            self.put_away(&dir)?;
+        }
+        made
+    }
+
+    /// Record what is there now: tree, commit, ref, rows, pack. Nothing in the worktree changes,
+    /// and the same files give the same result. Call it when no process of the attempt is left.
+    pub async fn snapshot(
+        &self,
+        project: &ProjectSpec,
+        worktree: &Worktree,
+    ) -> Result<Snapshot, WorkspaceError> {
+        let objects = Objects::open(&self.inner.root, project)?;
+        let (results, of) = (objects.results(), worktree.clone());
+        let (recorded, files) = crate::blocking::run(move || {
+            let recorded = snapshot::record(&results, &of.dir, &of.tree, &of.meta)?;
+            let repo = objects::open(&results)?;
+            let base = snapshot::tree_of(&repo, &of.base_commit)?;
+            let files = diff::rows(&repo, base.id(), recorded.tree)?;
+            Ok::<_, WorkspaceError>((recorded, files))
+        })
+        .await
+        .map_err(|error| internal(error.to_string()))??;
+        let commit = recorded.commit.to_string();
+        let base = worktree.base_commit.clone();
+        let max = limits::CHANGE_PACK_BYTES_MAX;
+        let pack = objects
+            .pack(
+                &self.inner.git,
+                &commit,
+                &base,
+                max,
+                &CancellationToken::new(),
+            )
+            .await?;
+        let tree = recorded.tree.to_string();
+        Ok(Snapshot {
+            digest: diff::digest(&base, &tree, &files),
+            base_commit: base,
+            result_tree: tree,
+            result_commit: commit,
+            result_ref: recorded.name,
+            files,
+            notices: recorded.notices,
+            pack,
+        })
+    }
+
+    /// Give the directory up: the teardown hook runs, the name is free at once, the files go in
+    /// the background. Whatever was worth keeping is in the snapshot by now.
+    pub async fn discard(&self, project: &ProjectSpec, worktree: Worktree) {
+        let teardown = project.teardown.as_deref();
+        if let Some(line) = teardown.filter(|_| self.inner.hooks == HooksPolicy::Allowed) {
+            let hook = hooks::Hook {
+                name: "teardown",
+                line,
+                project,
+                tree: &worktree.tree,
+                dir: &worktree.dir,
+                key: worktree.key,
+            };
+            if let Err(error) = hooks::run(hook, &CancellationToken::new()).await {
+                tracing::warn!(task.id = worktree.key.task, %error, "the teardown hook failed");
+            }
+        }
+        if worktree.mode == WorktreeMode::Linked {
+            let cancel = CancellationToken::new();
+            match project::inspect(&self.inner.git, project, &cancel).await {
+                Ok(check) => self.forget(&check.common_dir, &worktree.tree),
+                Err(error) => tracing::warn!(%error, "a linked worktree stays listed"),
+            }
+        }
+        if let Err(error) = self.put_away(&worktree.dir) {
+            tracing::warn!(task.id = worktree.key.task, %error, "a worktree stays on disk");
+        }
+    }
+
+    /// Bring an approved change into the target branch. Safe to repeat.
+    pub async fn apply(
+        &self,
+        project: &ProjectSpec,
+        request: ApplyRequest,
+    ) -> Result<Applied, WorkspaceError> {
+        let objects = Objects::open(&self.inner.root, project)?;
+        let cancel = CancellationToken::new();
+        apply::apply(&self.inner.git, &objects, project, &request, &cancel).await
+    }
+
+    /// Move the target branch back to where it was before this change, if it is still at
+    /// `expected_tip`. Says where it is now.
+    pub async fn undo(
+        &self,
+        project: &ProjectSpec,
+        change: i64,
+        expected_tip: &str,
+    ) -> Result<String, WorkspaceError> {
+        let objects = Objects::open(&self.inner.root, project)?;
+        let cancel = CancellationToken::new();
+        let git = &self.inner.git;
+        apply::undo(git, &objects, project, change, expected_tip, &cancel).await
+    }
+
+    /// Have a result that another host recorded, so that an attempt can continue from it.
+    pub async fn import(
+        &self,
+        project: &ProjectSpec,
+        base_commit: &str,
+        result_commit: &str,
+        pack: &[u8],
+    ) -> Result<(), WorkspaceError> {
+        let objects = Objects::open(&self.inner.root, project)?;
+        let cancel = CancellationToken::new();
+        let git = &self.inner.git;
+        let check = project::inspect(git, project, &cancel).await?;
+        let lock = objects.lock().await?;
+        objects
+            .ensure_base(git, &check, base_commit, &cancel)
+            .await?;
+        drop(lock);
+        objects
+            .ensure_result(git, result_commit, Some(pack), &cancel)
+            .await
+    }
+
+    /// Complete worktrees that nobody uses: their worker died. Half-made ones and old trash are
+    /// removed on the way.
+    pub async fn leftovers(&self) -> Vec<(WorktreeKey, PathBuf)> {
+        let this = self.clone();
+        let found = crate::blocking::run(move || this.scan()).await;
+        match found {
+            Ok(Ok(found)) => found,
+            Ok(Err(error)) => {
+                tracing::warn!(%error, "cannot look for leftover worktrees");
+                Vec::new()
+            }
+            Err(error) => {
+                tracing::warn!(%error, "cannot look for leftover worktrees");
+                Vec::new()
+            }
+        }
+    }
+
+    /// Take over a leftover, to record and discard it.
+    pub async fn adopt(
+        &self,
+        project: &ProjectSpec,
+        key: WorktreeKey,
+    ) -> Result<Worktree, WorkspaceError> {
+        let dir = AttemptDir::new(&self.inner.root, key);
+        let unusable = |text: String| {
+            WorkspaceError::new(
+                ErrorClass::Workspace,
+                format!("cannot take over {}: {text}", dir.0.display()),
+            )
+        };
+        let meta = dir
+            .read_meta()
+            .map_err(|error| unusable(error.to_string()))?;
+        if meta.project != project.name {
+            return Err(unusable(format!("it belongs to project {}", meta.project)));
+        }
+        let lock = dir
+            .claim()
+            .map_err(|error| unusable(error.to_string()))?
+            .ok_or_else(|| unusable("it is in use".to_owned()))?;
+        let mode = if meta.linked {
+            WorktreeMode::Linked
+        } else {
+            WorktreeMode::Private
+        };
+        let objects = Objects::open(&self.inner.root, project)?;
+        let borrowed = objects.base();
+        Ok(Worktree::new(
+            key,
+            &dir,
+            mode,
+            meta,
+            Arc::new(lock),
+            borrowed,
+        ))
+    }
+
+    /// Wait until everything discarded is off the disk.
+    pub async fn close(&self) {
+        self.inner.background.close();
+        self.inner.background.wait().await;
+        self.inner.background.reopen();
+    }
+
+    async fn refuse_filters(
+        &self,
+        project: &ProjectSpec,
+        check: &ProjectCheck,
+        commit: &str,
+        cancel: &CancellationToken,
+    ) -> Result<(), WorkspaceError> {
+        let known = |plain: &Mutex<HashSet<String>>, add: Option<String>| {
+            let mut plain = plain.lock().unwrap_or_else(PoisonError::into_inner);
+            if plain.len() > limits::PLAIN_COMMITS_MAX {
+                plain.clear();
+            }
+            plain.extend(add);
+            plain.contains(commit)
+        };
+        if known(&self.inner.plain, None) {
+            return Ok(());
+        }
+        project::refuse_filters(&self.inner.git, project, check, commit, cancel).await?;
+        known(&self.inner.plain, Some(commit.to_owned()));
+        Ok(())
+    }
+
+    fn forget(&self, common_dir: &Path, tree: &Path) {
+        if let Err(error) = worktree::forget_linked(common_dir, tree) {
+            tracing::warn!(%error, "a linked worktree stays listed");
+        }
+    }
+
+    /// One rename frees the name; the slow part is later.
+    fn put_away(&self, dir: &AttemptDir) -> Result<(), WorkspaceError> {
+        let trash = self.inner.root.join("trash");
+        let failed = |error: io::Error| worktree::disk(&dir.0, "put a worktree away", &error);
+        // A directory of its own, so that the same name may come twice.
+        let bin = tempfile::Builder::new()
+            .prefix("worktree-")
+            .tempdir_in(trash)
+            .map_err(failed)?
+            .keep();
+        fs::rename(&dir.0, bin.join("gone")).map_err(failed)?;
+        self.remove_later(bin);
+        Ok(())
+    }
+
+    fn remove_later(&self, path: PathBuf) {
+        self.inner.background.spawn(async move {
+            let shown = path.clone();
+            match crate::blocking::run(move || remove(&path)).await {
+                Ok(Ok(())) => {}
+                Ok(Err(error)) => {
+                    tracing::warn!(path = %shown.display(), %error, "trash stays on disk");
+                }
+                Err(error) => {
+                    tracing::warn!(path = %shown.display(), %error, "trash stays on disk");
+                }
+            }
+        });
+    }
+
+    fn scan(&self) -> Result<Vec<(WorktreeKey, PathBuf)>, io::Error> {
+        for entry in fs::read_dir(self.inner.root.join("trash"))?.flatten() {
+            // Two removals of the same tree do no harm; an empty bin may be about to be filled.
+            if entry.path().join("gone").exists() || settled(&entry.path()) {
+                self.remove_later(entry.path());
+            }
+        }
+        let mut found = Vec::new();
+        for entry in fs::read_dir(self.inner.root.join("worktrees"))?.flatten() {
+            let Some(key) = layout::key_of(&entry.file_name().to_string_lossy()) else {
+                continue;
+            };
+            let dir = AttemptDir(entry.path());
+            if !dir.has_lock() && !settled(&dir.0) {
+                continue;
+            }
+            let Some(lock) = dir.claim()? else {
+                continue;
+            };
+            if dir.read_meta().is_ok() {
+                found.push((key, dir.0));
+            } else if let Err(error) = self.put_away(&dir) {
+                tracing::warn!(%error, "a half-made worktree stays on disk");
+            }
+            drop(lock);
+        }
+        found.sort_by_key(|(key, _)| (key.task, key.attempt, key.token));
+        Ok(found)
+    }
+}
+
+fn refuse_linked(project: &ProjectSpec) -> Result<(), WorkspaceError> {
+    if project.mode == WorktreeMode::Linked && !project.trusted {
+        return Err(WorkspaceError::new(
+            ErrorClass::Workspace,
+            format!(
+                "project {} asks for linked worktrees, which let an agent change the repository itself; mark the project trusted or use private worktrees",
+                project.name
+            ),
+        ));
+    }
+    Ok(())
+}
+
+/// Old enough that nobody is just making it.
+fn settled(path: &Path) -> bool {
+    let age = fs::symlink_metadata(path)
+        .and_then(|meta| meta.modified())
+        .map(|at| at.elapsed().unwrap_or_default());
+    age.is_ok_and(|age| age > limits::DIRECTORY_SETTLED)
+}
+
+/// Removes also what an agent made unwritable. Follows no link.
+fn remove(path: &Path) -> io::Result<()> {
+    match fs::remove_dir_all(path) {
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
+            open_up(path, 0)?;
+            fs::remove_dir_all(path)
+        }
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        other => other,
+    }
+}
+
+fn open_up(dir: &Path, depth: usize) -> io::Result<()> {
+    if depth > limits::SNAPSHOT_DEPTH_MAX {
+        return Ok(());
+    }
+    fs::set_permissions(dir, fs::Permissions::from_mode(0o700))?;
+    for entry in fs::read_dir(dir)? {
+        let entry = entry?;
+        if entry.file_type()?.is_dir() {
+            open_up(&entry.path(), depth + 1)?;
+        }
+    }
+    Ok(())
+}
