@@ -15,9 +15,13 @@
 mod harness;
 
 mod apply;
+mod cli_reference;
 mod confine;
 mod diff;
+mod http;
 mod localpg;
+mod ops_parity;
+mod safe_text;
 mod snapshot;
 mod tidy;
 mod workspace_lifecycle;

@@ -9,7 +9,7 @@ use crate::harness::db::migration_files;
 const FILE_LINES_MAX: usize = 500;
 
 /// Which module may import which. `blocking` and `telemetry` are for all.
-const IMPORTS: [(&str, &[&str]); 14] = [
+const IMPORTS: [(&str, &[&str]); 15] = [
     ("domain", &[]),
     ("config", &["domain"]),
     ("store", &["domain", "config"]),
@@ -48,8 +48,23 @@ const IMPORTS: [(&str, &[&str]); 14] = [
     ("telemetry", &["domain", "config"]),
     ("blocking", &[]),
     (
+        "roles",
+        &[
+            "domain",
+            "config",
+            "store",
+            "broker",
+            "agent::catalog",
+            "queue",
+            "ops",
+            "surface",
+            "localpg",
+        ],
+    ),
+    (
         "main",
         &[
+            "roles",
             "domain",
             "config",
             "store",

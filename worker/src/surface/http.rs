@@ -135,7 +135,7 @@ fn op_route(entry: &'static OpEntry) -> MethodRouter<Arc<Shared>, Infallible> {
 }
 
 /// The input of an operation from the parts of a request.
-pub(crate) fn input(
+pub fn input(
     fields: &Fields,
     path: &[(String, String)],
     uri: &Uri,

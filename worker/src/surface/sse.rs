@@ -40,7 +40,7 @@ pub(crate) async fn events(
     let Query(query) = query.map_err(|rejection| OpError::invalid(rejection.body_text()))?;
     let last = last_event_id(&headers)?;
     let after = last.or(query.since_seq).unwrap_or(0).max(0);
-    if last.is_some() && everything_told(&shared, task, after).await? {
+    if after > 0 && everything_told(&shared, task, after).await? {
         // The answer that makes an EventSource stop coming back.
         return Ok(StatusCode::NO_CONTENT.into_response());
     }

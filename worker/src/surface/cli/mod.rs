@@ -14,17 +14,20 @@ pub mod tree;
 use std::ffi::OsString;
 use std::io::{self, IsTerminal};
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use clap::{ArgMatches, FromArgMatches};
+use futures::future::BoxFuture;
 use serde_json::{Value, json};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use self::out::Out;
+use self::roles::Role;
 use self::tree::{Invocation, StreamArgs};
-use super::connect::{self, ConnectArgs};
+use super::connect::ConnectArgs;
 use super::safe_text;
-use crate::ops::{self, OpContext, OpError};
+use crate::ops::{self, OpContext, OpError, Prober};
 
 /// Connections of one command: the answer, and a stream beside it.
 const CONNECTIONS: usize = 2;
@@ -68,22 +71,39 @@ impl From<io::Error> for CliError {
     }
 }
 
+/// What the command line starts or needs without knowing it.
+pub struct Wiring {
+    /// The database to use.
+    pub database_url: for<'a> fn(&'a ConnectArgs) -> BoxFuture<'a, Result<String, OpError>>,
+    /// Starts agents to see whether they work; `None`: none can run here.
+    pub prober: fn() -> Option<Arc<dyn Prober>>,
+    /// Do what a role does, until it stops.
+    pub role: fn(ConnectArgs, Role) -> BoxFuture<'static, Result<(), OpError>>,
+}
+
 /// Options that every command has.
-struct Global {
+struct Global<'a> {
+    wiring: &'a Wiring,
     connect: ConnectArgs,
     json: bool,
     actor: String,
 }
 
+impl Global<'_> {
+    async fn database_url(&self) -> Result<String, OpError> {
+        (self.wiring.database_url)(&self.connect).await
+    }
+}
+
 /// Run a command line to its exit code.
-pub async fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
+pub async fn run(args: impl IntoIterator<Item = OsString>, wiring: &Wiring) -> ExitCode {
     let matches = match tree::command().try_get_matches_from(args) {
         Ok(matches) => matches,
         Err(error) => return usage(&error),
     };
     let json = matches.get_flag("json");
     crate::telemetry::init(matches.get_one::<String>("log").map(String::as_str));
-    let done = match global(&matches) {
+    let done = match global(&matches, wiring) {
         Ok(global) => command(&global, &matches).await,
         Err(error) => Err(error.into()),
     };
@@ -102,12 +122,13 @@ fn usage(error: &clap::Error) -> ExitCode {
     ExitCode::from(if error.use_stderr() { 2 } else { 0 })
 }
 
-fn global(matches: &ArgMatches) -> Result<Global, OpError> {
+fn global<'a>(matches: &ArgMatches, wiring: &'a Wiring) -> Result<Global<'a>, OpError> {
     let connect =
         ConnectArgs::from_arg_matches(matches).map_err(|e| OpError::invalid(e.to_string()))?;
     let login = || std::env::var("USER").ok().filter(|user| !user.is_empty());
     let actor = matches.get_one::<String>("as").cloned().or_else(login);
     Ok(Global {
+        wiring,
         connect,
         json: matches.get_flag("json"),
         actor: actor.unwrap_or_else(|| "cli".to_owned()),
@@ -131,16 +152,16 @@ fn complain(error: &OpError, json: bool) -> ExitCode {
     ExitCode::from(error.kind.exit_code())
 }
 
-async fn command(global: &Global, matches: &ArgMatches) -> Result<End, CliError> {
+async fn command(global: &Global<'_>, matches: &ArgMatches) -> Result<End, CliError> {
     let mut out = Out::new();
     match tree::invocation(matches)? {
-        Invocation::Role(name, args) => {
-            role(global, name, &args).await?;
+        Invocation::Role(role) => {
+            (global.wiring.role)(global.connect.clone(), role).await?;
             Ok(End::Done)
         }
         Invocation::Sql(text) => sql(global, &mut out, &text).await,
         Invocation::Stream(args) => {
-            let session = Session::open(global)?;
+            let session = Session::open(global).await?;
             stream::run(&session.context, &mut out, &args, global.json).await
         }
         Invocation::Op {
@@ -150,7 +171,7 @@ async fn command(global: &Global, matches: &ArgMatches) -> Result<End, CliError>
             file,
             watch,
         } => {
-            let session = Session::open(global)?;
+            let session = Session::open(global).await?;
             let context = &session.context;
             let input = prepare::input(entry, input, file, context, &mut out, global.json).await?;
             let value = (entry.call)(context, input).await?;
@@ -192,13 +213,13 @@ async fn watch_submitted(
     stream::run(context, out, &args, json).await
 }
 
-async fn sql(global: &Global, out: &mut Out, text: &str) -> Result<End, CliError> {
+async fn sql(global: &Global<'_>, out: &mut Out, text: &str) -> Result<End, CliError> {
     let text = if text == "-" {
         io::read_to_string(io::stdin())?
     } else {
         text.to_owned()
     };
-    let url = connect::database_url(&global.connect)?;
+    let url = global.database_url().await?;
     for set in ops::sql::run(&url, &text).await? {
         if global.json {
             for row in &set.rows {
@@ -234,36 +255,16 @@ struct Session {
 }
 
 impl Session {
-    fn open(global: &Global) -> Result<Self, OpError> {
-        let url = connect::database_url(&global.connect)?;
+    async fn open(global: &Global<'_>) -> Result<Self, OpError> {
+        let url = global.database_url().await?;
         let (mut context, listener) = OpContext::open(&url, CONNECTIONS, global.actor.clone())?;
-        context.prober = crate::roles::prober();
+        context.prober = (global.wiring.prober)();
+        let url = global.connect.listen_url.clone().unwrap_or(url);
         let mut listening = JoinSet::new();
         listening.spawn(async move { listener.run(&url, CancellationToken::new()).await });
         Ok(Self {
             context,
             _listening: listening,
         })
-    }
-}
-
-async fn role(global: &Global, name: &str, args: &ArgMatches) -> Result<(), OpError> {
-    use crate::roles;
-    fn read<A: FromArgMatches>(args: &ArgMatches) -> Result<A, OpError> {
-        A::from_arg_matches(args).map_err(|e| OpError::invalid(e.to_string()))
-    }
-    let connect = &global.connect;
-    match name {
-        "worker" => roles::worker(connect, read(args)?).await,
-        "serve" => roles::serve(connect, read(args)?).await,
-        "up" => roles::up(connect, read(args)?).await,
-        "down" => roles::down(connect).await,
-        "migrate" => roles::migrate(connect, read(args)?).await,
-        "bench" => roles::bench(connect, read(args)?).await,
-        "config" => match args.subcommand() {
-            Some((_, inner)) => roles::config_check(read(inner)?).await,
-            None => Err(OpError::invalid("no command")),
-        },
-        other => Err(OpError::internal(format!("no role {other:?}"))),
     }
 }

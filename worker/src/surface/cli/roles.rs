@@ -5,6 +5,25 @@ use std::path::PathBuf;
 
 use crate::ops::values::Span;
 
+/// A role with its arguments.
+#[derive(Clone, Debug)]
+pub enum Role {
+    /// Claim tasks and run agents.
+    Worker(WorkerArgs),
+    /// Serve HTTP.
+    Serve(ServeArgs),
+    /// Everything on this machine.
+    Up(UpArgs),
+    /// Stop the Postgres that `up` started.
+    Down,
+    /// Bring the schema up to date.
+    Migrate(MigrateArgs),
+    /// Look at the configuration.
+    ConfigCheck(ConfigCheckArgs),
+    /// Measure.
+    Bench(BenchArgs),
+}
+
 /// Claim tasks and run agents.
 #[derive(Clone, Debug, clap::Args)]
 pub struct WorkerArgs {
@@ -23,14 +42,6 @@ pub struct WorkerArgs {
     /// Name of this worker; else the host's
     #[arg(long, env = "DISPATCH_WORKER_NAME", value_name = "NAME")]
     pub name: Option<String>,
-    /// Direct connection for LISTEN, when the database is behind a pooler in transaction mode
-    #[arg(
-        long,
-        env = "DATABASE_LISTEN_URL",
-        hide_env_values = true,
-        value_name = "URL"
-    )]
-    pub listen_url: Option<String>,
     /// How long running attempts may go on after the first signal to stop
     #[arg(
         long,
@@ -78,14 +89,6 @@ pub struct ServeArgs {
         value_name = "NAME"
     )]
     pub hosts: Vec<String>,
-    /// Direct connection for LISTEN, when the database is behind a pooler in transaction mode
-    #[arg(
-        long = "serve-listen-url",
-        env = "DATABASE_LISTEN_URL",
-        hide_env_values = true,
-        value_name = "URL"
-    )]
-    pub listen_url: Option<String>,
 }
 
 /// Everything on this machine: a Postgres of its own, a worker and HTTP in one process.

@@ -1,10 +1,10 @@
 //! The tree of commands, derived from the list of operations, with the short forms that people
 //! type all day.
 
-use clap::{Arg, ArgAction, ArgMatches, Args, Command};
+use clap::{Arg, ArgAction, ArgMatches, Args, Command, FromArgMatches};
 use serde_json::{Value, json};
 
-use super::roles;
+use super::roles::{self, Role};
 use crate::ops::{self, OpEntry, OpError};
 use crate::surface::connect::ConnectArgs;
 
@@ -36,8 +36,8 @@ pub enum Invocation {
     Stream(StreamArgs),
     /// A statement of the operator's own.
     Sql(String),
-    /// A role, by its name, with its arguments.
-    Role(&'static str, ArgMatches),
+    /// What a process of the fleet does.
+    Role(Role),
 }
 
 /// How to read the stream of a task.
@@ -65,14 +65,15 @@ const SHORT: [(&str, &str); 5] = [
 /// The whole tree.
 pub fn command() -> Command {
     let mut root = Command::new("dispatch")
-        .about("Hand work to coding agents, watch it, review it, apply it")
         .version(env!("CARGO_PKG_VERSION"))
         .subcommand_required(true)
         .arg_required_else_help(true)
         .disable_help_subcommand(true)
         .max_term_width(100)
         .args(global_args());
-    root = ConnectArgs::augment_args(root);
+    root = ConnectArgs::augment_args(root)
+        .about("Hand work to coding agents, watch it, review it, apply it")
+        .long_about(None);
     for (name, op) in SHORT {
         if let Some(entry) = ops::find(op) {
             root = root.subcommand(op_command(name, entry));
@@ -91,7 +92,8 @@ pub fn command() -> Command {
     for noun in nouns() {
         root = root.subcommand(noun_command(noun));
     }
-    role_commands(root)
+    // The help is the same everywhere, whatever the environment holds.
+    role_commands(root).mut_args(|arg| arg.hide_env_values(true))
 }
 
 fn global_args() -> [Arg; 3] {
@@ -299,18 +301,26 @@ fn stream_commands() -> [Command; 2] {
     ]
 }
 
+fn quiet(command: Command) -> Command {
+    command.mut_args(|arg| arg.hide_env_values(true))
+}
+
 fn role_commands(root: Command) -> Command {
-    root.subcommand(roles::UpArgs::augment_args(Command::new("up")))
+    root.subcommand(quiet(roles::UpArgs::augment_args(Command::new("up"))))
         .subcommand(Command::new("down").about("Stop the Postgres that `dispatch up` started"))
-        .subcommand(roles::WorkerArgs::augment_args(Command::new("worker")))
-        .subcommand(roles::ServeArgs::augment_args(Command::new("serve")))
+        .subcommand(quiet(roles::WorkerArgs::augment_args(Command::new(
+            "worker",
+        ))))
+        .subcommand(quiet(roles::ServeArgs::augment_args(Command::new("serve"))))
         .subcommand(roles::MigrateArgs::augment_args(Command::new("migrate")))
         .subcommand(
             Command::new("config")
                 .about("Look at the configuration")
                 .subcommand_required(true)
                 .disable_help_subcommand(true)
-                .subcommand(roles::ConfigCheckArgs::augment_args(Command::new("check"))),
+                .subcommand(quiet(roles::ConfigCheckArgs::augment_args(Command::new(
+                    "check",
+                )))),
         )
         .subcommand(roles::BenchArgs::augment_args(Command::new("bench")))
 }
@@ -326,8 +336,15 @@ pub fn invocation(matches: &ArgMatches) -> Result<Invocation, OpError> {
     match name {
         "logs" | "watch" => stream_invocation(name, inner),
         "sql" => Ok(Invocation::Sql(text(inner, "statement"))),
-        "up" | "down" | "worker" | "serve" | "migrate" | "config" | "bench" => {
-            Ok(Invocation::Role(role_name(name), inner.clone()))
+        "up" => Ok(Invocation::Role(Role::Up(read(inner)?))),
+        "down" => Ok(Invocation::Role(Role::Down)),
+        "worker" => Ok(Invocation::Role(Role::Worker(read(inner)?))),
+        "serve" => Ok(Invocation::Role(Role::Serve(read(inner)?))),
+        "migrate" => Ok(Invocation::Role(Role::Migrate(read(inner)?))),
+        "bench" => Ok(Invocation::Role(Role::Bench(read(inner)?))),
+        "config" => {
+            let check = inner.subcommand().map_or(inner, |(_, check)| check);
+            Ok(Invocation::Role(Role::ConfigCheck(read(check)?)))
         }
         plural => {
             let noun = nouns().into_iter().find(|noun| noun_name(noun) == plural);
@@ -336,11 +353,8 @@ pub fn invocation(matches: &ArgMatches) -> Result<Invocation, OpError> {
     }
 }
 
-fn role_name(name: &str) -> &'static str {
-    let known = [
-        "up", "down", "worker", "serve", "migrate", "config", "bench",
-    ];
-    known.into_iter().find(|role| *role == name).unwrap_or("")
+fn read<A: FromArgMatches>(matches: &ArgMatches) -> Result<A, OpError> {
+    A::from_arg_matches(matches).map_err(|e| OpError::invalid(e.to_string()))
 }
 
 fn text(matches: &ArgMatches, id: &str) -> String {
