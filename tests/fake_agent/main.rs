@@ -1,3 +1,64 @@
-//! Plays the part of a third-party agent from a script.
+//! Plays the part of a third-party agent from a script: `fake-agent acp|cli|jsonl|tty [SCRIPT]`.
+//!
+//! The script is a JSON array of steps, given as the second argument, in the prompt (from its
+//! first `[` on), or on standard input for the modes without a protocol. Each step is an object
+//! with one key:
+//!
+//! say, thought: text · tool: the members of an ACP tool call · plan: entries · write: {path, text}
+//! · ask: {tool, options?, answer_to?: file that gets the answer} · request: method (the answer
+//! goes to stdout.txt of the worktree) · raw: a line as it is · garbage: text · big_line: bytes ·
+//! flood: {count, bytes} · usage: {result?|update?|chunk?|line?} · env: file for its environment ·
+//! fds: file for its open descriptors · argv: file · ignore_term · fork: "group"|"setsid"|"daemon"
+//! |"wiped" (grandchildren that hold stdout) · hang · exit: code · signal: number · close_stdin ·
+//! close_stdout · stderr: text · memory_mb · end: stop reason · error: {code, message, data?}
+//!
+//! Before the handshake (second argument, an object): never_initialize, version: n, auth (session/new
+//! says -32000), no_read, offers: the members of the answer to session/new, exit: code,
+//! script: steps, capabilities: the agent's.
 
-fn main() {}
+mod acp;
+mod play;
+
+use std::io::{Read, Write};
+
+use anyhow::Context;
+use serde_json::Value;
+
+fn main() -> anyhow::Result<()> {
+    let mut args = std::env::args().skip(1);
+    let mode = args
+        .next()
+        .context("usage: fake-agent acp|cli|jsonl|tty [SCRIPT]")?;
+    if mode == "--version" {
+        println!("fake-agent 1.2.3");
+        return Ok(());
+    }
+    if mode == "leaf" {
+        return play::leaf();
+    }
+    let setting = args.next().unwrap_or_default();
+    if mode == "acp" {
+        let setting = if setting.is_empty() {
+            Value::Null
+        } else {
+            serde_json::from_str(&setting)?
+        };
+        return acp::serve(&setting);
+    }
+    let text = if setting.is_empty() {
+        let mut text = String::new();
+        std::io::stdin().read_to_string(&mut text)?;
+        text
+    } else {
+        setting
+    };
+    let style = match mode.as_str() {
+        "jsonl" => play::Style::Jsonl,
+        _ => play::Style::Plain,
+    };
+    for step in play::script(&text)? {
+        play::step(&step, style)?;
+        std::io::stdout().flush().ok();
+    }
+    Ok(())
+}

@@ -14,15 +14,19 @@
 
 mod harness;
 
+mod agent_contract;
 mod apply;
+mod attempt;
 mod cli_reference;
 mod confine;
 mod diff;
 mod http;
 mod localpg;
 mod ops_parity;
+mod queue;
 mod safe_text;
 mod snapshot;
+mod statements;
 mod tidy;
 mod workspace_lifecycle;
 mod workspace_projects;

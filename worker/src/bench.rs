@@ -146,7 +146,11 @@ async fn latency(url: &str, count: i64, every: Duration) -> Result<(), WorkerErr
     times.sort_unstable();
     let at = |share: f64| {
         let index = (times.len() as f64 * share) as usize;
-        times.get(index.min(times.len().saturating_sub(1))).copied().unwrap_or(-1) as f64 / 1_000.0
+        times
+            .get(index.min(times.len().saturating_sub(1)))
+            .copied()
+            .unwrap_or(-1) as f64
+            / 1_000.0
     };
     result("latency_samples", times.len());
     result("latency_p50_ms", format!("{:.3}", at(0.50)));
@@ -206,11 +210,20 @@ impl BenchWorker {
 
 fn rate(what: &str, count: i64, took: Duration) {
     result(&format!("{what}_count"), count);
-    result(&format!("{what}_seconds"), format!("{:.4}", took.as_secs_f64()));
-    result(&format!("{what}_per_second"), format!("{:.0}", count as f64 / took.as_secs_f64()));
+    result(
+        &format!("{what}_seconds"),
+        format!("{:.4}", took.as_secs_f64()),
+    );
+    result(
+        &format!("{what}_per_second"),
+        format!("{:.0}", count as f64 / took.as_secs_f64()),
+    );
 }
 
-#[expect(clippy::print_stdout, reason = "the results are the output of the command")]
+#[expect(
+    clippy::print_stdout,
+    reason = "the results are the output of the command"
+)]
 fn result(key: &str, value: impl std::fmt::Display) {
     println!("RESULT {key}={value}");
 }

@@ -4,6 +4,7 @@
 //! invariants and three walkthroughs.
 
 pub mod agent;
+pub mod bench;
 pub mod blocking;
 pub mod broker;
 pub mod config;

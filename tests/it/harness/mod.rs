@@ -2,6 +2,7 @@
 
 pub mod db;
 pub mod repo;
+pub mod worker;
 
 use std::future::Future;
 use std::time::{Duration, Instant};

@@ -69,7 +69,9 @@ fn contains_sign(text: &str, sign: &str) -> bool {
     }
     text.match_indices(sign).any(|(at, _)| {
         let before = text.get(..at).and_then(|text| text.chars().next_back());
-        let after = text.get(at + sign.len()..).and_then(|text| text.chars().next());
+        let after = text
+            .get(at + sign.len()..)
+            .and_then(|text| text.chars().next());
         let part_of_word = |c: Option<char>| c.is_some_and(|c| c.is_alphanumeric() || c == '-');
         !part_of_word(before) && !part_of_word(after)
     })
@@ -85,7 +87,9 @@ fn retry_after(lower: &str) -> Option<Duration> {
     if rest.len() - digits.len() > 4 {
         return None;
     }
-    let end = digits.find(|c: char| !c.is_ascii_digit()).unwrap_or(digits.len());
+    let end = digits
+        .find(|c: char| !c.is_ascii_digit())
+        .unwrap_or(digits.len());
     let seconds: u64 = digits.get(..end)?.parse().ok()?;
     Some(Duration::from_secs(seconds.min(24 * 3_600)))
 }
@@ -97,11 +101,17 @@ mod tests {
     #[test]
     fn words_of_real_agents_are_understood() {
         let class = |text: &str| reported(text).class;
-        assert_eq!(class("API Error: 401 {\"type\":\"authentication_error\"}"), ErrorClass::Auth);
+        assert_eq!(
+            class("API Error: 401 {\"type\":\"authentication_error\"}"),
+            ErrorClass::Auth
+        );
         assert_eq!(class("Authentication required"), ErrorClass::Auth);
         assert_eq!(class("HTTP 429 Too Many Requests"), ErrorClass::RateLimited);
         assert_eq!(class("request req-401-a7 failed"), ErrorClass::AgentFailed);
-        assert_eq!(class("compile error in main.rs:4290"), ErrorClass::AgentFailed);
+        assert_eq!(
+            class("compile error in main.rs:4290"),
+            ErrorClass::AgentFailed
+        );
     }
 
     #[test]

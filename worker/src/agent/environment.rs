@@ -17,7 +17,10 @@ pub(crate) fn variables(spec: &AgentSpec, turn: &TurnRequest, term: &str) -> Var
     let mut all: Variables = vec![
         ("PATH".to_owned(), search_path(&turn.worktree)),
         ("TMPDIR".to_owned(), text(&turn.tmp)),
-        ("LANG".to_owned(), worker("LANG").unwrap_or_else(|| "C.UTF-8".to_owned())),
+        (
+            "LANG".to_owned(),
+            worker("LANG").unwrap_or_else(|| "C.UTF-8".to_owned()),
+        ),
         ("TERM".to_owned(), term.to_owned()),
         ("SHELL".to_owned(), "/bin/sh".to_owned()),
         // Nobody sits before the screen: no browser for a login, no password prompt of git.
@@ -25,12 +28,19 @@ pub(crate) fn variables(spec: &AgentSpec, turn: &TurnRequest, term: &str) -> Var
         ("GIT_TERMINAL_PROMPT".to_owned(), "0".to_owned()),
     ];
     all.extend(home_variables(spec, turn));
-    for name in ["USER", "LOGNAME", "TZ"].into_iter().chain(spec.env_allow.iter().map(|n| &**n)) {
+    for name in ["USER", "LOGNAME", "TZ"]
+        .into_iter()
+        .chain(spec.env_allow.iter().map(|n| &**n))
+    {
         if let Some(value) = worker(name) {
             all.push((name.to_owned(), value));
         }
     }
-    all.extend(spec.env.iter().map(|(name, value)| (name.clone(), value.clone())));
+    all.extend(
+        spec.env
+            .iter()
+            .map(|(name, value)| (name.clone(), value.clone())),
+    );
     all.retain(|(name, _)| !ENV_FORBIDDEN.contains(&name.as_str()));
     all.push((MARK_VARIABLE.to_owned(), turn.mark.clone()));
     all
@@ -58,25 +68,37 @@ pub(crate) async fn seed_home(spec: &AgentSpec, turn: &TurnRequest) -> Result<()
         return Ok(());
     }
     let failed = |what: &Path, error: &std::io::Error| {
-        let message = format!("cannot prepare {} in the attempt's HOME: {error}", what.display());
+        let message = format!(
+            "cannot prepare {} in the attempt's HOME: {error}",
+            what.display()
+        );
         AgentError::new(ErrorClass::Workspace, message)
     };
     for dir in [&turn.home, &turn.tmp] {
-        tokio::fs::create_dir_all(dir).await.map_err(|error| failed(dir, &error))?;
+        tokio::fs::create_dir_all(dir)
+            .await
+            .map_err(|error| failed(dir, &error))?;
     }
     let Some(own_home) = std::env::var_os("HOME").map(PathBuf::from) else {
         return Ok(());
     };
     for file in &spec.home_files {
         let (from, to) = (own_home.join(file), turn.home.join(file));
-        if !tokio::fs::metadata(&from).await.is_ok_and(|facts| facts.is_file()) {
+        if !tokio::fs::metadata(&from)
+            .await
+            .is_ok_and(|facts| facts.is_file())
+        {
             continue;
         }
         if let Some(parent) = to.parent() {
-            tokio::fs::create_dir_all(parent).await.map_err(|error| failed(file, &error))?;
+            tokio::fs::create_dir_all(parent)
+                .await
+                .map_err(|error| failed(file, &error))?;
         }
         // `copy` keeps the mode, so that a private key stays private.
-        tokio::fs::copy(&from, &to).await.map_err(|error| failed(file, &error))?;
+        tokio::fs::copy(&from, &to)
+            .await
+            .map_err(|error| failed(file, &error))?;
     }
     Ok(())
 }
@@ -90,7 +112,10 @@ pub(crate) fn resolve_program(spec: &AgentSpec, worktree: &Path) -> Result<PathB
         if is_program(named) {
             return Ok(named.to_owned());
         }
-        return Err(unavailable(spec, &format!("{name} is not an executable file")));
+        return Err(unavailable(
+            spec,
+            &format!("{name} is not an executable file"),
+        ));
     }
     if name.contains('/') {
         let message = format!("{name} must be absolute; write {{config_dir}}/{name}");
@@ -103,7 +128,10 @@ pub(crate) fn resolve_program(spec: &AgentSpec, worktree: &Path) -> Result<PathB
 }
 
 fn unavailable(spec: &AgentSpec, why: &str) -> AgentError {
-    let hint = spec.install.as_deref().unwrap_or("install it, or correct `command` in agents.toml");
+    let hint = spec
+        .install
+        .as_deref()
+        .unwrap_or("install it, or correct `command` in agents.toml");
     AgentError::new(
         ErrorClass::AgentUnavailable,
         format!("agent {} cannot be started: {why}; {hint}", spec.name),
@@ -113,8 +141,8 @@ fn unavailable(spec: &AgentSpec, why: &str) -> AgentError {
 /// The absolute directories of the worker's PATH outside the worktree.
 fn search_path(worktree: &Path) -> String {
     let path = std::env::var_os("PATH").unwrap_or_else(|| "/usr/local/bin:/usr/bin:/bin".into());
-    let sane = std::env::split_paths(&path)
-        .filter(|dir| dir.is_absolute() && !dir.starts_with(worktree));
+    let sane =
+        std::env::split_paths(&path).filter(|dir| dir.is_absolute() && !dir.starts_with(worktree));
     std::env::join_paths(sane).map_or_else(
         |_| "/usr/local/bin:/usr/bin:/bin".to_owned(),
         |path| path.to_string_lossy().into_owned(),

@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use tokio::sync::mpsc;
 
+pub use crate::domain::attempt::Started;
 use crate::domain::limits;
 use crate::domain::usage::UsageReport;
 
@@ -54,28 +55,6 @@ pub enum AgentEvent {
         /// As it came, cut at `TOOL_TEXT_BYTES_MAX`.
         raw: Value,
     },
-}
-
-/// Facts about the agent that really runs.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Started {
-    /// Resolved program and arguments, the prompt left out.
-    pub command: Vec<String>,
-    /// What the agent says its version is.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub version: Option<String>,
-    /// Model in use.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub model: Option<String>,
-    /// Mode in use.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub mode_id: Option<String>,
-    /// The agent's own session id.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub native_session_id: Option<String>,
-    /// Set when a session was to be continued and could not be.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub resume_failed: Option<String>,
 }
 
 /// A tool call, in the field's kinds (read, edit, delete, move, search, execute, think, fetch,

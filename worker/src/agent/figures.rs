@@ -27,7 +27,10 @@ pub(crate) fn tokens(spec: &UsageSpec, report: &Value) -> TokenCounts {
 /// Take out of input and output what the agent counts twice.
 pub(crate) fn apart(spec: &UsageSpec, mut counts: TokenCounts) -> TokenCounts {
     if spec.input_includes_cached {
-        let cached = counts.cache_read.unwrap_or(0).saturating_add(counts.cache_write.unwrap_or(0));
+        let cached = counts
+            .cache_read
+            .unwrap_or(0)
+            .saturating_add(counts.cache_write.unwrap_or(0));
         counts.input = counts.input.map(|input| (input - cached).max(0));
     }
     if spec.output_includes_reasoning {
@@ -45,7 +48,9 @@ pub(crate) fn decimal(value: &Value) -> Option<Decimal> {
         _ => return None,
     };
     let parsed = text.parse().or_else(|_| Decimal::from_scientific(&text));
-    parsed.ok().filter(|amount: &Decimal| !amount.is_sign_negative())
+    parsed
+        .ok()
+        .filter(|amount: &Decimal| !amount.is_sign_negative())
 }
 
 /// A text by pointer.

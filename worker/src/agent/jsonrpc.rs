@@ -191,14 +191,19 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Peer<R, W> {
         if let Value::Object(message) = message {
             members.extend(message);
         }
-        self.outgoing.extend(Value::Object(members).to_string().into_bytes());
+        self.outgoing
+            .extend(Value::Object(members).to_string().into_bytes());
         self.outgoing.push_back(b'\n');
     }
 }
 
 /// An answer saying that we do not know a method.
 pub fn unknown_method(method: &str) -> RpcError {
-    RpcError { code: -32_601, message: format!("Method not found: {method}"), data: Value::Null }
+    RpcError {
+        code: -32_601,
+        message: format!("Method not found: {method}"),
+        data: Value::Null,
+    }
 }
 
 fn parse(line: &[u8]) -> Message {
@@ -227,17 +232,25 @@ fn parse(line: &[u8]) -> Message {
                 .map_or_else(|| error.to_string(), str::to_owned),
             data: error.get("data").cloned().unwrap_or(Value::Null),
         };
-        return Message::Response { id: number, result: Err(error) };
+        return Message::Response {
+            id: number,
+            result: Err(error),
+        };
     }
     match members.remove("result") {
-        Some(result) => Message::Response { id: number, result: Ok(result) },
+        Some(result) => Message::Response {
+            id: number,
+            result: Ok(result),
+        },
         None => noise(line),
     }
 }
 
 fn noise(line: &[u8]) -> Message {
     let kept = line.get(..limits::NOISE_LINE_BYTES_MAX).unwrap_or(line);
-    Message::Noise { text: String::from_utf8_lossy(kept).into_owned() }
+    Message::Noise {
+        text: String::from_utf8_lossy(kept).into_owned(),
+    }
 }
 
 #[cfg(test)]
@@ -246,20 +259,37 @@ mod tests {
 
     #[test]
     fn ids_may_be_numbers_or_strings_and_the_version_may_be_missing() {
-        let answer = Message::Response { id: Some(7), result: Ok(json!(1)) };
+        let answer = Message::Response {
+            id: Some(7),
+            result: Ok(json!(1)),
+        };
         assert_eq!(parse(br#"{"id":7,"result":1}"#), answer);
         assert_eq!(parse(br#"{"jsonrpc":"2.0","id":"7","result":1}"#), answer);
         let asked = parse(br#"{"id":"a","method":"m"}"#);
-        let expected =
-            Message::Request { id: json!("a"), method: "m".to_owned(), params: Value::Null };
+        let expected = Message::Request {
+            id: json!("a"),
+            method: "m".to_owned(),
+            params: Value::Null,
+        };
         assert_eq!(asked, expected);
     }
 
     #[test]
     fn what_is_no_message_is_noise_and_never_an_error() {
         let deep = "[".repeat(100_000);
-        for line in ["Loading…", "{", "[]", "7", "{\"id\":1}", "\u{0}", deep.as_str()] {
-            assert!(matches!(parse(line.as_bytes()), Message::Noise { .. }), "{line:.20}");
+        for line in [
+            "Loading…",
+            "{",
+            "[]",
+            "7",
+            "{\"id\":1}",
+            "\u{0}",
+            deep.as_str(),
+        ] {
+            assert!(
+                matches!(parse(line.as_bytes()), Message::Noise { .. }),
+                "{line:.20}"
+            );
         }
         assert!(matches!(parse(b"\xff\xfe"), Message::Noise { .. }));
     }
@@ -274,12 +304,23 @@ mod tests {
         let (their_reader, mut their_writer) = tokio::io::split(theirs);
         let other = async {
             let mut lines = Lines::new(their_reader, 4_096);
-            let Line::Full(line) = lines.next().await.unwrap() else { panic!("a line") };
+            let Line::Full(line) = lines.next().await.unwrap() else {
+                panic!("a line")
+            };
             assert!(!line.windows(7).any(|part| part == b"jsonrpc"));
-            their_writer.write_all(b"{\"id\":0,\"result\":true}\n").await.unwrap();
+            their_writer
+                .write_all(b"{\"id\":0,\"result\":true}\n")
+                .await
+                .unwrap();
         };
         let (message, ()) = tokio::join!(peer.receive(), other);
-        assert_eq!(message.unwrap(), Message::Response { id: Some(id), result: Ok(json!(true)) });
+        assert_eq!(
+            message.unwrap(),
+            Message::Response {
+                id: Some(id),
+                result: Ok(json!(true))
+            }
+        );
     }
 
     #[tokio::test(start_paused = true)]

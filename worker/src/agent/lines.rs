@@ -26,7 +26,11 @@ pub enum Line {
 impl<R: AsyncRead + Unpin> Lines<R> {
     /// Lines of this reader.
     pub fn new(reader: R, max: usize) -> Self {
-        Self { reader: BufReader::with_capacity(64 * 1024, reader), line: Vec::new(), max }
+        Self {
+            reader: BufReader::with_capacity(64 * 1024, reader),
+            line: Vec::new(),
+            max,
+        }
     }
 
     /// The next line. The last one needs no line end.
@@ -53,6 +57,11 @@ impl<R: AsyncRead + Unpin> Lines<R> {
                 return Ok(Line::Full(self.take()));
             }
         }
+    }
+
+    /// The reader with what it has buffered, for text that is not read by lines.
+    pub fn raw(&mut self) -> &mut BufReader<R> {
+        &mut self.reader
     }
 
     /// The reader underneath, for draining.

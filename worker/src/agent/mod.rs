@@ -8,18 +8,28 @@
 //! Deadlines, stall detection, persistence, retries and diffs are not here: `run` has them once.
 
 pub mod acp;
+pub mod catalog;
 mod classify;
+mod cli;
 mod environment;
 pub mod event;
 mod figures;
 pub mod jsonrpc;
 pub mod lines;
+pub mod noop;
 mod options;
 pub mod permission;
+pub mod pipe;
 pub mod process;
 mod process_set;
-#[expect(unsafe_code, reason = "a session of its own needs code between fork and exec")]
+pub mod pty;
+mod regex_usage;
+#[expect(
+    unsafe_code,
+    reason = "a session of its own needs code between fork and exec"
+)]
 mod sys;
+mod utf8;
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -31,6 +41,7 @@ use crate::domain::attempt::ExecutionPath;
 use crate::domain::error_class::ErrorClass;
 use crate::domain::usage::UsageReport;
 
+pub use crate::domain::attempt::Exit;
 pub use event::{AgentEvent, EventSink};
 pub use permission::Permission;
 
@@ -105,17 +116,6 @@ pub struct TurnOutcome {
     pub usage: Option<UsageReport>,
     /// How the process ended, when there was one.
     pub exit: Exit,
-}
-
-/// How the agent's process ended.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Exit {
-    /// Its exit code.
-    pub code: Option<i32>,
-    /// The signal that ended it.
-    pub signal: Option<i32>,
-    /// The end of its stderr, lossily decoded.
-    pub stderr_tail: String,
 }
 
 /// A turn that did not end well.

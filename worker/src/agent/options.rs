@@ -72,7 +72,11 @@ pub(crate) fn invalid(
     let message = if allowed.is_empty() {
         format!("agent {agent} has no choice of {name}, so `{wanted}` cannot be used; leave it out")
     } else {
-        let list = allowed.iter().map(AsRef::as_ref).collect::<Vec<_>>().join(", ");
+        let list = allowed
+            .iter()
+            .map(AsRef::as_ref)
+            .collect::<Vec<_>>()
+            .join(", ");
         format!("agent {agent} does not offer the {name} `{wanted}`; it offers: {list}")
     };
     AgentError::new(ErrorClass::InvalidOption, message)

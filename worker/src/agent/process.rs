@@ -85,7 +85,10 @@ impl Launch {
 
     /// Start it on pipes.
     pub(crate) fn start(self) -> Result<AgentProcess, AgentError> {
-        #[expect(clippy::disallowed_methods, reason = "the one place that starts agents")]
+        #[expect(
+            clippy::disallowed_methods,
+            reason = "the one place that starts agents"
+        )]
         let mut command = Command::new(&self.program);
         command
             .args(&self.args)
@@ -101,7 +104,9 @@ impl Launch {
         super::sys::own_session(&mut command);
         let (set, mut child) = ProcessSet::start(&self.mark, || {
             let child = command.spawn()?;
-            let pid = child.id().ok_or_else(|| std::io::Error::other("ended while starting"))?;
+            let pid = child
+                .id()
+                .ok_or_else(|| std::io::Error::other("ended while starting"))?;
             Ok((pid as i32, child))
         })
         .map_err(|error| self.spawn_failed(&error))?;
@@ -121,7 +126,11 @@ impl Launch {
     pub(crate) fn shown(&self, prompt: &str) -> Vec<String> {
         std::iter::once(self.program.to_string_lossy().into_owned())
             .chain(self.args.iter().map(|arg| {
-                if prompt.is_empty() { arg.clone() } else { arg.replace(prompt, "{prompt}") }
+                if prompt.is_empty() {
+                    arg.clone()
+                } else {
+                    arg.replace(prompt, "{prompt}")
+                }
             }))
             .collect()
     }
@@ -158,7 +167,10 @@ impl AgentProcess {
         Self {
             stdin: None,
             stdout: None,
-            leader: Leader::Terminal { waiting, status: None },
+            leader: Leader::Terminal {
+                waiting,
+                status: None,
+            },
             guard: Guard(Arc::new(set)),
             stderr: Tail::of(None),
             kill_grace: launch.kill_grace,
@@ -235,7 +247,10 @@ fn over_memory(used: u64, max: u64) -> AgentError {
 }
 
 fn with_exit(message: String, exit: Exit) -> AgentError {
-    AgentError { exit, ..AgentError::new(ErrorClass::Internal, message) }
+    AgentError {
+        exit,
+        ..AgentError::new(ErrorClass::Internal, message)
+    }
 }
 
 async fn discard(mut rest: impl AsyncRead + Unpin) {
@@ -258,7 +273,10 @@ impl Drop for Guard {
 #[derive(Debug)]
 enum Leader {
     Child(Child),
-    Terminal { waiting: JoinSet<Option<ExitStatus>>, status: Option<ExitStatus> },
+    Terminal {
+        waiting: JoinSet<Option<ExitStatus>>,
+        status: Option<ExitStatus>,
+    },
 }
 
 impl Leader {

@@ -28,7 +28,9 @@ pub fn become_subreaper() -> std::io::Result<()> {
 
 /// Processes that KILL did not end.
 #[derive(Debug, thiserror::Error)]
-#[error("{count} processes of the attempt survived KILL, among them {first}; they hang in the kernel")]
+#[error(
+    "{count} processes of the attempt survived KILL, among them {first}; they hang in the kernel"
+)]
 pub struct Survivors {
     count: usize,
     first: i32,
@@ -36,7 +38,7 @@ pub struct Survivors {
 
 /// One attempt's processes.
 #[derive(Debug)]
-pub struct ProcessSet {
+pub(crate) struct ProcessSet {
     leader: i32,
     mark: String,
     /// Pids and start times seen below the leader: they stay members when their parent dies.
@@ -54,7 +56,11 @@ impl ProcessSet {
         let (leader, value) = start()?;
         leaders.get_or_insert_default().insert(leader);
         drop(leaders);
-        let set = Self { leader, mark: mark.to_owned(), seen: Mutex::new(HashMap::new()) };
+        let set = Self {
+            leader,
+            mark: mark.to_owned(),
+            seen: Mutex::new(HashMap::new()),
+        };
         Ok((set, value))
     }
 
@@ -110,7 +116,10 @@ impl ProcessSet {
             };
             let spent = began.elapsed();
             if spent > polite + limits::SWEEP_TIMEOUT {
-                return Err(Survivors { count: members.len(), first: first.pid });
+                return Err(Survivors {
+                    count: members.len(),
+                    first: first.pid,
+                });
             }
             for member in &members {
                 if spent >= polite {
@@ -161,8 +170,10 @@ impl ProcessSet {
                 break;
             }
         }
-        let members: Vec<Stat> =
-            all.into_iter().filter(|stat| ids.contains(&stat.pid) && !stat.is_dead()).collect();
+        let members: Vec<Stat> = all
+            .into_iter()
+            .filter(|stat| ids.contains(&stat.pid) && !stat.is_dead())
+            .collect();
         lock(&self.seen).extend(members.iter().map(|stat| (stat.pid, stat.start)));
         members
     }
@@ -192,7 +203,10 @@ pub fn sweep_marks(is_leftover: impl Fn(&str) -> bool) -> Result<usize, Survivor
             return Ok(ended.len());
         };
         if began.elapsed() > limits::SWEEP_TIMEOUT {
-            return Err(Survivors { count: left.len(), first: first.pid });
+            return Err(Survivors {
+                count: left.len(),
+                first: first.pid,
+            });
         }
         for process in &left {
             ended.insert(process.pid);
@@ -209,7 +223,9 @@ pub fn sweep_mark(mark: &str) -> Result<usize, Survivors> {
 
 /// Terminals that an attempt opened carry its mark with a suffix after a slash.
 fn belongs(found: &str, mark: &str) -> bool {
-    found.strip_prefix(mark).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+    found
+        .strip_prefix(mark)
+        .is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
 }
 
 /// Collect dead orphans that became our children. Only agents run in sessions of their own, so
@@ -221,7 +237,9 @@ fn reap_orphans() {
     };
     let leaders = lock(&LEADERS);
     for pid in children_of(me) {
-        let waited_for = leaders.as_ref().is_some_and(|leaders| leaders.contains(&pid));
+        let waited_for = leaders
+            .as_ref()
+            .is_some_and(|leaders| leaders.contains(&pid));
         if waited_for {
             continue;
         }
@@ -314,7 +332,11 @@ fn children_of(pid: i32) -> Vec<i32> {
     threads
         .flatten()
         .filter_map(|thread| std::fs::read_to_string(thread.path().join("children")).ok())
-        .flat_map(|text| text.split_whitespace().filter_map(|p| p.parse().ok()).collect::<Vec<_>>())
+        .flat_map(|text| {
+            text.split_whitespace()
+                .filter_map(|p| p.parse().ok())
+                .collect::<Vec<_>>()
+        })
         .collect()
 }
 
@@ -322,7 +344,9 @@ fn children_of(pid: i32) -> Vec<i32> {
 fn mark_of(pid: i32) -> Option<String> {
     let environment = std::fs::read(format!("/proc/{pid}/environ")).ok()?;
     environment.split(|byte| *byte == 0).find_map(|variable| {
-        let value = variable.strip_prefix(MARK_VARIABLE.as_bytes())?.strip_prefix(b"=")?;
+        let value = variable
+            .strip_prefix(MARK_VARIABLE.as_bytes())?
+            .strip_prefix(b"=")?;
         Some(String::from_utf8_lossy(value).into_owned())
     })
 }

@@ -100,7 +100,9 @@ impl Reader {
                 };
                 return Ok(Some(event));
             }
-            self.page = streams::read(&self.store, self.task, self.last, PAGE).await?.into();
+            self.page = streams::read(&self.store, self.task, self.last, PAGE)
+                .await?
+                .into();
             if !self.page.is_empty() {
                 continue;
             }
@@ -113,7 +115,11 @@ impl Reader {
 
     /// Until there may be more.
     async fn wait(&mut self) {
-        let look = if *self.listener.connected().borrow() { LOOK_UP } else { LOOK_DOWN };
+        let look = if *self.listener.connected().borrow() {
+            LOOK_UP
+        } else {
+            LOOK_DOWN
+        };
         let timer = tokio::time::sleep(look);
         tokio::pin!(timer);
         loop {

@@ -46,7 +46,15 @@ impl EventWriter {
     /// A writer and its task.
     pub fn new(store: Store, listener: Listener, on_lost: OnLost) -> (Self, WriterTask) {
         let (sender, messages) = mpsc::channel(QUEUE_ROWS);
-        (Self(sender), WriterTask { store, listener, on_lost, messages })
+        (
+            Self(sender),
+            WriterTask {
+                store,
+                listener,
+                on_lost,
+                messages,
+            },
+        )
     }
 
     /// Hand over an event of about this many bytes. Waits when the database is behind.
@@ -142,8 +150,12 @@ impl WriterTask {
     async fn write_one_by_one(&self, batch: &Batch) {
         let tokens: HashSet<i64> = batch.events.iter().map(|e| e.token).collect();
         for token in tokens {
-            let events: Vec<EventRow> =
-                batch.events.iter().filter(|e| e.token == token).cloned().collect();
+            let events: Vec<EventRow> = batch
+                .events
+                .iter()
+                .filter(|e| e.token == token)
+                .cloned()
+                .collect();
             if let Err(error) = self.write_patiently(&events, &[]).await {
                 tracing::error!(%error, token, "events of an attempt cannot be stored");
                 (self.on_lost)(token);
@@ -167,8 +179,11 @@ impl WriterTask {
             match streams::append(&self.store, events, items).await {
                 Ok(held) => {
                     let held: HashSet<i64> = held.into_iter().collect();
-                    let lost: HashSet<i64> =
-                        events.iter().map(|e| e.token).filter(|t| !held.contains(t)).collect();
+                    let lost: HashSet<i64> = events
+                        .iter()
+                        .map(|e| e.token)
+                        .filter(|t| !held.contains(t))
+                        .collect();
                     lost.into_iter().for_each(|token| (self.on_lost)(token));
                     return Ok(());
                 }

@@ -142,7 +142,8 @@ pub struct AcpSpec {
     pub offer_terminal: bool,
 }
 
-/// Options of the paths `pipe` and `pty`.
+/// Options of the paths `pipe` and `pty`. The argument groups below take the place of `{options}`
+/// in the command, or follow it when there is none; a group without a value is left out.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct CliSpec {
@@ -220,8 +221,6 @@ pub struct JsonlSpec {
     pub session: Vec<Select>,
     /// Where it names its model.
     pub model: Vec<Select>,
-    /// Where it names its version.
-    pub version: Vec<Select>,
     /// Fragments of the answer.
     pub text: Vec<Select>,
     /// Fragments of reasoning.

@@ -280,10 +280,20 @@ impl Entry {
             label: self.label.unwrap_or_else(|| at.name.to_owned()),
             enabled: self.enabled.unwrap_or(true),
             path,
-            command: self.command.unwrap_or_default().into_iter().map(in_dir).collect(),
+            command: self
+                .command
+                .unwrap_or_default()
+                .into_iter()
+                .map(in_dir)
+                .collect(),
             version_args: self.version_args.unwrap_or_default(),
             install: self.install,
-            env: self.env.unwrap_or_default().into_iter().map(|(k, v)| (k, in_dir(v))).collect(),
+            env: self
+                .env
+                .unwrap_or_default()
+                .into_iter()
+                .map(|(k, v)| (k, in_dir(v)))
+                .collect(),
             env_allow: self.env_allow.unwrap_or_default(),
             inherit_home: self.inherit_home.unwrap_or(false),
             home_files: self.home_files.unwrap_or_default(),
@@ -294,7 +304,10 @@ impl Entry {
             mode: self.mode,
             thinking: self.thinking,
             permissions: PermissionPolicy {
-                default: permissions.as_ref().and_then(|p| p.default).unwrap_or(Verdict::Ask),
+                default: permissions
+                    .as_ref()
+                    .and_then(|p| p.default)
+                    .unwrap_or(Verdict::Ask),
                 ask_timeout: span(
                     permissions.as_ref().and_then(|p| p.ask_timeout),
                     limits::PERMISSION_ASK_TIMEOUT,
@@ -326,7 +339,16 @@ impl Entry {
 
 /// Kinds a permission policy may name.
 const PERMISSION_KINDS: [&str; 10] = [
-    "read", "edit", "delete", "move", "search", "execute", "think", "fetch", "switch_mode", "other",
+    "read",
+    "edit",
+    "delete",
+    "move",
+    "search",
+    "execute",
+    "think",
+    "fetch",
+    "switch_mode",
+    "other",
 ];
 
 /// Names that never reach an agent, whatever an entry says: the queue's credentials and the
@@ -346,9 +368,16 @@ fn check(spec: &AgentSpec) -> Result<(), (&'static str, String)> {
     let fault = |key, message: &str| Err((key, message.to_owned()));
     let uses = |placeholder: &str| spec.command.iter().any(|part| part.contains(placeholder));
     if spec.path != ExecutionPath::Noop && spec.command.first().is_none_or(String::is_empty) {
-        return fault("command", "is missing; write the program and its arguments as a list");
+        return fault(
+            "command",
+            "is missing; write the program and its arguments as a list",
+        );
     }
-    if spec.command.first().is_some_and(|program| program.contains('{')) {
+    if spec
+        .command
+        .first()
+        .is_some_and(|program| program.contains('{'))
+    {
         return fault("command", "its program may not hold a placeholder");
     }
     if let Some(name) = spec
@@ -359,18 +388,30 @@ fn check(spec: &AgentSpec) -> Result<(), (&'static str, String)> {
     {
         return Err(("env", format!("{name} is never passed to an agent")));
     }
-    if let Some(kind) =
-        spec.permissions.kinds.keys().find(|kind| !PERMISSION_KINDS.contains(&kind.as_str()))
+    if let Some(kind) = spec
+        .permissions
+        .kinds
+        .keys()
+        .find(|kind| !PERMISSION_KINDS.contains(&kind.as_str()))
     {
         let known = PERMISSION_KINDS.join(", ");
-        return Err(("permissions.kinds", format!("`{kind}` is no kind; known are {known}")));
+        return Err((
+            "permissions.kinds",
+            format!("`{kind}` is no kind; known are {known}"),
+        ));
     }
     if spec.slots == 0 {
-        return fault("slots", "must be at least 1; use enabled = false to switch an agent off");
+        return fault(
+            "slots",
+            "must be at least 1; use enabled = false to switch an agent off",
+        );
     }
     let escapes = |path: &PathBuf| !path.components().all(|c| matches!(c, Component::Normal(_)));
     if spec.home_files.iter().any(escapes) {
-        return fault("home_files", "paths are relative to HOME and may not leave it");
+        return fault(
+            "home_files",
+            "paths are relative to HOME and may not leave it",
+        );
     }
     check_options(spec)?;
     let cli = matches!(spec.path, ExecutionPath::Pipe | ExecutionPath::Pty);
@@ -400,7 +441,10 @@ fn check_options(spec: &AgentSpec) -> Result<(), (&'static str, String)> {
             && !allowed.is_empty()
             && !allowed.contains(value)
         {
-            return Err((key, format!("`{value}` is not among {}", allowed.join(", "))));
+            return Err((
+                key,
+                format!("`{value}` is not among {}", allowed.join(", ")),
+            ));
         }
     }
     Ok(())
@@ -408,20 +452,45 @@ fn check_options(spec: &AgentSpec) -> Result<(), (&'static str, String)> {
 
 fn check_cli(spec: &AgentSpec, prompt_in_args: bool) -> Result<(), (&'static str, String)> {
     let fault = |key, message: &str| Err((key, message.to_owned()));
+    for (placeholder, key) in [
+        ("{model}", "cli.model_args"),
+        ("{mode}", "cli.mode_args"),
+        ("{thinking}", "cli.thinking_args"),
+        ("{session}", "cli.session_args"),
+    ] {
+        if spec.command.iter().any(|part| part.contains(placeholder)) {
+            return Err((
+                "command",
+                format!("{placeholder} may be absent; put it into {key}"),
+            ));
+        }
+    }
     match (spec.cli.prompt_via, spec.path) {
         (PromptVia::Args, _) if !prompt_in_args => {
-            return fault("command", "needs {prompt} or {prompt_file}, or set cli.prompt_via");
+            return fault(
+                "command",
+                "needs {prompt} or {prompt_file}, or set cli.prompt_via",
+            );
         }
         (PromptVia::Stdin, ExecutionPath::Pty) => {
-            return fault("cli.prompt_via", "stdin is for path = \"pipe\"; use type or args");
+            return fault(
+                "cli.prompt_via",
+                "stdin is for path = \"pipe\"; use type or args",
+            );
         }
         (PromptVia::Type, ExecutionPath::Pipe) => {
-            return fault("cli.prompt_via", "type is for path = \"pty\"; use stdin or args");
+            return fault(
+                "cli.prompt_via",
+                "type is for path = \"pty\"; use stdin or args",
+            );
         }
         _ => {}
     }
     if spec.cli.output == Output::Jsonl && spec.path == ExecutionPath::Pty {
-        return fault("cli.output", "a terminal shows text; use path = \"pipe\" for jsonl");
+        return fault(
+            "cli.output",
+            "a terminal shows text; use path = \"pipe\" for jsonl",
+        );
     }
     if spec.usage.format == UsageFormat::Jsonl && spec.cli.output != Output::Jsonl {
         return fault("usage.format", "jsonl needs cli.output = \"jsonl\"");
@@ -449,10 +518,15 @@ fn merged<'a>(
     seen: &mut Vec<&'a str>,
 ) -> Result<toml::Table, String> {
     if seen.contains(&name) {
-        return Err(format!("`{}` and `{name}` extend each other", seen.join("`, `")));
+        return Err(format!(
+            "`{}` and `{name}` extend each other",
+            seen.join("`, `")
+        ));
     }
     seen.push(name);
-    let own = tables.get(name).ok_or_else(|| format!("no agent is named `{name}`"))?;
+    let own = tables
+        .get(name)
+        .ok_or_else(|| format!("no agent is named `{name}`"))?;
     let Some(toml::Value::String(base)) = own.get("extends") else {
         return Ok(own.clone());
     };
@@ -473,7 +547,11 @@ fn overlay(base: &mut toml::Table, own: &toml::Table) {
 }
 
 fn line_of(text: &str, offset: usize) -> usize {
-    1 + text.bytes().take(offset).filter(|byte| *byte == b'\n').count()
+    1 + text
+        .bytes()
+        .take(offset)
+        .filter(|byte| *byte == b'\n')
+        .count()
 }
 
 #[cfg(test)]
@@ -481,38 +559,66 @@ mod tests {
     use super::*;
 
     fn refused(text: &str) -> String {
-        Catalogue::parse(text).expect_err("must be refused").to_string()
+        Catalogue::parse(text)
+            .expect_err("must be refused")
+            .to_string()
     }
 
     #[test]
     fn the_shipped_file_is_valid() {
         let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../agents.toml");
         let catalogue = Catalogue::load(&path).unwrap();
-        for name in ["opencode", "claude", "claude-print", "codex", "codex-exec", "example-acp"] {
+        for name in [
+            "opencode",
+            "claude",
+            "claude-print",
+            "codex",
+            "codex-exec",
+            "example-acp",
+        ] {
             assert!(catalogue.agents.contains_key(name), "{name}");
         }
         let example = &catalogue.agents["example-acp"];
-        assert!(!example.command.iter().any(|part| part.contains("{config_dir}")));
+        assert!(
+            !example
+                .command
+                .iter()
+                .any(|part| part.contains("{config_dir}"))
+        );
     }
 
     #[test]
     fn unknown_keys_are_refused_with_line_and_key() {
         let text = "[agents.a]\npath = \"acp\"\ncommand = [\"a\"]\ncolour = \"red\"\n";
         let error = refused(text);
-        assert!(error.contains("line 4") && error.contains("colour"), "{error}");
+        assert!(
+            error.contains("line 4") && error.contains("colour"),
+            "{error}"
+        );
     }
 
     #[test]
     fn faults_of_meaning_name_line_and_key() {
         let error = refused("\n[agents.a]\npath = \"pipe\"\ncommand = [\"a\"]\n");
-        assert!(error.contains("line 2") && error.contains("agents.a.command"), "{error}");
+        assert!(
+            error.contains("line 2") && error.contains("agents.a.command"),
+            "{error}"
+        );
         let error = refused("default_agent = \"b\"\n");
-        assert!(error.contains("line 1") && error.contains("default_agent"), "{error}");
-        let error = refused("[agents.a]\npath = \"acp\"\ncommand = [\"a\"]\nidle_timeout = \"5\"\n");
-        assert!(error.contains("line 4") && error.contains("not a duration"), "{error}");
+        assert!(
+            error.contains("line 1") && error.contains("default_agent"),
+            "{error}"
+        );
+        let error =
+            refused("[agents.a]\npath = \"acp\"\ncommand = [\"a\"]\nidle_timeout = \"5\"\n");
+        assert!(
+            error.contains("line 4") && error.contains("not a duration"),
+            "{error}"
+        );
         let error = refused("[agents.A]\npath = \"acp\"\ncommand = [\"a\"]\n");
         assert!(error.contains("lower-case"), "{error}");
-        let text = "[agents.a]\npath = \"acp\"\ncommand = [\"a\"]\nenv_allow = [\"DATABASE_URL\"]\n";
+        let text =
+            "[agents.a]\npath = \"acp\"\ncommand = [\"a\"]\nenv_allow = [\"DATABASE_URL\"]\n";
         assert!(refused(text).contains("never passed"));
     }
 
@@ -525,14 +631,18 @@ mod tests {
         let b = &catalogue.agents["b"];
         assert_eq!((b.slots, b.label.as_str()), (3, "B"));
         assert_eq!((b.env["X"].as_str(), b.env["Y"].as_str()), ("1", "3"));
-        assert!(refused("[agents.a]\nextends = \"b\"\n[agents.b]\nextends = \"a\"\n")
-            .contains("extend each other"));
+        assert!(
+            refused("[agents.a]\nextends = \"b\"\n[agents.b]\nextends = \"a\"\n")
+                .contains("extend each other")
+        );
     }
 
     #[test]
     fn values_of_the_environment_are_masked() {
         let text = "[agents.a]\npath = \"acp\"\ncommand = [\"a\"]\nenv = { KEY = \"s3cret\" }\n";
-        let shown = Catalogue::parse(text).unwrap().agents["a"].describe().to_string();
+        let shown = Catalogue::parse(text).unwrap().agents["a"]
+            .describe()
+            .to_string();
         assert!(shown.contains("KEY") && !shown.contains("s3cret"));
     }
 }

@@ -102,3 +102,36 @@ impl AttemptEnd {
         }
     }
 }
+
+/// How the agent's process ended.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Exit {
+    /// Its exit code.
+    pub code: Option<i32>,
+    /// The signal that ended it.
+    pub signal: Option<i32>,
+    /// The end of its stderr, lossily decoded.
+    pub stderr_tail: String,
+}
+
+/// Facts about the agent that really runs.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Started {
+    /// Resolved program and arguments, the prompt left out.
+    pub command: Vec<String>,
+    /// What the agent says its version is.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub version: Option<String>,
+    /// Model in use.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub model: Option<String>,
+    /// Mode in use.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub mode_id: Option<String>,
+    /// The agent's own session id.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub native_session_id: Option<String>,
+    /// Set when a session was to be continued and could not be.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub resume_failed: Option<String>,
+}

@@ -147,6 +147,27 @@ pub struct FileChange {
     pub flags: Vec<String>,
 }
 
+/// What an attempt left, recorded and pinned.
+#[derive(Clone, Debug)]
+pub struct Snapshot {
+    /// Commit every difference is against.
+    pub base_commit: String,
+    /// Tree of what was there.
+    pub result_tree: String,
+    /// Commit of that tree in the project's store, pinned by `result_ref`.
+    pub result_commit: String,
+    /// `refs/dispatch/<task>/<attempt>`.
+    pub result_ref: String,
+    /// SHA-256 (hex) over base, tree and file rows: what a decision names.
+    pub digest: String,
+    /// One row per file, in path order; empty: nothing changed.
+    pub files: Vec<FileChange>,
+    /// What the reviewer must know: nested repositories, files left out with the reason.
+    pub notices: Vec<String>,
+    /// The objects that the change adds, as a thin pack; `None`: larger than the cap.
+    pub pack: Option<Vec<u8>>,
+}
+
 /// Show exact path bytes to a person: UTF-8 as it is, other bytes and controls as `\xNN`, and a
 /// backslash doubled, so that two paths never look the same.
 pub fn show_path(bytes: &[u8]) -> String {

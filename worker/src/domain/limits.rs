@@ -201,3 +201,12 @@ pub const HTTP_TOKENS_MAX: usize = 1_000;
 
 /// Name of an actor in the record.
 pub const ACTOR_BYTES_MAX: usize = 200;
+
+/// Longest single argument of a program (Linux: 128 KiB, MAX_ARG_STRLEN, with room for the rest).
+pub const ARGUMENT_BYTES_MAX: usize = 120 * 1024;
+
+/// Screens of a terminal program that paints over itself are told at most so often.
+pub const TERMINAL_SCREEN_EVERY: Duration = Duration::from_secs(5);
+
+/// Output still taken from a pipe after the drain's time: what a full pipe can hold.
+pub const DRAIN_BYTES_MAX: usize = 1024 * 1024;

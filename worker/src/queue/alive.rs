@@ -6,7 +6,7 @@ use std::path::Path;
 
 use nix::fcntl::{Flock, FlockArg};
 
-use crate::agent::process_set;
+use crate::agent::process;
 use crate::domain::ids::WorkerId;
 use crate::run;
 
@@ -18,7 +18,11 @@ pub struct AliveLock(#[expect(dead_code, reason = "held for its lock")] Flock<Fi
 pub fn begin(dir: &Path, worker: WorkerId) -> std::io::Result<AliveLock> {
     end_leftovers(dir)?;
     let path = dir.join(format!("{worker}.lock"));
-    let file = OpenOptions::new().create(true).truncate(false).write(true).open(path)?;
+    let file = OpenOptions::new()
+        .create(true)
+        .truncate(false)
+        .write(true)
+        .open(path)?;
     let lock = Flock::lock(file, FlockArg::LockExclusiveNonblock).map_err(|(_, errno)| errno)?;
     Ok(AliveLock(lock))
 }
@@ -35,13 +39,21 @@ fn end_leftovers(dir: &Path) -> std::io::Result<()> {
         let Some(dead) = path.file_stem().and_then(|s| s.to_str()).map(str::to_owned) else {
             continue;
         };
-        let Ok(file) = OpenOptions::new().write(true).open(&path) else { continue };
-        let Ok(lock) = Flock::lock(file, FlockArg::LockExclusiveNonblock) else { continue };
+        let Ok(file) = OpenOptions::new().write(true).open(&path) else {
+            continue;
+        };
+        let Ok(lock) = Flock::lock(file, FlockArg::LockExclusiveNonblock) else {
+            continue;
+        };
         let prefix = format!("{}{dead}-", run::MARK_PREFIX);
-        match process_set::sweep_marks(|mark| mark.starts_with(&prefix)) {
+        match process::sweep_marks(|mark| mark.starts_with(&prefix)) {
             Ok(0) => {}
             Ok(ended) => {
-                tracing::warn!(ended, worker.id = dead, "ended processes that a killed worker had left");
+                tracing::warn!(
+                    ended,
+                    worker.id = dead,
+                    "ended processes that a killed worker had left"
+                );
             }
             Err(error) => {
                 tracing::warn!(%error, worker.id = dead, "processes of a killed worker could not be ended");

@@ -25,21 +25,46 @@ const RETRY_IN: Duration = Duration::from_secs(30);
 
 /// Apply one approved change. `false`: there was none.
 pub async fn run_once(store: &Store, workspaces: &Workspaces) -> Result<bool, StoreError> {
-    let Some(claim) = applies::claim(store, CLAIM_TIME).await? else { return Ok(false) };
+    let Some(claim) = applies::claim(store, CLAIM_TIME).await? else {
+        return Ok(false);
+    };
     match apply(store, workspaces, &claim).await? {
-        Ok(Applied::Done { target_ref, before, commit, undo_ref }) => {
+        Ok(Applied::Done {
+            target_ref,
+            before,
+            commit,
+            undo_ref,
+        }) => {
             applies::mark_applied(store, &claim, &target_ref, &before, &commit, &undo_ref).await?;
-            tracing::info!(change.id = claim.change, target_ref, commit, "change applied");
+            tracing::info!(
+                change.id = claim.change,
+                target_ref,
+                commit,
+                "change applied"
+            );
             count("applied");
         }
-        Ok(Applied::Conflicted { target_ref, tip, paths }) => {
+        Ok(Applied::Conflicted {
+            target_ref,
+            tip,
+            paths,
+        }) => {
             applies::mark_conflicted(store, &claim, &target_ref, &tip, &paths).await?;
-            tracing::info!(change.id = claim.change, target_ref, ?paths, "change conflicts");
+            tracing::info!(
+                change.id = claim.change,
+                target_ref,
+                ?paths,
+                "change conflicts"
+            );
             count("conflicted");
         }
         Err(message) => {
             applies::mark_failed(store, &claim, &message, RETRY_IN).await?;
-            tracing::warn!(change.id = claim.change, error = message, "change not applied yet");
+            tracing::warn!(
+                change.id = claim.change,
+                error = message,
+                "change not applied yet"
+            );
             count("failed");
         }
     }
@@ -56,7 +81,10 @@ async fn apply(
     claim: &ApplyClaim,
 ) -> Result<Result<Applied, String>, StoreError> {
     let Some(project) = projects::get(store, &claim.project).await? else {
-        return Ok(Err(format!("the project \"{}\" was removed: add it again", claim.project)));
+        return Ok(Err(format!(
+            "the project \"{}\" was removed: add it again",
+            claim.project
+        )));
     };
     let request = ApplyRequest {
         change: claim.change,
@@ -74,7 +102,12 @@ async fn apply(
 
 /// Subject from the task; who did what in trailers.
 fn message(claim: &ApplyClaim) -> String {
-    let line = claim.input.lines().map(str::trim).find(|l| !l.is_empty()).unwrap_or("Apply change");
+    let line = claim
+        .input
+        .lines()
+        .map(str::trim)
+        .find(|l| !l.is_empty())
+        .unwrap_or("Apply change");
     let subject: String = line.chars().filter(|c| !c.is_control()).collect();
     let one_line = |text: &str| text.chars().filter(|c| !c.is_control()).collect::<String>();
     let mut text = format!(

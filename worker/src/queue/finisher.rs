@@ -50,12 +50,17 @@ pub async fn run(context: Arc<RunContext>, book: LeaseBook, mut over: mpsc::Rece
 async fn store(context: &RunContext, book: &LeaseBook, batch: &mut Vec<Over>) {
     let plain: Vec<PlainFinish> = batch
         .iter()
-        .map(|o| PlainFinish { lease: o.claimed.lease.clone(), seq: o.claimed.next_seq })
+        .map(|o| PlainFinish {
+            lease: o.claimed.lease.clone(),
+            seq: o.claimed.next_seq,
+        })
         .collect();
-    let done = claims::finish_plain(&context.store, &plain).await.unwrap_or_else(|error| {
-        tracing::warn!(%error, "a batch of ends goes one by one");
-        Vec::new()
-    });
+    let done = claims::finish_plain(&context.store, &plain)
+        .await
+        .unwrap_or_else(|error| {
+            tracing::warn!(%error, "a batch of ends goes one by one");
+            Vec::new()
+        });
     let done: std::collections::HashSet<i64> = done.into_iter().map(|task| task.0).collect();
     metrics::counter!("dispatch_attempts_total", "agent" => "noop", "end" => "completed")
         .increment(done.len() as u64);

@@ -7,7 +7,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::run::prepare::project_spec;
 use crate::store::{Store, StoreError, attempts, projects};
-use crate::workspace::{WorktreeKey, Workspaces};
+use crate::workspace::{Workspaces, WorktreeKey};
 
 use super::lease::LeaseBook;
 
@@ -32,7 +32,9 @@ pub async fn run_once(
         if lost.live || !lost.ended {
             continue;
         }
-        let Some(project) = projects::get(store, &lost.project).await? else { continue };
+        let Some(project) = projects::get(store, &lost.project).await? else {
+            continue;
+        };
         if keep_and_remove(store, workspaces, &project_spec(project), key).await? {
             removed += 1;
         }
@@ -58,7 +60,11 @@ async fn keep_and_remove(
             let (commit, reference) = (&snapshot.result_commit, &snapshot.result_ref);
             attempts::record_result(store, key.task, key.token, commit, reference).await?;
             workspaces.discard(project, worktree).await;
-            tracing::info!(task.id = key.task, commit, "a worktree left by a crash was recorded and removed");
+            tracing::info!(
+                task.id = key.task,
+                commit,
+                "a worktree left by a crash was recorded and removed"
+            );
             Ok(true)
         }
         Err(error) => {

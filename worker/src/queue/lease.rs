@@ -29,7 +29,11 @@ impl LeaseBook {
     /// An attempt begins.
     pub fn enter(&self, task: i64, token: i64) -> Leash {
         let leash = Leash::default();
-        let entry = Entry { token, leash: leash.clone(), since: Instant::now() };
+        let entry = Entry {
+            token,
+            leash: leash.clone(),
+            since: Instant::now(),
+        };
         self.entries().insert(task, entry);
         leash
     }
@@ -78,12 +82,16 @@ impl LeaseBook {
     pub fn held(&self, at_least: Duration) -> Vec<(i64, i64)> {
         let now = Instant::now();
         let entries = self.entries();
-        let old = entries.iter().filter(|(_, e)| now.duration_since(e.since) >= at_least);
+        let old = entries
+            .iter()
+            .filter(|(_, e)| now.duration_since(e.since) >= at_least);
         old.map(|(task, e)| (*task, e.token)).collect()
     }
 
     fn entries(&self) -> MutexGuard<'_, HashMap<i64, Entry>> {
-        self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+        self.0
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 }
 
@@ -146,10 +154,16 @@ impl Heartbeat {
             if good {
                 last_good = Instant::now();
             } else if last_good.elapsed() >= limits::SELF_STOP && !self.book.is_empty() {
-                tracing::error!("the database is away for too long: stopping all agents, their tasks go back");
+                tracing::error!(
+                    "the database is away for too long: stopping all agents, their tasks go back"
+                );
                 self.book.pull_all(Stop::LeaseLost);
             }
-            let pause = if good { limits::HEARTBEAT } else { Duration::from_secs(1) };
+            let pause = if good {
+                limits::HEARTBEAT
+            } else {
+                Duration::from_secs(1)
+            };
             tokio::select! {
                 () = stop.cancelled() => return,
                 () = tokio::time::sleep(pause) => {}

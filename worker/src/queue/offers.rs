@@ -59,7 +59,8 @@ impl Offers {
     /// Probe, publish what came out, and open the slots of what is ready.
     pub async fn run_once(&mut self, which: Which) -> Result<(), StoreError> {
         let catalogue = self.context.catalogue();
-        self.current.retain(|name, _| catalogue.agents.contains_key(name));
+        self.current
+            .retain(|name, _| catalogue.agents.contains_key(name));
         let wanted: Vec<AgentSpec> = catalogue
             .agents
             .values()
@@ -67,7 +68,10 @@ impl Offers {
             .cloned()
             .collect();
         for spec in &wanted {
-            let loading = Offer { status: "loading", ..empty(spec) };
+            let loading = Offer {
+                status: "loading",
+                ..empty(spec)
+            };
             self.current.entry(spec.name.clone()).or_insert(loading);
         }
         self.publish(&catalogue).await?;
@@ -83,8 +87,11 @@ impl Offers {
         // Each agent opens as soon as it is known to be ready, not when the slowest one is.
         while let Some(offer) = probes.next().await {
             tracing::info!(
-                agent.name = offer.name, status = offer.status, version = offer.version,
-                error = offer.error, "agent probed"
+                agent.name = offer.name,
+                status = offer.status,
+                version = offer.version,
+                error = offer.error,
+                "agent probed"
             );
             self.current.insert(offer.name.clone(), offer);
             self.publish(&catalogue).await?;
@@ -94,7 +101,9 @@ impl Offers {
     }
 
     fn is_ready(&self, name: &str) -> bool {
-        self.current.get(name).is_some_and(|offer| offer.status == "ready")
+        self.current
+            .get(name)
+            .is_some_and(|offer| offer.status == "ready")
     }
 
     async fn publish(&self, catalogue: &Catalogue) -> Result<(), StoreError> {
@@ -174,7 +183,8 @@ impl Offers {
 }
 
 fn modified(file: Option<&Path>) -> Option<SystemTime> {
-    file.and_then(|f| std::fs::metadata(f).ok()).and_then(|m| m.modified().ok())
+    file.and_then(|f| std::fs::metadata(f).ok())
+        .and_then(|m| m.modified().ok())
 }
 
 async fn probe(spec: &AgentSpec, scratch: &Path) -> Probe {
@@ -217,7 +227,10 @@ fn empty(spec: &AgentSpec) -> Offer {
 
 fn offer(spec: &AgentSpec, probe: Probe) -> Offer {
     if spec.path == ExecutionPath::Noop {
-        return Offer { status: "ready", ..empty(spec) };
+        return Offer {
+            status: "ready",
+            ..empty(spec)
+        };
     }
     Offer {
         status: probe.status.as_str(),
@@ -226,7 +239,9 @@ fn offer(spec: &AgentSpec, probe: Probe) -> Offer {
         models: probe.models.into(),
         modes: probe.modes.into(),
         thinking_options: probe.thinking_options.into(),
-        commands: Some(probe.commands).filter(|c| !c.is_null()).unwrap_or_else(nothing),
+        commands: Some(probe.commands)
+            .filter(|c| !c.is_null())
+            .unwrap_or_else(nothing),
         capabilities: probe.capabilities,
         ..empty(spec)
     }

@@ -12,7 +12,6 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::agent::{EventSink, TurnRequest, catalog, permission::PermissionAnswer};
 use crate::domain::attempt::ExecutionPath;
 use crate::run::finish;
 use crate::run::leash::Leash;
@@ -24,7 +23,7 @@ use crate::store::listen::Wakeup;
 use super::finisher::Over;
 use super::lease::LeaseBook;
 use super::maintainer::Poke;
-use super::slots::{SlotGuard, Slots};
+use super::slots::Slots;
 
 /// For how long the doorbell is armed at a time.
 const ARMED_FOR: Duration = Duration::from_secs(30);
@@ -140,14 +139,22 @@ impl Poller {
         demand: &[claims::Demand],
         total: u32,
     ) -> Result<Seen, crate::store::StoreError> {
-        let sweep = self.last_sweep.is_none_or(|at| at.elapsed() >= self.sweep_every);
+        let sweep = self
+            .last_sweep
+            .is_none_or(|at| at.elapsed() >= self.sweep_every);
         let look = if sweep { Look::All } else { Look::New };
         let most = i32::try_from(total).unwrap_or(i32::MAX);
         let began = Instant::now();
         let context = &self.context;
-        let claimed =
-            claims::claim(&context.store, context.worker, demand, most, look, &mut self.marks)
-                .await?;
+        let claimed = claims::claim(
+            &context.store,
+            context.worker,
+            demand,
+            most,
+            look,
+            &mut self.marks,
+        )
+        .await?;
         let count = claimed.len();
         if sweep {
             // A sweep over many dead rows must not eat more than a hundredth of the time.
@@ -184,7 +191,11 @@ impl Poller {
         let catalogue = self.context.catalogue();
         let path = catalogue.agents.get(&claimed.agent).map(|spec| spec.path);
         if path == Some(ExecutionPath::Noop) {
-            self.attempts.spawn(plain(self.context.clone(), claimed, slot, self.finisher.clone()));
+            let (context, finisher) = (self.context.clone(), self.finisher.clone());
+            self.attempts.spawn(async move {
+                run::plain::run_attempt(&context, &claimed).await;
+                let _finisher_gone = finisher.send(Over { claimed, slot }).await;
+            });
             return;
         }
         let (context, book, poke) = (self.context.clone(), self.book.clone(), self.poke.clone());
@@ -249,14 +260,10 @@ impl Poller {
     }
 
     /// Until there may be work: the bell, a changed offer, a recheck after arming, or the sweep.
-    async fn wait(
-        &mut self,
-        wakeups: &mut broadcast::Receiver<Wakeup>,
-        stop: &CancellationToken,
-    ) {
-        let sweep_in = self
-            .last_sweep
-            .map_or(Duration::ZERO, |at| self.sweep_every.saturating_sub(at.elapsed()));
+    async fn wait(&mut self, wakeups: &mut broadcast::Receiver<Wakeup>, stop: &CancellationToken) {
+        let sweep_in = self.last_sweep.map_or(Duration::ZERO, |at| {
+            self.sweep_every.saturating_sub(at.elapsed())
+        });
         let recheck = RECHECKS.get(self.rechecks).copied();
         self.rechecks += 1;
         let timer = tokio::time::sleep(recheck.unwrap_or(sweep_in).min(sweep_in));
@@ -299,36 +306,5 @@ async fn guarded(context: Arc<RunContext>, claimed: Claimed, leash: Leash) {
         tracing::error!(task.id = claimed.lease.task().0, "an attempt panicked");
         let message = "dispatch itself failed while running the attempt; its log says where";
         finish::store_after_panic(&context, &claimed, message).await;
-    }
-}
-
-/// The whole of an attempt on the path that does nothing.
-async fn plain(
-    context: Arc<RunContext>,
-    claimed: Claimed,
-    slot: SlotGuard,
-    finisher: mpsc::Sender<Over>,
-) {
-    let catalogue = context.catalogue();
-    if let Some(spec) = catalogue.agents.get(&claimed.agent) {
-        let agent = catalog::build(spec);
-        let (sink, _events) = EventSink::channel();
-        let turn = TurnRequest::bare(claimed.input.clone());
-        let never = CancellationToken::new();
-        if let Err(error) = agent.run_turn(turn, sink, &NobodyAsks, never).await {
-            tracing::warn!(%error, "the path that does nothing failed");
-        }
-    }
-    let _finisher_gone = finisher.send(Over { claimed, slot }).await;
-}
-
-struct NobodyAsks;
-
-impl crate::agent::Permission for NobodyAsks {
-    fn ask(
-        &self,
-        _ask: crate::agent::permission::PermissionAsk,
-    ) -> futures::future::BoxFuture<'_, PermissionAnswer> {
-        Box::pin(std::future::ready(PermissionAnswer::Deny))
     }
 }

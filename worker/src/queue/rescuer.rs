@@ -47,10 +47,17 @@ pub async fn reclaim_forgotten(
     book: &LeaseBook,
     grace: Duration,
 ) -> Result<usize, StoreError> {
-    let known: Vec<i64> = book.held(Duration::ZERO).into_iter().map(|(_, token)| token).collect();
+    let known: Vec<i64> = book
+        .held(Duration::ZERO)
+        .into_iter()
+        .map(|(_, token)| token)
+        .collect();
     let forgotten = claims::forgotten(store, worker, &known, grace).await?;
     for lease in &forgotten {
-        tracing::warn!(task.id = lease.lease.task().0, "a claim was never answered; the task goes back");
+        tracing::warn!(
+            task.id = lease.lease.task().0,
+            "a claim was never answered; the task goes back"
+        );
         end(store, lease, Ender::Owner, give_back()).await?;
     }
     Ok(forgotten.len())
@@ -136,7 +143,11 @@ fn lost(lease: &Expired) -> Finish {
 fn give_back() -> Finish {
     let reason = "the answer to its claim was lost".to_owned();
     Finish {
-        disposition: Disposition::Again { wait: Duration::ZERO, charged: false, reason: reason.clone() },
+        disposition: Disposition::Again {
+            wait: Duration::ZERO,
+            charged: false,
+            reason: reason.clone(),
+        },
         end_kind: "interrupted",
         error_class: None,
         error: None,

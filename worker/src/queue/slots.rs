@@ -40,8 +40,14 @@ pub struct SlotGuard {
 impl Slots {
     /// `total` slots; agents come with `offer`.
     pub fn new(total: u32) -> Self {
-        let state = State { total, ..State::default() };
-        Self(Arc::new(Inner { state: Mutex::new(state), freed: Notify::new() }))
+        let state = State {
+            total,
+            ..State::default()
+        };
+        Self(Arc::new(Inner {
+            state: Mutex::new(state),
+            freed: Notify::new(),
+        }))
     }
 
     /// Set what agents may run now: name, slots, and whether the last probe found it ready.
@@ -83,7 +89,10 @@ impl Slots {
         state.used += 1;
         state.agents.entry(agent.to_owned()).or_default().used += 1;
         drop(state);
-        SlotGuard { slots: self.clone(), agent: agent.to_owned() }
+        SlotGuard {
+            slots: self.clone(),
+            agent: agent.to_owned(),
+        }
     }
 
     /// Slots in all, and how many are in use.
@@ -110,7 +119,10 @@ impl Slots {
 
     fn state(&self) -> MutexGuard<'_, State> {
         // A panic while counting leaves counts that are still right.
-        self.0.state.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+        self.0
+            .state
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 }
 
@@ -127,14 +139,30 @@ mod tests {
     #[test]
     fn an_agent_never_gets_more_than_its_slots_nor_the_worker_more_than_its_own() {
         let slots = Slots::new(3);
-        slots.offer([("a".to_owned(), 2, true), ("b".to_owned(), 9, true), ("c".to_owned(), 9, false)]);
+        slots.offer([
+            ("a".to_owned(), 2, true),
+            ("b".to_owned(), 9, true),
+            ("c".to_owned(), 9, false),
+        ]);
         let (demand, total) = slots.demand();
-        let wanted = [("a", 2), ("b", 3)].map(|(agent, free)| Demand { agent: agent.into(), free });
+        let wanted = [("a", 2), ("b", 3)].map(|(agent, free)| Demand {
+            agent: agent.into(),
+            free,
+        });
         assert_eq!((demand, total), (wanted.to_vec(), 3));
         let first = slots.take("a");
         let _second = slots.take("a");
         let (demand, total) = slots.demand();
-        assert_eq!((demand, total), (vec![Demand { agent: "b".into(), free: 1 }], 1));
+        assert_eq!(
+            (demand, total),
+            (
+                vec![Demand {
+                    agent: "b".into(),
+                    free: 1
+                }],
+                1
+            )
+        );
         drop(first);
         assert_eq!(slots.demand().1, 2);
     }

@@ -15,18 +15,18 @@ use crate::broker::writer::EventWriter;
 use crate::config::agents::Catalogue;
 use crate::config::worker::WorkerSettings;
 use crate::domain::ids::WorkerId;
-use crate::run::leash::Stop;
 use crate::run::RunContext;
+use crate::run::leash::Stop;
 use crate::store::listen::{Listener, Wakeup};
 use crate::store::{Store, StoreError, fleet};
 use crate::workspace::{HooksPolicy, WorkspaceError, Workspaces};
 
+use super::alive::{self, AliveLock};
 use super::lease::{Heartbeat, LeaseBook};
 use super::maintainer::{self, Poke};
 use super::offers::Offers;
 use super::poller::Poller;
 use super::slots::Slots;
-use super::alive::{self, AliveLock};
 use super::{applier, finisher, janitor, rescuer};
 
 /// How long interrupted attempts may take to record what is there and give back.
@@ -88,8 +88,14 @@ impl Worker {
         let lock = crate::blocking::run(move || alive::begin(&alive, worker))
             .await
             .map_err(|error| WorkerError::Setup(error.to_string()))?
-            .map_err(|error| WorkerError::Setup(format!("cannot show that this worker lives: {error}")))?;
-        let hooks = if settings.allow_hooks { HooksPolicy::Allowed } else { HooksPolicy::Off };
+            .map_err(|error| {
+                WorkerError::Setup(format!("cannot show that this worker lives: {error}"))
+            })?;
+        let hooks = if settings.allow_hooks {
+            HooksPolicy::Allowed
+        } else {
+            HooksPolicy::Off
+        };
         let workspaces = Workspaces::open(work, hooks)?;
         let book = LeaseBook::default();
         let on_lost = {
@@ -140,7 +146,11 @@ impl Worker {
         self.trust_sessions_if_proven().await;
         let (over, over_rx) = mpsc::channel(4_096);
         let mut finisher_set = JoinSet::new();
-        finisher_set.spawn(finisher::run(self.context.clone(), self.book.clone(), over_rx));
+        finisher_set.spawn(finisher::run(
+            self.context.clone(),
+            self.book.clone(),
+            over_rx,
+        ));
         let mut services = self.start_services(&services_stop)?;
         let poller = Poller::new(
             self.context.clone(),
@@ -198,9 +208,19 @@ impl Worker {
             stop.clone(),
         ));
         let (worker, book) = (context.worker, self.book.clone());
-        services.spawn(rescuer::run(store.clone(), worker, book.clone(), stop.clone()));
+        services.spawn(rescuer::run(
+            store.clone(),
+            worker,
+            book.clone(),
+            stop.clone(),
+        ));
         let workspaces = context.workspaces.clone();
-        services.spawn(applier::run(store.clone(), workspaces.clone(), listener, stop.clone()));
+        services.spawn(applier::run(
+            store.clone(),
+            workspaces.clone(),
+            listener,
+            stop.clone(),
+        ));
         services.spawn(janitor::run(store, workspaces, book, stop.clone()));
         let scratch = self.settings.data_dir.join("probes");
         private_dir(&scratch)?;
@@ -212,7 +232,11 @@ impl Worker {
             current: BTreeMap::new(),
         };
         services.spawn(offers.run(stop.clone()));
-        services.spawn(gauges(self.slots.clone(), context.store.clone(), stop.clone()));
+        services.spawn(gauges(
+            self.slots.clone(),
+            context.store.clone(),
+            stop.clone(),
+        ));
         Ok(services)
     }
 
@@ -225,11 +249,15 @@ impl Worker {
         let mut wakeups = self.context.listener.subscribe();
         let mut connected = self.context.listener.connected();
         let number = i64::from_be_bytes(
-            self.context.worker.0.as_bytes()[8..].try_into().unwrap_or_default(),
+            self.context.worker.0.as_bytes()[8..]
+                .try_into()
+                .unwrap_or_default(),
         );
         let proven = tokio::time::timeout(PING_TIME, async {
             connected.wait_for(|up| *up).await.ok()?;
-            fleet::notify(&self.context.store, &format!("ping {number}")).await.ok()?;
+            fleet::notify(&self.context.store, &format!("ping {number}"))
+                .await
+                .ok()?;
             loop {
                 if wakeups.recv().await.ok()? == Wakeup::Ping(number) {
                     return Some(());
@@ -248,17 +276,29 @@ impl Worker {
         self.attempts.close();
         let running = self.book.len();
         if running > 0 {
-            tracing::info!(running, "draining: no new tasks; waiting for the running ones");
+            tracing::info!(
+                running,
+                "draining: no new tasks; waiting for the running ones"
+            );
         }
         tokio::select! {
             () = self.attempts.wait() => return,
             () = hard.cancelled() => {}
             () = tokio::time::sleep(self.settings.drain) => {}
         }
-        tracing::info!(running = self.book.len(), "interrupting: what is there is recorded, tasks go back");
+        tracing::info!(
+            running = self.book.len(),
+            "interrupting: what is there is recorded, tasks go back"
+        );
         self.book.pull_all(Stop::Interrupt);
-        if tokio::time::timeout(INTERRUPT_TIME, self.attempts.wait()).await.is_err() {
-            tracing::error!(running = self.book.len(), "some attempts did not end; their leases will expire");
+        if tokio::time::timeout(INTERRUPT_TIME, self.attempts.wait())
+            .await
+            .is_err()
+        {
+            tracing::error!(
+                running = self.book.len(),
+                "some attempts did not end; their leases will expire"
+            );
         }
     }
 }
@@ -299,10 +339,14 @@ async fn gauges(slots: Slots, store: Store, stop: CancellationToken) {
 /// A directory only we can enter.
 fn private_dir(dir: &Path) -> Result<(), WorkerError> {
     use std::os::unix::fs::DirBuilderExt;
-    std::fs::DirBuilder::new().recursive(true).mode(0o700).create(dir).map_err(|error| {
-        WorkerError::Setup(format!(
-            "cannot make {}: {error}. Choose another directory with --data",
-            dir.display()
-        ))
-    })
+    std::fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(dir)
+        .map_err(|error| {
+            WorkerError::Setup(format!(
+                "cannot make {}: {error}. Choose another directory with --data",
+                dir.display()
+            ))
+        })
 }

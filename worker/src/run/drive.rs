@@ -45,7 +45,11 @@ impl Deadlines {
         };
         let total = ms(claimed.timeout_ms).unwrap_or(spec.timeouts.total);
         let idle = ms(claimed.idle_timeout_ms).unwrap_or(spec.timeouts.idle);
-        Self { start: spec.timeouts.start.min(total), idle, total }
+        Self {
+            start: spec.timeouts.start.min(total),
+            idle,
+            total,
+        }
     }
 }
 
@@ -85,8 +89,11 @@ struct Watch {
 
 impl Watch {
     fn next(&self) -> Instant {
-        let silence =
-            if self.started { self.last_sign + self.deadlines.idle } else { self.began + self.deadlines.start };
+        let silence = if self.started {
+            self.last_sign + self.deadlines.idle
+        } else {
+            self.began + self.deadlines.start
+        };
         silence.min(self.began + self.deadlines.total)
     }
 
@@ -133,9 +140,18 @@ pub async fn drive(
         started: false,
     };
     let running = agent.run_turn(turn, sink, &asker, stop_agent.clone());
-    let mut pump = Pump { context, claimed, stream, usage: None, model: None, session: None, watch };
-    let (result, verdict) =
-        pump.to_the_end(running, events, notes, &asker, &stop_agent, leash).await;
+    let mut pump = Pump {
+        context,
+        claimed,
+        stream,
+        usage: None,
+        model: None,
+        session: None,
+        watch,
+    };
+    let (result, verdict) = pump
+        .to_the_end(running, events, notes, &asker, &stop_agent, leash)
+        .await;
     pump.stream.times.turn_ended_at = Some(Utc::now());
     settle(result, verdict, pump.usage, pump.model, pump.session)
 }
@@ -168,8 +184,15 @@ impl Pump<'_> {
         let mut verdict = None;
         let mut give_up = Instant::now() + FOREVER;
         let result = loop {
-            let due = self.stream.due().unwrap_or_else(|| Instant::now() + FOREVER);
-            let alarm = if verdict.is_none() { self.watch.next() } else { give_up };
+            let due = self
+                .stream
+                .due()
+                .unwrap_or_else(|| Instant::now() + FOREVER);
+            let alarm = if verdict.is_none() {
+                self.watch.next()
+            } else {
+                give_up
+            };
             tokio::select! {
                 biased;
                 Some(event) = events.recv() => self.take(event).await,
@@ -272,11 +295,17 @@ fn settle(
             driven.usage = error.usage.or(driven.usage);
             driven.native_session_id = error.native_session_id.or(driven.native_session_id);
             driven.exit = error.exit;
-            driven.end = AttemptEnd::Failed { class: error.class, message: error.message };
+            driven.end = AttemptEnd::Failed {
+                class: error.class,
+                message: error.message,
+            };
         }
         None => {
             let message = "the agent could not be ended".to_owned();
-            driven.end = AttemptEnd::Failed { class: ErrorClass::Internal, message };
+            driven.end = AttemptEnd::Failed {
+                class: ErrorClass::Internal,
+                message,
+            };
         }
     }
     // A turn that ended well in the instant we gave up on it has ended well, unless the lease is
@@ -290,7 +319,10 @@ fn settle(
             driven.end = AttemptEnd::Interrupted;
         }
         Some(Verdict::TimedOut(class, limit)) if !ended_well => {
-            driven.end = AttemptEnd::Failed { class, message: timeout_message(class, limit) };
+            driven.end = AttemptEnd::Failed {
+                class,
+                message: timeout_message(class, limit),
+            };
         }
         Some(Verdict::Stopped(Stop::Interrupt) | Verdict::TimedOut(..)) => {}
     }

@@ -41,15 +41,30 @@ pub async fn store_end(
     stream: &AttemptStream,
     ending: Ending,
 ) -> Finished {
-    store_numbered(context, claimed, stream, FirstSeq::Known(stream.next_seq()), ending).await
+    store_numbered(
+        context,
+        claimed,
+        stream,
+        FirstSeq::Known(stream.next_seq()),
+        ending,
+    )
+    .await
 }
 
 /// The same when the attempt's own count was lost with it.
 pub async fn store_after_panic(context: &RunContext, claimed: &Claimed, message: &str) -> Finished {
     let conversation = claimed.conversation.unwrap_or(claimed.lease.task().0);
     let stream = AttemptStream::new(context.writer.clone(), claimed, conversation);
-    let end = AttemptEnd::Failed { class: ErrorClass::Internal, message: message.to_owned() };
-    let ending = Ending { end, driven: None, snapshot: None, conversation: None };
+    let end = AttemptEnd::Failed {
+        class: ErrorClass::Internal,
+        message: message.to_owned(),
+    };
+    let ending = Ending {
+        end,
+        driven: None,
+        snapshot: None,
+        conversation: None,
+    };
     context.writer.flush().await;
     store_numbered(context, claimed, &stream, FirstSeq::AfterStored, ending).await
 }
@@ -74,7 +89,10 @@ async fn store_numbered(
                 tracing::warn!(%error, task.id = claimed.lease.task().0, "the end of an attempt waits for the database");
                 tokio::time::sleep(pause).await;
                 pause = (pause * 2).min(Duration::from_secs(5));
-                if finish::is_stored(&context.store, &claimed.lease).await.unwrap_or(false) {
+                if finish::is_stored(&context.store, &claimed.lease)
+                    .await
+                    .unwrap_or(false)
+                {
                     return Finished::Stored(None);
                 }
             }
@@ -108,13 +126,16 @@ fn describe(
     let retry_after = ending.driven.as_ref().and_then(|d| d.retry_after);
     let disposition = dispose(context, claimed, &ending.end, retry_after);
     let (error_class, error) = match &ending.end {
-        AttemptEnd::Failed { class, message } => {
-            (Some(class.as_str()), Some(head_chars(message, limits::ERROR_TEXT_CHARS_MAX)))
-        }
+        AttemptEnd::Failed { class, message } => (
+            Some(class.as_str()),
+            Some(head_chars(message, limits::ERROR_TEXT_CHARS_MAX)),
+        ),
         AttemptEnd::Cancelled => (Some(ErrorClass::Cancelled.as_str()), None),
         AttemptEnd::Succeeded | AttemptEnd::Interrupted | AttemptEnd::LeaseLost => (None, None),
     };
-    let events = event_of(&disposition, &ending.end, claimed).into_iter().collect();
+    let events = event_of(&disposition, &ending.end, claimed)
+        .into_iter()
+        .collect();
     Finish {
         disposition,
         end_kind: ending.end.kind(),
@@ -123,7 +144,9 @@ fn describe(
         output_summary: stream.summary(),
         events,
         seq,
-        facts: ending.conversation.map(|id| facts(context, claimed, stream, ending, id)),
+        facts: ending
+            .conversation
+            .map(|id| facts(context, claimed, stream, ending, id)),
     }
 }
 
@@ -165,7 +188,9 @@ fn event_of(
     end: &AttemptEnd,
     claimed: &Claimed,
 ) -> Option<(&'static str, Value)> {
-    let Disposition::Again { wait, charged, .. } = disposition else { return None };
+    let Disposition::Again { wait, charged, .. } = disposition else {
+        return None;
+    };
     let wait_ms = u64::try_from(wait.as_millis()).unwrap_or(u64::MAX);
     Some(match end {
         AttemptEnd::Failed { class, message } => (
@@ -212,12 +237,28 @@ fn price(context: &RunContext, claimed: &Claimed, driven: &Driven) -> UsageRow {
         .or_else(|| driven.model.clone())
         .or_else(|| claimed.model.clone());
     if let Some(cost) = report.as_ref().and_then(|r| r.cost.clone()) {
-        return UsageRow { report, price: None, cost: Some(cost), model };
+        return UsageRow {
+            report,
+            price: None,
+            cost: Some(cost),
+            model,
+        };
     }
     let catalogue = context.catalogue();
-    let price = model.as_deref().and_then(|m| catalogue.prices.get(m)).cloned();
-    let cost = price.as_ref().zip(report.as_ref()).and_then(|(p, r)| p.cost_of(&r.tokens));
-    UsageRow { report, price: price.filter(|_| cost.is_some()), cost, model }
+    let price = model
+        .as_deref()
+        .and_then(|m| catalogue.prices.get(m))
+        .cloned();
+    let cost = price
+        .as_ref()
+        .zip(report.as_ref())
+        .and_then(|(p, r)| p.cost_of(&r.tokens));
+    UsageRow {
+        report,
+        price: price.filter(|_| cost.is_some()),
+        cost,
+        model,
+    }
 }
 
 fn log_end(claimed: &Claimed, record: &Finish, done: Finished) {

@@ -6,6 +6,7 @@ pub mod drive;
 pub mod finish;
 pub mod leash;
 pub mod permission;
+pub mod plain;
 pub mod prepare;
 pub mod stream;
 pub mod text;
@@ -97,9 +98,20 @@ async fn attempt(context: &RunContext, claimed: &Claimed, leash: &Leash) {
     let mut stream = AttemptStream::new(context.writer.clone(), claimed, conversation);
     let catalogue = context.catalogue();
     let Some(spec) = catalogue.agents.get(&claimed.agent) else {
-        let message = format!("agent \"{}\" is not in this worker's agents.toml any more", claimed.agent);
-        let end = AttemptEnd::Failed { class: ErrorClass::AgentUnavailable, message };
-        let ending = Ending { end, driven: None, snapshot: None, conversation: None };
+        let message = format!(
+            "agent \"{}\" is not in this worker's agents.toml any more",
+            claimed.agent
+        );
+        let end = AttemptEnd::Failed {
+            class: ErrorClass::AgentUnavailable,
+            message,
+        };
+        let ending = Ending {
+            end,
+            driven: None,
+            snapshot: None,
+            conversation: None,
+        };
         finish::store_end(context, claimed, &stream, ending).await;
         return;
     };
@@ -126,16 +138,25 @@ async fn attempt(context: &RunContext, claimed: &Claimed, leash: &Leash) {
         }
     };
     show(context, claimed, Phase::Launching).await;
-    let Prepared { project, worktree, agent, turn } = prepared;
-    let driven =
-        drive::drive(context, claimed, spec, agent, turn, &mut stream, leash).await;
+    let Prepared {
+        project,
+        worktree,
+        agent,
+        turn,
+    } = prepared;
+    let driven = drive::drive(context, claimed, spec, agent, turn, &mut stream, leash).await;
     show(context, claimed, Phase::Snapshotting).await;
     tell_cancel(context, claimed, &driven.end, &mut stream).await;
     // Every ending snapshots before anything is cleaned, so that no result is lost.
     let snapshot = context.workspaces.snapshot(&project, &worktree).await;
     let (end, snapshot, keep) = with_snapshot(&driven, snapshot);
     stream.close().await;
-    let ending = Ending { end, driven: Some(driven), snapshot, conversation: Some(conversation) };
+    let ending = Ending {
+        end,
+        driven: Some(driven),
+        snapshot,
+        conversation: Some(conversation),
+    };
     let stored = finish::store_end(context, claimed, &stream, ending).await;
     if keep == Keep::Worktree || stored == Finished::CancelFirst {
         tracing::warn!(path = %worktree.tree.display(), "the worktree is kept: its content could not be recorded");
@@ -160,7 +181,10 @@ fn with_snapshot(
         Err(error) => {
             let message = format!("what the agent left could not be recorded: {error}");
             let end = match &driven.end {
-                AttemptEnd::Succeeded => AttemptEnd::Failed { class: error.class, message },
+                AttemptEnd::Succeeded => AttemptEnd::Failed {
+                    class: error.class,
+                    message,
+                },
                 other => other.clone(),
             };
             tracing::error!(%error, "snapshot failed");
@@ -188,9 +212,13 @@ async fn tell_cancel(
     if *end != AttemptEnd::Cancelled {
         return;
     }
-    let facts = attempts::cancel_facts(&context.store, &claimed.lease).await.unwrap_or_default();
+    let facts = attempts::cancel_facts(&context.store, &claimed.lease)
+        .await
+        .unwrap_or_default();
     let (by, reason) = facts.unwrap_or_default();
-    stream.emit("cancel_requested", json!({ "by": by, "reason": reason })).await;
+    stream
+        .emit("cancel_requested", json!({ "by": by, "reason": reason }))
+        .await;
 }
 
 async fn show(context: &RunContext, claimed: &Claimed, phase: Phase) {

@@ -69,7 +69,10 @@ impl Asker {
         }
         if self.open.fetch_add(1, Ordering::Relaxed) >= limits::PERMISSIONS_OPEN_MAX {
             self.open.fetch_sub(1, Ordering::Relaxed);
-            tracing::warn!(task.id = self.lease.task().0, "the agent floods with questions");
+            tracing::warn!(
+                task.id = self.lease.task().0,
+                "the agent floods with questions"
+            );
             return PermissionAnswer::Deny;
         }
         let answer = self.ask_a_person(&question).await.unwrap_or_else(|error| {
@@ -88,12 +91,12 @@ impl Asker {
         status: &'static str,
         answer: PermissionAnswer,
     ) -> PermissionAnswer {
-        let id = asks::note(&self.store, &self.lease, question, status).await.unwrap_or_else(
-            |error| {
+        let id = asks::note(&self.store, &self.lease, question, status)
+            .await
+            .unwrap_or_else(|error| {
                 tracing::warn!(%error, "an answer by policy could not be recorded");
                 None
-            },
-        );
+            });
         let payload = json!({
             "permission_id": id, "kind": question.kind, "title": question.title,
             "answer": status, "by": "policy",
@@ -143,9 +146,12 @@ impl Asker {
             ("cancelled", _) => PermissionAnswer::Cancelled,
             _ => PermissionAnswer::Deny,
         };
-        let given = if answer == PermissionAnswer::Allow { "allowed" } else { "denied" };
-        let payload =
-            json!({ "permission_id": id, "status": status, "answer": given, "by": by });
+        let given = if answer == PermissionAnswer::Allow {
+            "allowed"
+        } else {
+            "denied"
+        };
+        let payload = json!({ "permission_id": id, "status": status, "answer": given, "by": by });
         self.tell("permission_resolved", payload).await;
         answer
     }

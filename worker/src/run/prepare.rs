@@ -52,9 +52,10 @@ pub async fn prepare(
     };
     let start = match (&claimed.base_ref, &before.open_change) {
         (Some(name), _) => Start::Named(name.clone()),
-        (None, Some((base, result))) => {
-            Start::Continue { base: base.clone(), result: result.clone() }
-        }
+        (None, Some((base, result))) => Start::Continue {
+            base: base.clone(),
+            result: result.clone(),
+        },
         (None, None) => Start::Tip,
     };
     let key = WorktreeKey {
@@ -66,15 +67,26 @@ pub async fn prepare(
         .workspaces
         .create(&project, key, start, &leash.pulled())
         .await
-        .map_err(|error| AttemptEnd::Failed { class: error.class, message: error.message })?;
+        .map_err(|error| AttemptEnd::Failed {
+            class: error.class,
+            message: error.message,
+        })?;
     let shown = worktree.tree.display().to_string();
-    attempts::record_worktree(&context.store, &claimed.lease, &worktree.base_commit, &shown)
-        .await
-        .map_err(|error| internal("record the worktree", &error))?;
+    attempts::record_worktree(
+        &context.store,
+        &claimed.lease,
+        &worktree.base_commit,
+        &shown,
+    )
+    .await
+    .map_err(|error| internal("record the worktree", &error))?;
     let home = home_of(&context.homes, conversation, &claimed.agent);
     tokio::fs::create_dir_all(&home).await.map_err(|error| {
         let message = format!("cannot make the agent's home {}: {error}", home.display());
-        AttemptEnd::Failed { class: ErrorClass::Workspace, message }
+        AttemptEnd::Failed {
+            class: ErrorClass::Workspace,
+            message,
+        }
     })?;
     // Another agent's session means nothing to this one.
     let same_agent = before.agent.as_deref() == Some(claimed.agent.as_str());
@@ -86,10 +98,18 @@ pub async fn prepare(
         mark: context.mark(key.token),
         model: claimed.model.clone().or_else(|| spec.model.clone()),
         mode_id: claimed.mode_id.clone().or_else(|| spec.mode.clone()),
-        thinking_option_id: claimed.thinking_option_id.clone().or_else(|| spec.thinking.clone()),
+        thinking_option_id: claimed
+            .thinking_option_id
+            .clone()
+            .or_else(|| spec.thinking.clone()),
         resume: before.native_session_id.filter(|_| same_agent),
     };
-    Ok(Prepared { project, worktree, agent, turn })
+    Ok(Prepared {
+        project,
+        worktree,
+        agent,
+        turn,
+    })
 }
 
 /// One HOME per conversation and agent: sessions live there and are continued from there.
@@ -102,7 +122,9 @@ async fn load_project(context: &RunContext, name: &str) -> Result<ProjectSpec, A
         Ok(Some(project)) => Ok(project_spec(project)),
         Ok(None) => Err(AttemptEnd::Failed {
             class: ErrorClass::Workspace,
-            message: format!("the project \"{name}\" was removed: add it again and requeue the task"),
+            message: format!(
+                "the project \"{name}\" was removed: add it again and requeue the task"
+            ),
         }),
         Err(error) => Err(internal("read the project", &error)),
     }
@@ -131,5 +153,8 @@ fn internal(what: &str, error: &StoreError) -> AttemptEnd {
         StoreErrorKind::Unavailable => "; the database was away",
         _ => "",
     };
-    AttemptEnd::Failed { class, message: format!("could not {what}: {error}{hint}") }
+    AttemptEnd::Failed {
+        class,
+        message: format!("could not {what}: {error}{hint}"),
+    }
 }

@@ -83,7 +83,9 @@ impl AttemptStream {
 
     /// When the open row of deltas must go out.
     pub fn due(&self) -> Option<Instant> {
-        self.delta.as_ref().map(|d| d.since + limits::COALESCE_WINDOW)
+        self.delta
+            .as_ref()
+            .map(|d| d.since + limits::COALESCE_WINDOW)
     }
 
     /// Store an event that is not a delta; open deltas go first, so that order is kept.
@@ -118,7 +120,11 @@ impl AttemptStream {
                 self.emit("notice", json!({ "text": text })).await;
             }
             AgentEvent::Started(started) => {
-                self.emit("agent_started", serde_json::to_value(started).unwrap_or_default()).await;
+                self.emit(
+                    "agent_started",
+                    serde_json::to_value(started).unwrap_or_default(),
+                )
+                .await;
             }
             AgentEvent::Commands { commands } => {
                 self.emit("commands", json!({ "commands": commands })).await;
@@ -133,7 +139,8 @@ impl AttemptStream {
             }
             AgentEvent::Unknown { method, raw } => {
                 metrics::counter!("dispatch_agent_unknown_messages_total").increment(1);
-                self.emit("unknown", json!({ "method": method, "raw": raw })).await;
+                self.emit("unknown", json!({ "method": method, "raw": raw }))
+                    .await;
             }
         }
     }
@@ -163,13 +170,17 @@ impl AttemptStream {
         }
         self.times.first_output_at.get_or_insert_with(Utc::now);
         self.add_delta(delta_kind, text).await;
-        if self.piece.as_ref().is_some_and(|p| {
-            p.kind != item_kind || p.text.len() + text.len() > ITEM_BYTES_MAX
-        }) {
+        if self
+            .piece
+            .as_ref()
+            .is_some_and(|p| p.kind != item_kind || p.text.len() + text.len() > ITEM_BYTES_MAX)
+        {
             self.seal_piece().await;
         }
-        let piece =
-            self.piece.get_or_insert_with(|| Piece { kind: item_kind, text: String::new() });
+        let piece = self.piece.get_or_insert_with(|| Piece {
+            kind: item_kind,
+            text: String::new(),
+        });
         piece.text.push_str(text);
     }
 
@@ -178,8 +189,11 @@ impl AttemptStream {
             self.seal_delta().await;
         }
         let now = Instant::now();
-        let delta =
-            self.delta.get_or_insert_with(|| Delta { kind, text: String::new(), since: now });
+        let delta = self.delta.get_or_insert_with(|| Delta {
+            kind,
+            text: String::new(),
+            since: now,
+        });
         delta.text.push_str(text);
         let full = delta.text.len() >= limits::EVENT_ROW_BYTES;
         let old = now.duration_since(delta.since) >= limits::COALESCE_WINDOW;
@@ -189,7 +203,9 @@ impl AttemptStream {
     }
 
     async fn seal_delta(&mut self) {
-        let Some(delta) = self.delta.take() else { return };
+        let Some(delta) = self.delta.take() else {
+            return;
+        };
         let bytes = delta.text.len();
         let row = EventRow {
             task: self.task,
@@ -204,7 +220,9 @@ impl AttemptStream {
     }
 
     async fn seal_piece(&mut self) {
-        let Some(piece) = self.piece.take() else { return };
+        let Some(piece) = self.piece.take() else {
+            return;
+        };
         if piece.kind == "text" {
             self.summary = tail_chars(&piece.text, limits::SUMMARY_CHARS_MAX).to_owned();
         }
@@ -243,12 +261,14 @@ impl AttemptStream {
         }
         // Kept after its end too: agents send late updates for finished calls.
         self.tools.insert(call.id.clone(), (n, merged));
-        self.emit("tool_call", serde_json::to_value(call).unwrap_or_default()).await;
+        self.emit("tool_call", serde_json::to_value(call).unwrap_or_default())
+            .await;
     }
 
     async fn put_tool(&mut self, n: i32, call: &ToolCall) {
         let detail = serde_json::to_value(call).unwrap_or_default();
-        self.write_item_at(n, "tool_call", call.title.clone(), Some(detail)).await;
+        self.write_item_at(n, "tool_call", call.title.clone(), Some(detail))
+            .await;
     }
 
     async fn write_item_at(
@@ -281,7 +301,11 @@ fn merge(before: ToolCall, update: ToolCall) -> ToolCall {
         status: update.status.or(before.status),
         input: update.input.or(before.input),
         output: update.output.or(before.output),
-        paths: if update.paths.is_empty() { before.paths } else { update.paths },
+        paths: if update.paths.is_empty() {
+            before.paths
+        } else {
+            update.paths
+        },
     }
 }
 

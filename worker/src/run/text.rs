@@ -4,7 +4,11 @@ use serde_json::Value;
 
 /// Postgres text and jsonb cannot hold NUL; it becomes the replacement character.
 pub fn storable_text(text: String) -> String {
-    if text.contains('\0') { text.replace('\0', "\u{fffd}") } else { text }
+    if text.contains('\0') {
+        text.replace('\0', "\u{fffd}")
+    } else {
+        text
+    }
 }
 
 /// The same for every string inside a value.
@@ -12,16 +16,19 @@ pub fn storable(value: Value) -> Value {
     match value {
         Value::String(text) => Value::String(storable_text(text)),
         Value::Array(values) => values.into_iter().map(storable).collect(),
-        Value::Object(fields) => {
-            fields.into_iter().map(|(k, v)| (storable_text(k), storable(v))).collect()
-        }
+        Value::Object(fields) => fields
+            .into_iter()
+            .map(|(k, v)| (storable_text(k), storable(v)))
+            .collect(),
         other @ (Value::Null | Value::Bool(_) | Value::Number(_)) => other,
     }
 }
 
 /// The last `most` characters.
 pub fn tail_chars(text: &str, most: usize) -> &str {
-    let cut = most.checked_sub(1).and_then(|back| text.char_indices().rev().nth(back));
+    let cut = most
+        .checked_sub(1)
+        .and_then(|back| text.char_indices().rev().nth(back));
     cut.map_or(text, |(at, _)| &text[at..])
 }
 

@@ -3,8 +3,7 @@
 use chrono::{DateTime, Utc};
 use serde_json::Value;
 
-use crate::agent::event::Started;
-use crate::domain::attempt::{ExecutionPath, Phase};
+use crate::domain::attempt::{ExecutionPath, Phase, Started};
 
 use super::claims::{Claimed, Lease};
 use super::{Store, StoreError};

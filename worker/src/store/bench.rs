@@ -26,7 +26,10 @@ pub async fn insert(store: &Store, count: i64) -> Result<(), StoreError> {
 
 /// Insert one task; returns its id.
 pub async fn insert_one(store: &Store) -> Result<i64, StoreError> {
-    Ok(store.query_one(&BENCH_INSERT, &[&1_i64]).await?.try_get("id")?)
+    Ok(store
+        .query_one(&BENCH_INSERT, &[&1_i64])
+        .await?
+        .try_get("id")?)
 }
 
 /// How many tasks have ended, ever.
@@ -37,7 +40,9 @@ pub async fn ended(store: &Store) -> Result<i64, StoreError> {
 /// When these tasks were claimed, in microseconds since the epoch, by task.
 pub async fn started_us(store: &Store, ids: &[i64]) -> Result<BTreeMap<i64, i64>, StoreError> {
     let rows = store.query(&BENCH_STARTED, &[&ids]).await?;
-    rows.iter().map(|row| Ok((row.try_get("task_id")?, row.try_get("us")?))).collect()
+    rows.iter()
+        .map(|row| Ok((row.try_get("task_id")?, row.try_get("us")?)))
+        .collect()
 }
 
 /// The database's clock, in microseconds since the epoch.

@@ -156,7 +156,11 @@ pub async fn claim(
         .await?;
     let claimed = rows.iter().map(claimed).collect::<Result<Vec<_>, _>>()?;
     for row in &rows {
-        marks.learn(row.try_get("agent")?, row.try_get("priority")?, row.try_get("run_at")?);
+        marks.learn(
+            row.try_get("agent")?,
+            row.try_get("priority")?,
+            row.try_get("run_at")?,
+        );
     }
     Ok(claimed)
 }

@@ -70,16 +70,6 @@ impl StoreError {
     }
 
     /// A row has a value that this version does not know.
-    pub(crate) fn odd_row(what: &str, value: &str) -> Self {
-        Self {
-            kind: StoreErrorKind::Internal,
-            message: format!(
-                "the database holds a {what} that this version does not know: {value}"
-            ),
-            hint: Some("Run the newest version of dispatch.".to_owned()),
-            constraint: None,
-        }
-    }
 
     pub(crate) fn from_pool(error: &deadpool_postgres::PoolError) -> Self {
         match error {

@@ -5,10 +5,9 @@ use rust_decimal::Decimal;
 use serde_json::Value;
 use std::time::Duration;
 
-use crate::agent::Exit;
-use crate::domain::change::{FileChange, show_path};
+use crate::domain::attempt::Exit;
+use crate::domain::change::{FileChange, Snapshot, show_path};
 use crate::domain::usage::{Cost, Price, UsageReport, UsageSource};
-use crate::workspace::Snapshot;
 
 use super::attempts::Times;
 use super::claims::Lease;
@@ -214,7 +213,9 @@ async fn first_seq(tx: &Tx, lease: &Lease, seq: FirstSeq) -> Result<i64, StoreEr
         FirstSeq::Known(seq) => Ok(seq),
         FirstSeq::AfterStored => {
             let rows = tx.query(&NEXT_SEQ, &[&lease.task().0]).await?;
-            let row = rows.first().ok_or_else(|| StoreError::no_row(NEXT_SEQ.name))?;
+            let row = rows
+                .first()
+                .ok_or_else(|| StoreError::no_row(NEXT_SEQ.name))?;
             Ok(row.try_get("seq")?)
         }
     }
@@ -263,8 +264,11 @@ async fn end_attempt(tx: &Tx, lease: &Lease, finish: &Finish) -> Result<(), Stor
         ],
     )
     .await?;
-    let stop = facts.and_then(|f| f.stop_reason.as_deref()).unwrap_or(finish.end_kind);
-    tx.query(&END_TURN, &[&task, &lease.attempt(), &stop]).await?;
+    let stop = facts
+        .and_then(|f| f.stop_reason.as_deref())
+        .unwrap_or(finish.end_kind);
+    tx.query(&END_TURN, &[&task, &lease.attempt(), &stop])
+        .await?;
     Ok(())
 }
 

@@ -49,6 +49,32 @@ crate::statements! {
 /// Parameters of a statement.
 pub type Params<'a> = &'a [&'a (dyn ToSql + Sync)];
 
+/// Every statement there is, for the test that prepares them.
+pub fn all_statements() -> impl Iterator<Item = &'static Statement> {
+    let modules: [&[&Statement]; 17] = [
+        applies::ALL,
+        asks::ALL,
+        attempts::ALL,
+        audit::ALL,
+        bench::ALL,
+        catalogue::ALL,
+        changes::ALL,
+        claims::ALL,
+        finish::ALL,
+        fleet::ALL,
+        history::ALL,
+        permissions::ALL,
+        projects::ALL,
+        streams::ALL,
+        tasks::ALL,
+        usage::ALL,
+        workers_list::ALL,
+    ];
+    modules
+        .into_iter()
+        .flat_map(|statements| statements.iter().copied())
+}
+
 /// A pool of connections to the database of the fleet. Cheap to clone.
 #[derive(Clone)]
 pub struct Store {

@@ -100,7 +100,16 @@ async fn put_items(tx: &super::Tx, items: &[ItemRow]) -> Result<(), StoreError> 
     let kind: Vec<&str> = items.iter().map(|i| i.kind).collect();
     let text: Vec<Option<&str>> = items.iter().map(|i| i.text.as_deref()).collect();
     let detail: Vec<Option<&Value>> = items.iter().map(|i| i.detail.as_ref()).collect();
-    let params: super::Params<'_> = &[&task, &token, &attempt, &n, &conversation, &kind, &text, &detail];
+    let params: super::Params<'_> = &[
+        &task,
+        &token,
+        &attempt,
+        &n,
+        &conversation,
+        &kind,
+        &text,
+        &detail,
+    ];
     tx.query(&PUT_ITEMS, params).await?;
     Ok(())
 }

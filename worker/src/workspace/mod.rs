@@ -29,7 +29,7 @@ use std::sync::Arc;
 pub use project::ProjectCheck;
 pub use workspaces::Workspaces;
 
-use crate::domain::change::FileChange;
+pub use crate::domain::change::Snapshot;
 use crate::domain::error_class::ErrorClass;
 
 /// The operator's switch for setup and teardown lines: they run with the worker's rights.
@@ -147,27 +147,6 @@ impl Worktree {
             _lock: lock,
         }
     }
-}
-
-/// What an attempt left, recorded and pinned.
-#[derive(Clone, Debug)]
-pub struct Snapshot {
-    /// Commit every difference is against.
-    pub base_commit: String,
-    /// Tree of what was there.
-    pub result_tree: String,
-    /// Commit of that tree in the project's store, pinned by `result_ref`.
-    pub result_commit: String,
-    /// `refs/dispatch/<task>/<attempt>`.
-    pub result_ref: String,
-    /// SHA-256 (hex) over base, tree and file rows: what a decision names.
-    pub digest: String,
-    /// One row per file, in path order; empty: nothing changed.
-    pub files: Vec<FileChange>,
-    /// What the reviewer must know: nested repositories, files left out with the reason.
-    pub notices: Vec<String>,
-    /// The objects that the change adds, as a thin pack; `None`: larger than the cap.
-    pub pack: Option<Vec<u8>>,
 }
 
 /// An approved change on its way into the target.

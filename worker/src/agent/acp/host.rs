@@ -11,6 +11,7 @@ use tokio::io::AsyncReadExt;
 use tokio::process::ChildStdout;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
+use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use crate::agent::environment::{self, Variables};
@@ -75,13 +76,21 @@ impl Host {
         }
         let read = done(blocking::run(move || beneath::read(&root, &path)).await)?;
         let content = String::from_utf8_lossy(&read);
-        let from = params.get("line").and_then(Value::as_u64).unwrap_or(1).max(1) - 1;
+        let from = params
+            .get("line")
+            .and_then(Value::as_u64)
+            .unwrap_or(1)
+            .max(1)
+            - 1;
         let limit = params.get("limit").and_then(Value::as_u64);
         if from == 0 && limit.is_none() {
             return Ok(json!({ "content": content }));
         }
         let count = limit.map_or(usize::MAX, |limit| limit as usize);
-        let lines = content.split_inclusive('\n').skip(from as usize).take(count);
+        let lines = content
+            .split_inclusive('\n')
+            .skip(from as usize)
+            .take(count);
         Ok(json!({ "content": lines.collect::<String>() }))
     }
 
@@ -147,8 +156,13 @@ impl Host {
             None => self.worktree.clone(),
         };
         // A directory below the worktree may be a link that leaves it.
-        let real = cwd.canonicalize().map_err(|error| refused(&format!("cwd: {error}")))?;
-        let root = self.worktree.canonicalize().map_err(|error| refused(&error.to_string()))?;
+        let real = cwd
+            .canonicalize()
+            .map_err(|error| refused(&format!("cwd: {error}")))?;
+        let root = self
+            .worktree
+            .canonicalize()
+            .map_err(|error| refused(&error.to_string()))?;
         if !real.starts_with(root) {
             return Err(refused("cwd is outside the worktree"));
         }
@@ -158,11 +172,16 @@ impl Host {
         let asked = params.get("outputByteLimit").and_then(Value::as_u64);
         let max = asked.map_or(limits::TERMINAL_OUTPUT_BYTES_MAX, |asked| asked as usize);
         let max = max.min(limits::TERMINAL_OUTPUT_BYTES_MAX);
-        let output = Arc::new(Mutex::new(Kept { max, ..Kept::default() }));
+        let output = Arc::new(Mutex::new(Kept {
+            max,
+            ..Kept::default()
+        }));
         let (ended, exit) = watch::channel(None);
         let kill = CancellationToken::new();
-        self.ending.spawn(attend(process, Arc::clone(&output), kill.clone(), ended));
-        self.terminals.insert(id.clone(), Terminal { output, exit, kill });
+        self.ending
+            .spawn(attend(process, Arc::clone(&output), kill.clone(), ended));
+        self.terminals
+            .insert(id.clone(), Terminal { output, exit, kill });
         Ok(json!({ "terminalId": id }))
     }
 
@@ -174,16 +193,31 @@ impl Host {
         cwd: PathBuf,
     ) -> Result<AgentProcess, RpcError> {
         // Both outputs into one pipe, in order, as in a terminal; the command is data in `$@`.
-        let mut args = vec!["-c".to_owned(), "exec \"$@\" 2>&1".to_owned(), "sh".to_owned()];
+        let mut args = vec![
+            "-c".to_owned(),
+            "exec \"$@\" 2>&1".to_owned(),
+            "sh".to_owned(),
+        ];
         args.push(command.to_owned());
-        let given = params.get("args").and_then(Value::as_array).into_iter().flatten();
+        let given = params
+            .get("args")
+            .and_then(Value::as_array)
+            .into_iter()
+            .flatten();
         args.extend(given.filter_map(|arg| arg.as_str().map(str::to_owned)));
         // Its own mark, so that ending this terminal does not end the agent.
         let mark = format!("{}/{id}", self.mark);
         let mut variables = self.variables.clone();
-        let wanted = params.get("env").and_then(Value::as_array).into_iter().flatten();
+        let wanted = params
+            .get("env")
+            .and_then(Value::as_array)
+            .into_iter()
+            .flatten();
         variables.extend(wanted.filter_map(|pair| {
-            Some((pair.get("name")?.as_str()?.to_owned(), pair.get("value")?.as_str()?.to_owned()))
+            Some((
+                pair.get("name")?.as_str()?.to_owned(),
+                pair.get("value")?.as_str()?.to_owned(),
+            ))
         }));
         variables.retain(|(name, _)| name != MARK_VARIABLE);
         variables.push((MARK_VARIABLE.to_owned(), mark.clone()));
@@ -219,7 +253,11 @@ impl Host {
             Component::CurDir => true,
             _ => false,
         };
-        if relative.components().all(plain) { Ok(relative.to_owned()) } else { Err(outside()) }
+        if relative.components().all(plain) {
+            Ok(relative.to_owned())
+        } else {
+            Err(outside())
+        }
     }
 }
 
@@ -260,11 +298,14 @@ async fn attend(
 ) {
     let mut stdout = process.stdout.take();
     tokio::select! {
-        () = keep(&mut stdout, &output) => {}
-        () = kill.cancelled() => {}
-    }
-    tokio::select! {
-        () = process.wait() => {}
+        () = keep(&mut stdout, &output) => tokio::select! {
+            () = process.wait() => {}
+            () = kill.cancelled() => {}
+        },
+        // What it left behind may hold the output open: the rest gets a bounded time.
+        () = process.wait() => {
+            let _held_open = timeout(limits::DRAIN_TIMEOUT, keep(&mut stdout, &output)).await;
+        }
         () = kill.cancelled() => {}
     }
     let exit = process.end(Manner::Firm, stdout).await.unwrap_or_default();
@@ -287,36 +328,49 @@ fn exit_status(exit: &Exit) -> Value {
 }
 
 fn text<'a>(params: &'a Value, key: &str) -> Result<&'a str, RpcError> {
-    params.get(key).and_then(Value::as_str).ok_or_else(|| RpcError {
-        code: -32_602,
-        message: format!("Invalid params: {key} is missing"),
-        data: Value::Null,
-    })
+    params
+        .get(key)
+        .and_then(Value::as_str)
+        .ok_or_else(|| RpcError {
+            code: -32_602,
+            message: format!("Invalid params: {key} is missing"),
+            data: Value::Null,
+        })
 }
 
 fn refused(message: &str) -> RpcError {
-    RpcError { code: -32_602, message: message.to_owned(), data: Value::Null }
+    RpcError {
+        code: -32_602,
+        message: message.to_owned(),
+        data: Value::Null,
+    }
 }
 
 fn no_terminal(id: &str) -> RpcError {
-    RpcError { code: -32_002, message: format!("no terminal {id}"), data: Value::Null }
+    RpcError {
+        code: -32_002,
+        message: format!("no terminal {id}"),
+        data: Value::Null,
+    }
 }
 
-fn done<T>(
-    result: Result<std::io::Result<T>, blocking::BlockingPanic>,
-) -> Result<T, RpcError> {
+fn done<T>(result: Result<std::io::Result<T>, blocking::BlockingPanic>) -> Result<T, RpcError> {
     let code = |error: &std::io::Error| match error.kind() {
         std::io::ErrorKind::NotFound => -32_002,
         _ => -32_603,
     };
     match result {
         Ok(Ok(value)) => Ok(value),
-        Ok(Err(error)) => {
-            Err(RpcError { code: code(&error), message: error.to_string(), data: Value::Null })
-        }
-        Err(error) => {
-            Err(RpcError { code: -32_603, message: error.to_string(), data: Value::Null })
-        }
+        Ok(Err(error)) => Err(RpcError {
+            code: code(&error),
+            message: error.to_string(),
+            data: Value::Null,
+        }),
+        Err(error) => Err(RpcError {
+            code: -32_603,
+            message: error.to_string(),
+            data: Value::Null,
+        }),
     }
 }
 
@@ -339,9 +393,12 @@ mod beneath {
             return Err(io::Error::other("not a regular file"));
         }
         let mut content = Vec::new();
-        file.take(limits::AGENT_FILE_BYTES_MAX + 1).read_to_end(&mut content)?;
+        file.take(limits::AGENT_FILE_BYTES_MAX + 1)
+            .read_to_end(&mut content)?;
         if content.len() as u64 > limits::AGENT_FILE_BYTES_MAX {
-            return Err(io::Error::other("the file is too large to be read through the protocol"));
+            return Err(io::Error::other(
+                "the file is too large to be read through the protocol",
+            ));
         }
         Ok(content)
     }
@@ -366,7 +423,9 @@ mod beneath {
         }
         let parent = dir.parent().filter(|parent| !parent.as_os_str().is_empty());
         let parent = open(root, parent.unwrap_or(Path::new(".")), OFlag::O_RDONLY)?;
-        let name = dir.file_name().ok_or_else(|| io::Error::other("not a directory name"))?;
+        let name = dir
+            .file_name()
+            .ok_or_else(|| io::Error::other("not a directory name"))?;
         nix::sys::stat::mkdirat(&parent, name, Mode::from_bits_truncate(0o777))?;
         Ok(())
     }
@@ -411,13 +470,25 @@ mod tests {
         assert!(beneath::write(root.path(), Path::new("out/t"), b"x").is_err());
         assert!(!secret.path().join("t").exists());
         beneath::write(root.path(), Path::new("a/b/c.txt"), b"in").unwrap();
-        assert_eq!(beneath::read(root.path(), Path::new("a/b/c.txt")).unwrap(), b"in");
+        assert_eq!(
+            beneath::read(root.path(), Path::new("a/b/c.txt")).unwrap(),
+            b"in"
+        );
     }
 
     #[test]
     fn the_end_of_an_output_is_kept_at_a_character_boundary() {
-        let mut kept = Kept { max: 4, ..Kept::default() };
+        let mut kept = Kept {
+            max: 4,
+            ..Kept::default()
+        };
         kept.push("aé€".as_bytes());
-        assert_eq!((String::from_utf8_lossy(&kept.bytes).as_ref(), kept.truncated), ("€", true));
+        assert_eq!(
+            (
+                String::from_utf8_lossy(&kept.bytes).as_ref(),
+                kept.truncated
+            ),
+            ("€", true)
+        );
     }
 }

@@ -57,6 +57,11 @@ impl AcpAgent {
         let talk = tokio::select! {
             result = converse(&mut session, &turn, command, &events) => result,
             error = memory => Err(error),
+            // What it left behind may hold its output open.
+            () = ended(&mut process) => Err(AgentError::new(
+                ErrorClass::Protocol,
+                "the agent ended in the middle of its turn",
+            )),
             () = cancel.cancelled() => {
                 // Its answer brings usage and lets it end its tools; an agent that does not
                 // answer is ended all the same.
@@ -64,16 +69,30 @@ impl AcpAgent {
                 Err(AgentError::new(ErrorClass::Cancelled, "the attempt was cancelled"))
             }
         };
-        let manner = if talk.is_ok() { Manner::Gentle } else { Manner::Firm };
+        let manner = if talk.is_ok() {
+            Manner::Gentle
+        } else {
+            Manner::Firm
+        };
         let usage = session.usage();
         let native_session_id = session.session_id().map(str::to_owned);
         let rest = session.close_down().await;
         let exit = process.end(manner, Some(rest)).await?;
         match talk {
-            Ok(stop_reason) => Ok(TurnOutcome { stop_reason, native_session_id, usage, exit }),
+            Ok(stop_reason) => Ok(TurnOutcome {
+                stop_reason,
+                native_session_id,
+                usage,
+                exit,
+            }),
             Err(mut error) => {
                 explain(&mut error, &exit);
-                Err(AgentError { usage, native_session_id, exit, ..error })
+                Err(AgentError {
+                    usage,
+                    native_session_id,
+                    exit,
+                    ..error
+                })
             }
         }
     }
@@ -108,11 +127,21 @@ fn connect<'a>(
     permission: &'a dyn Permission,
 ) -> Result<Session<'a>, AgentError> {
     let (Some(stdin), Some(stdout)) = (process.stdin.take(), process.stdout.take()) else {
-        return Err(AgentError::new(ErrorClass::Internal, "the agent was started without pipes"));
+        return Err(AgentError::new(
+            ErrorClass::Internal,
+            "the agent was started without pipes",
+        ));
     };
     let peer = Peer::new(stdout, stdin, Dialect::Versioned);
     let host = Host::new(spec, turn);
-    Ok(Session::new(spec, peer, host, &turn.worktree, events, permission))
+    Ok(Session::new(
+        spec,
+        peer,
+        host,
+        &turn.worktree,
+        events,
+        permission,
+    ))
 }
 
 async fn converse(
@@ -136,8 +165,16 @@ async fn converse(
     session.judge(&answer)
 }
 
+async fn ended(process: &mut AgentProcess) {
+    process.wait().await;
+    tokio::time::sleep(limits::DRAIN_TIMEOUT).await;
+}
+
 fn version(agent: &Value) -> Option<String> {
-    agent.pointer("/agentInfo/version").and_then(Value::as_str).map(str::to_owned)
+    agent
+        .pointer("/agentInfo/version")
+        .and_then(Value::as_str)
+        .map(str::to_owned)
 }
 
 /// An agent that ended in the middle says why on its way out, if anywhere.
@@ -156,8 +193,15 @@ fn explain(error: &mut AgentError, exit: &super::Exit) {
     if matches!(told.class, ErrorClass::Auth) && exit.code.is_some_and(|code| code != 0) {
         error.class = told.class;
     }
-    let tail: String = said.lines().rev().take(5).collect::<Vec<_>>().into_iter().rev()
-        .collect::<Vec<_>>().join("\n");
+    let tail: String = said
+        .lines()
+        .rev()
+        .take(5)
+        .collect::<Vec<_>>()
+        .into_iter()
+        .rev()
+        .collect::<Vec<_>>()
+        .join("\n");
     error.message = format!("{}; it ended with {how}", error.message);
     if !tail.is_empty() {
         error.message.push_str(&format!(" and said: {tail}"));
@@ -195,7 +239,10 @@ pub(crate) async fn probe(
             error
         })?;
     probed.version = version(&agent);
-    probed.capabilities = agent.get("agentCapabilities").cloned().unwrap_or(Value::Null);
+    probed.capabilities = agent
+        .get("agentCapabilities")
+        .cloned()
+        .unwrap_or(Value::Null);
     while let Ok(event) = received.try_recv() {
         if let AgentEvent::Commands { commands } = event {
             probed.commands = commands;

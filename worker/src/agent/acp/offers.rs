@@ -54,7 +54,9 @@ impl Offers {
             Choice::Thinking => (None, ""),
         };
         let entries = list.and_then(Value::as_array).into_iter().flatten();
-        entries.filter_map(|entry| entry.get(key)?.as_str().map(str::to_owned)).collect()
+        entries
+            .filter_map(|entry| entry.get(key)?.as_str().map(str::to_owned))
+            .collect()
     }
 
     /// The value in force.
@@ -120,7 +122,11 @@ impl Offers {
             ),
         };
         let has = |option: &&Value, key: &str, value: &str| option[key].as_str() == Some(value);
-        let select = || self.config.iter().filter(|option| option["options"].is_array());
+        let select = || {
+            self.config
+                .iter()
+                .filter(|option| option["options"].is_array())
+        };
         select()
             .find(|option| has(option, "category", category))
             .or_else(|| select().find(|option| ids.iter().any(|id| has(option, "id", id))))
@@ -131,9 +137,14 @@ impl Offers {
 fn select_values(option: &Value) -> Vec<String> {
     let list = |value: &Value| value.as_array().cloned().unwrap_or_default();
     let flat = list(&option["options"]).into_iter().flat_map(|entry| {
-        if entry["options"].is_array() { list(&entry["options"]) } else { vec![entry] }
+        if entry["options"].is_array() {
+            list(&entry["options"])
+        } else {
+            vec![entry]
+        }
     });
-    flat.filter_map(|entry| entry["value"].as_str().map(str::to_owned)).collect()
+    flat.filter_map(|entry| entry["value"].as_str().map(str::to_owned))
+        .collect()
 }
 
 #[cfg(test)]
@@ -155,11 +166,23 @@ mod tests {
         let Step::Request(method, params) = offers.step(Choice::Model, "y", "s") else {
             panic!("a request")
         };
-        assert_eq!((method, &params["configId"]), ("session/set_config_option", &json!("m")));
+        assert_eq!(
+            (method, &params["configId"]),
+            ("session/set_config_option", &json!("m"))
+        );
         assert_eq!(offers.step(Choice::Mode, "ask", "s"), Step::Chosen);
-        assert!(matches!(offers.step(Choice::Mode, "code", "s"), Step::Request("session/set_mode", _)));
+        assert!(matches!(
+            offers.step(Choice::Mode, "code", "s"),
+            Step::Request("session/set_mode", _)
+        ));
         let refused = offers.step(Choice::Mode, "yolo", "s");
-        assert_eq!(refused, Step::NotOffered(vec!["ask".to_owned(), "code".to_owned()]));
-        assert_eq!(offers.step(Choice::Thinking, "high", "s"), Step::NotOffered(Vec::new()));
+        assert_eq!(
+            refused,
+            Step::NotOffered(vec!["ask".to_owned(), "code".to_owned()])
+        );
+        assert_eq!(
+            offers.step(Choice::Thinking, "high", "s"),
+            Step::NotOffered(Vec::new())
+        );
     }
 }

@@ -32,11 +32,14 @@ impl Projection {
 
     /// Events of the `update` member of one `session/update`.
     pub fn update(&mut self, update: &Value) -> Vec<AgentEvent> {
-        let kind = update.get("sessionUpdate").and_then(Value::as_str).unwrap_or_default();
+        let kind = update
+            .get("sessionUpdate")
+            .and_then(Value::as_str)
+            .unwrap_or_default();
         match kind {
             "agent_message_chunk" => {
-                let events = content_text(update, "agent_message_chunk", |text| {
-                    AgentEvent::Text { text }
+                let events = content_text(update, "agent_message_chunk", |text| AgentEvent::Text {
+                    text,
                 });
                 for event in &events {
                     if let AgentEvent::Text { text } = event {
@@ -45,17 +48,24 @@ impl Projection {
                 }
                 events
             }
-            "agent_thought_chunk" => {
-                content_text(update, "agent_thought_chunk", |text| AgentEvent::Thought { text })
-            }
+            "agent_thought_chunk" => content_text(update, "agent_thought_chunk", |text| {
+                AgentEvent::Thought { text }
+            }),
             // Our own prompt, or history; never the agent's words.
             "user_message_chunk" => Vec::new(),
-            "tool_call" | "tool_call_update" => {
-                self.tool_call(update).map(AgentEvent::ToolCall).into_iter().collect()
-            }
-            "plan" => vec![AgentEvent::Plan { entries: plan(update) }],
+            "tool_call" | "tool_call_update" => self
+                .tool_call(update)
+                .map(AgentEvent::ToolCall)
+                .into_iter()
+                .collect(),
+            "plan" => vec![AgentEvent::Plan {
+                entries: plan(update),
+            }],
             "available_commands_update" => vec![AgentEvent::Commands {
-                commands: update.get("availableCommands").cloned().unwrap_or(Value::Null),
+                commands: update
+                    .get("availableCommands")
+                    .cloned()
+                    .unwrap_or(Value::Null),
             }],
             "current_mode_update" => match text_at(update, "/currentModeId") {
                 Some(mode_id) => vec![AgentEvent::Mode { mode_id }],
@@ -113,13 +123,19 @@ impl Projection {
 
     fn remember_text(&mut self, text: &str) {
         self.last_text.push_str(text);
-        let over = self.last_text.len().saturating_sub(limits::ERROR_TEXT_CHARS_MAX);
+        let over = self
+            .last_text
+            .len()
+            .saturating_sub(limits::ERROR_TEXT_CHARS_MAX);
         let cut = self.last_text.ceil_char_boundary(over);
         self.last_text.drain(..cut);
     }
 
     fn session_info(&mut self, update: &Value) {
-        match update.pointer("/_meta/codex/threadStatus/type").and_then(Value::as_str) {
+        match update
+            .pointer("/_meta/codex/threadStatus/type")
+            .and_then(Value::as_str)
+        {
             Some("systemError") => self.failed = Some("systemError".to_owned()),
             Some("active") => self.failed = None,
             _ => {}
@@ -132,7 +148,10 @@ impl Projection {
             title: text_at(wire, "/title"),
             kind: text_at(wire, "/kind"),
             status: text_at(wire, "/status"),
-            input: wire.get("rawInput").filter(|input| !input.is_null()).map(cut),
+            input: wire
+                .get("rawInput")
+                .filter(|input| !input.is_null())
+                .map(cut),
             output: output(wire),
             paths: self.paths(wire),
             id,
@@ -146,7 +165,12 @@ impl Projection {
     }
 
     fn paths(&self, wire: &Value) -> Vec<String> {
-        let list = |key| wire.get(key).and_then(Value::as_array).into_iter().flatten();
+        let list = |key| {
+            wire.get(key)
+                .and_then(Value::as_array)
+                .into_iter()
+                .flatten()
+        };
         let mut paths: Vec<String> = Vec::new();
         let diffs = list("content").filter(|part| part.get("type") == Some(&json!("diff")));
         for place in list("locations").chain(diffs) {
@@ -180,7 +204,9 @@ fn merge(call: &mut ToolCall, change: &ToolCall) {
 
 /// The output of a call: its content where it has some, else its raw output.
 fn output(wire: &Value) -> Option<Value> {
-    let content = wire.get("content").filter(|c| c.as_array().is_some_and(|list| !list.is_empty()));
+    let content = wire
+        .get("content")
+        .filter(|c| c.as_array().is_some_and(|list| !list.is_empty()));
     let raw = wire.get("rawOutput").filter(|raw| !raw.is_null());
     content.or(raw).map(cut)
 }
@@ -203,7 +229,11 @@ fn content_text(
 }
 
 fn plan(update: &Value) -> Vec<PlanEntry> {
-    let entries = update.get("entries").and_then(Value::as_array).into_iter().flatten();
+    let entries = update
+        .get("entries")
+        .and_then(Value::as_array)
+        .into_iter()
+        .flatten();
     entries
         .map(|entry| PlanEntry {
             content: text_at(entry, "/content").unwrap_or_default(),
@@ -214,7 +244,10 @@ fn plan(update: &Value) -> Vec<PlanEntry> {
 }
 
 fn unknown(method: &str, raw: &Value) -> AgentEvent {
-    AgentEvent::Unknown { method: method.to_owned(), raw: cut(raw) }
+    AgentEvent::Unknown {
+        method: method.to_owned(),
+        raw: cut(raw),
+    }
 }
 
 fn text_at(value: &Value, pointer: &str) -> Option<String> {
@@ -248,11 +281,16 @@ mod tests {
             "content": [{"type": "diff", "path": "/w/a.txt", "oldText": null, "newText": "x"}],
             "locations": [{"path": "/w/a.txt"}, {"path": "/etc/passwd"}],
         }));
-        let AgentEvent::ToolCall(call) = &events[0] else { panic!("a tool call") };
+        let AgentEvent::ToolCall(call) = &events[0] else {
+            panic!("a tool call")
+        };
         assert_eq!(call.paths, ["a.txt", "/etc/passwd"]);
         let params = json!({"toolCall": {"toolCallId": "c"}, "options": []});
         let (ask, _) = projection.ask(&params);
-        assert_eq!((ask.kind.as_str(), ask.title.as_str()), ("edit", "Write a.txt"));
+        assert_eq!(
+            (ask.kind.as_str(), ask.title.as_str()),
+            ("edit", "Write a.txt")
+        );
         // As gemini sends it: the request is the only announcement.
         let params = json!({"toolCall": {"toolCallId": "d", "title": "ls", "kind": "execute"}});
         let (ask, event) = projection.ask(&params);
@@ -262,12 +300,19 @@ mod tests {
 
     #[test]
     fn unknown_kinds_are_kept_and_never_fatal() {
-        for update in [json!({"sessionUpdate": "hologram", "x": 1}), json!({}), json!(7)] {
+        for update in [
+            json!({"sessionUpdate": "hologram", "x": 1}),
+            json!({}),
+            json!(7),
+        ] {
             let events = projection().update(&update);
             assert!(matches!(&events[..], [AgentEvent::Unknown { raw, .. }] if *raw == update));
         }
         let image = json!({"sessionUpdate": "agent_message_chunk", "content": {"type": "image"}});
-        assert!(matches!(&projection().update(&image)[..], [AgentEvent::Unknown { .. }]));
+        assert!(matches!(
+            &projection().update(&image)[..],
+            [AgentEvent::Unknown { .. }]
+        ));
     }
 
     #[test]

@@ -125,7 +125,12 @@ impl<'a> Session<'a> {
         let mut resume_failed = None;
         if let Some(wanted) = &turn.resume {
             match self.resume(&agent, wanted, turn).await? {
-                Ok(()) => return Ok(Opened { agent, resume_failed }),
+                Ok(()) => {
+                    return Ok(Opened {
+                        agent,
+                        resume_failed,
+                    });
+                }
                 Err(why) => resume_failed = Some(why),
             }
         }
@@ -138,7 +143,10 @@ impl<'a> Session<'a> {
         let id = id.ok_or_else(|| protocol("its answer to session/new names no session"))?;
         self.session_id = Some(id.to_owned());
         self.offers = Offers::of(&session);
-        Ok(Opened { agent, resume_failed })
+        Ok(Opened {
+            agent,
+            resume_failed,
+        })
     }
 
     /// Choose mode, model and thinking option, or say what could be chosen.
@@ -161,13 +169,20 @@ impl<'a> Session<'a> {
                 Err(error) => {
                     let mut refused =
                         invalid(&spec.name, choice, wanted, &self.offers.values(choice));
-                    refused.message.push_str(&format!(" (the agent says: {error})"));
+                    refused
+                        .message
+                        .push_str(&format!(" (the agent says: {error})"));
                     return Err(refused);
                 }
             }
             let current = self.offers.current(choice);
             if current.as_deref().is_some_and(|current| current != wanted) {
-                return Err(invalid(&spec.name, choice, wanted, &self.offers.values(choice)));
+                return Err(invalid(
+                    &spec.name,
+                    choice,
+                    wanted,
+                    &self.offers.values(choice),
+                ));
             }
         }
         Ok(())
@@ -203,7 +218,8 @@ impl<'a> Session<'a> {
         let Some(id) = self.prompt_id else {
             return Ok(());
         };
-        self.peer.notify("session/cancel", json!({"sessionId": self.session_id}));
+        self.peer
+            .notify("session/cancel", json!({"sessionId": self.session_id}));
         self.prompt_answer(id).await.map(drop)
     }
 
@@ -215,10 +231,16 @@ impl<'a> Session<'a> {
 
     /// What the end of a turn means.
     pub(crate) fn judge(&self, answer: &Value) -> Result<String, AgentError> {
-        let reason = answer.get("stopReason").and_then(Value::as_str).unwrap_or_default();
+        let reason = answer
+            .get("stopReason")
+            .and_then(Value::as_str)
+            .unwrap_or_default();
         let text = self.projection.last_text();
         let failed = |what: &str| {
-            AgentError::new(ErrorClass::AgentFailed, format!("the agent stopped early: {what}"))
+            AgentError::new(
+                ErrorClass::AgentFailed,
+                format!("the agent stopped early: {what}"),
+            )
         };
         match reason {
             "end_turn" if self.projection.failure().is_some() => Err(classify::reported(text)),
@@ -235,7 +257,9 @@ impl<'a> Session<'a> {
                 "the agent ended the turn as cancelled without being asked to; some agents do so \
                  when a permission is refused",
             )),
-            other => Err(protocol(&format!("it ended the turn with the unknown reason `{other}`"))),
+            other => Err(protocol(&format!(
+                "it ended the turn with the unknown reason `{other}`"
+            ))),
         }
     }
 
@@ -303,14 +327,20 @@ impl<'a> Session<'a> {
         if failure.class != ErrorClass::Auth {
             return failure;
         }
-        let methods = agent.get("authMethods").or_else(|| error.data.get("authMethods"));
+        let methods = agent
+            .get("authMethods")
+            .or_else(|| error.data.get("authMethods"));
         let names: Vec<&str> = methods
             .and_then(Value::as_array)
             .into_iter()
             .flatten()
             .filter_map(|method| method.get("id")?.as_str())
             .collect();
-        let ways = if names.is_empty() { String::new() } else { format!(" by {}", names.join(", ")) };
+        let ways = if names.is_empty() {
+            String::new()
+        } else {
+            format!(" by {}", names.join(", "))
+        };
         AgentError::new(
             ErrorClass::Auth,
             format!(
@@ -395,7 +425,12 @@ impl<'a> Session<'a> {
             vendor if vendor.starts_with('_') => {}
             other => {
                 let raw = super::project::cut(params);
-                self.events.send(AgentEvent::Unknown { method: other.to_owned(), raw }).await;
+                self.events
+                    .send(AgentEvent::Unknown {
+                        method: other.to_owned(),
+                        raw,
+                    })
+                    .await;
             }
         }
     }
@@ -413,7 +448,8 @@ impl<'a> Session<'a> {
                 self.events.send(event).await;
             }
         }
-        if metered && self.phase != Phase::Opening
+        if metered
+            && self.phase != Phase::Opening
             && let Some(report) = self.meter.report()
         {
             self.events.send(AgentEvent::Usage(report)).await;
@@ -431,9 +467,16 @@ impl<'a> Session<'a> {
             "terminal/wait_for_exit" => match self.host.wait_for_exit(&params) {
                 Ok(exit) => {
                     let key = id.clone();
-                    self.await_reply(id, Waiting::Terminal, Box::pin(async move {
-                        Reply { id: key, result: Ok(exit.await) }
-                    }));
+                    self.await_reply(
+                        id,
+                        Waiting::Terminal,
+                        Box::pin(async move {
+                            Reply {
+                                id: key,
+                                result: Ok(exit.await),
+                            }
+                        }),
+                    );
                 }
                 Err(error) => self.peer.answer(&id, Err(error)),
             },
@@ -457,15 +500,23 @@ impl<'a> Session<'a> {
         let options = params.get("options").cloned().unwrap_or(Value::Null);
         let asked = self.permission.ask(ask);
         let key = id.clone();
-        self.await_reply(id, Waiting::Permission, Box::pin(async move {
-            let answer = asked.await;
-            Reply { id: key, result: Ok(outcome(answer, &options)) }
-        }));
+        self.await_reply(
+            id,
+            Waiting::Permission,
+            Box::pin(async move {
+                let answer = asked.await;
+                Reply {
+                    id: key,
+                    result: Ok(outcome(answer, &options)),
+                }
+            }),
+        );
     }
 
     fn await_reply(&mut self, id: Value, kind: Waiting, reply: BoxFuture<'a, Reply>) {
         let (abort, registration) = AbortHandle::new_pair();
-        self.open.insert(id.to_string(), OpenRequest { id, kind, abort });
+        self.open
+            .insert(id.to_string(), OpenRequest { id, kind, abort });
         self.pending.push(Abortable::new(reply, registration));
     }
 
@@ -498,7 +549,10 @@ fn cancelled_outcome() -> Value {
 }
 
 fn protocol(what: &str) -> AgentError {
-    AgentError::new(ErrorClass::Protocol, format!("the agent broke the protocol: {what}"))
+    AgentError::new(
+        ErrorClass::Protocol,
+        format!("the agent broke the protocol: {what}"),
+    )
 }
 
 fn peer_failed(error: &PeerError) -> AgentError {
@@ -513,11 +567,19 @@ fn rpc_failed(method: &str, error: &RpcError) -> AgentError {
             format!("the agent is not authenticated ({method}: {error})"),
         );
     }
-    let kind = error.data.get("errorKind").and_then(Value::as_str).unwrap_or_default();
+    let kind = error
+        .data
+        .get("errorKind")
+        .and_then(Value::as_str)
+        .unwrap_or_default();
     if matches!(kind, "refusal" | "policy_denied") {
         return AgentError::new(ErrorClass::Refused, format!("the agent refused: {error}"));
     }
-    let data = if error.data.is_null() { String::new() } else { format!(" {}", error.data) };
+    let data = if error.data.is_null() {
+        String::new()
+    } else {
+        format!(" {}", error.data)
+    };
     let mut failure = classify::reported(&format!("{method}: {error}{data}"));
     if failure.class == ErrorClass::AgentFailed && matches!(error.code, -32_602..=-32_600) {
         failure.class = ErrorClass::Protocol;
@@ -542,8 +604,14 @@ mod tests {
         assert_eq!(id(PermissionAnswer::Allow), json!("proceed"));
         assert_eq!(id(PermissionAnswer::Deny), json!("cancel"));
         let only_always = json!([{"optionId": "a", "kind": "allow_always"}]);
-        assert_eq!(outcome(PermissionAnswer::Allow, &only_always), cancelled_outcome());
-        for answer in [outcome(PermissionAnswer::Allow, &options), cancelled_outcome()] {
+        assert_eq!(
+            outcome(PermissionAnswer::Allow, &only_always),
+            cancelled_outcome()
+        );
+        for answer in [
+            outcome(PermissionAnswer::Allow, &options),
+            cancelled_outcome(),
+        ] {
             serde_json::from_value::<schema::RequestPermissionResponse>(answer).unwrap();
         }
     }
@@ -551,12 +619,25 @@ mod tests {
     #[test]
     fn error_answers_get_their_class() {
         let error = |code, message: &str, data| {
-            let error = RpcError { code, message: message.to_owned(), data };
+            let error = RpcError {
+                code,
+                message: message.to_owned(),
+                data,
+            };
             rpc_failed("session/prompt", &error).class
         };
-        assert_eq!(error(-32_000, "Authentication required", Value::Null), ErrorClass::Auth);
-        assert_eq!(error(-32_603, "x", json!({"errorKind": "refusal"})), ErrorClass::Refused);
-        assert_eq!(error(-32_603, "429 too many requests", Value::Null), ErrorClass::RateLimited);
+        assert_eq!(
+            error(-32_000, "Authentication required", Value::Null),
+            ErrorClass::Auth
+        );
+        assert_eq!(
+            error(-32_603, "x", json!({"errorKind": "refusal"})),
+            ErrorClass::Refused
+        );
+        assert_eq!(
+            error(-32_603, "429 too many requests", Value::Null),
+            ErrorClass::RateLimited
+        );
         assert_eq!(error(-32_603, "boom", Value::Null), ErrorClass::AgentFailed);
     }
 }

@@ -130,8 +130,15 @@ impl<'a> Meter<'a> {
             (CostIs::SessionTotal, None) => return None,
         };
         // A total that went backwards belongs to a session that began anew.
-        let amount = if now.amount >= before { now.amount - before } else { now.amount };
-        Some(Cost { amount: amount.normalize(), ..now })
+        let amount = if now.amount >= before {
+            now.amount - before
+        } else {
+            now.amount
+        };
+        Some(Cost {
+            amount: amount.normalize(),
+            ..now
+        })
     }
 
     fn wants(&self, semantics: UsageSemantics) -> bool {
@@ -170,7 +177,10 @@ mod tests {
 
     #[test]
     fn input_that_includes_the_cache_is_told_apart() {
-        let spec = UsageSpec { input_includes_cached: true, ..spec(UsageSemantics::Turn) };
+        let spec = UsageSpec {
+            input_includes_cached: true,
+            ..spec(UsageSemantics::Turn)
+        };
         let mut meter = Meter::new(&spec);
         meter.begin_turn();
         meter.prompt_answered(&answer());

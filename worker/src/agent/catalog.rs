@@ -1,0 +1,214 @@
+//! From an entry of agents.toml to an agent, and what can be found out about it before a task is
+//! given to it: whether it is installed, whether it is logged in, whether it speaks its protocol.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::future::BoxFuture;
+use serde::Serialize;
+use serde_json::Value;
+use tokio::io::AsyncReadExt;
+use tokio::time::timeout;
+
+use super::acp::{self, AcpAgent};
+use super::noop::NoopAgent;
+use super::permission::{Permission, PermissionAnswer, PermissionAsk};
+use super::pipe::PipeAgent;
+use super::process::{Input, Launch, Manner};
+use super::pty::PtyAgent;
+use super::{Agent, AgentError, TurnRequest, environment};
+use crate::config::agent_spec::AgentSpec;
+use crate::domain::attempt::ExecutionPath;
+use crate::domain::error_class::ErrorClass;
+use crate::domain::limits;
+
+/// The agent of an entry.
+pub fn build(spec: &AgentSpec) -> Arc<dyn Agent> {
+    let spec = Arc::new(spec.clone());
+    match spec.path {
+        ExecutionPath::Acp => Arc::new(AcpAgent::new(spec)),
+        ExecutionPath::Pipe => Arc::new(PipeAgent::new(spec)),
+        ExecutionPath::Pty => Arc::new(PtyAgent::new(spec)),
+        ExecutionPath::Noop => Arc::new(NoopAgent),
+    }
+}
+
+/// Whether tasks may be given to an agent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ProbeStatus {
+    /// It can work.
+    Ready,
+    /// It is there and does not work: not logged in, wrong protocol, a crash.
+    Error,
+    /// It is switched off or not installed.
+    Unavailable,
+}
+
+impl ProbeStatus {
+    /// The name that is stored and shown.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Ready => "ready",
+            Self::Error => "error",
+            Self::Unavailable => "unavailable",
+        }
+    }
+}
+
+/// What was found out about an agent.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Probe {
+    /// Whether it can work.
+    pub status: ProbeStatus,
+    /// What is wrong and what to do about it.
+    pub error: Option<String>,
+    /// The class of that error; `auth` is what a person must log in for.
+    pub error_class: Option<ErrorClass>,
+    /// What the program says its version is.
+    pub version: Option<String>,
+    /// Models it offers.
+    pub models: Vec<String>,
+    /// Modes it offers.
+    pub modes: Vec<String>,
+    /// Thinking options it offers.
+    pub thinking_options: Vec<String>,
+    /// Commands it announced; null when it announced none.
+    pub commands: Value,
+    /// What it says it can do; null when it says nothing.
+    pub capabilities: Value,
+}
+
+/// Find out about an agent, in a directory of the probe's own that the caller removes.
+pub async fn probe(spec: &AgentSpec, scratch_dir: &Path) -> Probe {
+    let mut probe = Probe {
+        status: ProbeStatus::Ready,
+        error: None,
+        error_class: None,
+        version: None,
+        models: spec.models.clone(),
+        modes: spec.modes.clone(),
+        thinking_options: spec.thinking_options.clone(),
+        commands: Value::Null,
+        capabilities: Value::Null,
+    };
+    if !spec.enabled {
+        probe.status = ProbeStatus::Unavailable;
+        probe.error = Some("it is switched off in agents.toml (enabled = false)".to_owned());
+        return probe;
+    }
+    if let Err(error) = look(spec, scratch_dir, &mut probe).await {
+        probe.status = match error.class {
+            ErrorClass::AgentUnavailable => ProbeStatus::Unavailable,
+            _ => ProbeStatus::Error,
+        };
+        probe.error_class = Some(error.class);
+        probe.error = Some(error.message);
+    }
+    probe
+}
+
+async fn look(spec: &AgentSpec, scratch_dir: &Path, probe: &mut Probe) -> Result<(), AgentError> {
+    if spec.path == ExecutionPath::Noop {
+        return Ok(());
+    }
+    let turn = scratch_turn(scratch_dir).await?;
+    environment::seed_home(spec, &turn).await?;
+    environment::resolve_program(spec, &turn.worktree)?;
+    if !spec.version_args.is_empty() {
+        probe.version = version(spec, &turn).await?;
+    }
+    if spec.path != ExecutionPath::Acp {
+        return Ok(());
+    }
+    let probed = acp::probe(spec, &turn, &Nobody).await?;
+    let listed = |own: &mut Vec<String>, found: Vec<String>| {
+        if own.is_empty() {
+            *own = found;
+        }
+    };
+    listed(&mut probe.models, probed.models);
+    listed(&mut probe.modes, probed.modes);
+    listed(&mut probe.thinking_options, probed.thinking_options);
+    probe.version = probed.version.or(probe.version.take());
+    probe.commands = probed.commands;
+    probe.capabilities = probed.capabilities;
+    Ok(())
+}
+
+async fn scratch_turn(dir: &Path) -> Result<TurnRequest, AgentError> {
+    let failed = |error: std::io::Error| {
+        let message = format!("cannot use {} for a probe: {error}", dir.display());
+        AgentError::new(ErrorClass::Workspace, message)
+    };
+    let dir = dir.canonicalize().map_err(failed)?;
+    let worktree = dir.join("worktree");
+    tokio::fs::create_dir_all(&worktree).await.map_err(failed)?;
+    Ok(TurnRequest {
+        prompt: String::new(),
+        worktree,
+        home: dir.join("home"),
+        tmp: dir.join("tmp"),
+        mark: format!("probe-{}", uuid::Uuid::new_v4()),
+        model: None,
+        mode_id: None,
+        thinking_option_id: None,
+        resume: None,
+    })
+}
+
+/// The first line that the program prints when asked for its version.
+async fn version(spec: &AgentSpec, turn: &TurnRequest) -> Result<Option<String>, AgentError> {
+    let launch = Launch::of(spec, turn, spec.version_args.clone(), Input::Empty, "dumb")?;
+    let mut process = launch.start()?;
+    let mut stdout = process.stdout.take();
+    let mut text = Vec::new();
+    let reading = async {
+        if let Some(stdout) = &mut stdout {
+            let _unreadable = stdout.take(VERSION_BYTES_MAX).read_to_end(&mut text).await;
+        }
+        process.wait().await;
+    };
+    let in_time = timeout(VERSION_TIMEOUT, reading).await.is_ok();
+    let exit = process.end(Manner::Firm, stdout).await?;
+    if in_time && exit.code == Some(0) {
+        let text = String::from_utf8_lossy(&text);
+        return Ok(text
+            .lines()
+            .map(str::trim)
+            .find(|line| !line.is_empty())
+            .map(str::to_owned));
+    }
+    let how = match exit.code {
+        _ if !in_time => format!("did not end within {} s", VERSION_TIMEOUT.as_secs()),
+        Some(code) => format!("ended with exit code {code}"),
+        None => "was ended by a signal".to_owned(),
+    };
+    let tail = exit.stderr_tail.trim();
+    let message = format!(
+        "agent {} is installed but does not work: `{} {}` {how}; {tail}",
+        spec.name,
+        spec.command.first().map_or("", String::as_str),
+        spec.version_args.join(" "),
+    );
+    Err(AgentError {
+        exit: exit.clone(),
+        ..AgentError::new(ErrorClass::AgentFailed, message)
+    })
+}
+
+/// A version is one short line.
+const VERSION_BYTES_MAX: u64 = 4_096;
+
+/// Big agents take seconds to print it on a busy machine.
+const VERSION_TIMEOUT: Duration = Duration::from_secs(limits::PROBE_TIMEOUT.as_secs() / 2);
+
+/// Nobody is asked during a probe.
+struct Nobody;
+
+impl Permission for Nobody {
+    fn ask(&self, _ask: PermissionAsk) -> BoxFuture<'_, PermissionAnswer> {
+        Box::pin(async { PermissionAnswer::Cancelled })
+    }
+}
