@@ -1,16 +1,11 @@
 //! All integration tests are modules of this one binary: one link instead of many.
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    reason = "a test fails by panicking"
-)]
 
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
     clippy::panic,
     clippy::too_many_lines,
+    clippy::needless_pass_by_value,
     reason = "all of it is tests: a surprise must end them, and a story may be long"
 )]
 #![allow(
@@ -21,23 +16,22 @@
 mod harness;
 
 mod agent_contract;
+mod agent_examples;
+mod agent_live;
 mod apply;
 mod attempt;
+mod cli_reference;
 mod confine;
 mod diff;
 mod docs_sql;
+mod http;
 mod localpg;
+mod ops_parity;
 mod queue;
+mod safe_text;
 mod snapshot;
 mod statements;
 mod tidy;
 mod workspace_lifecycle;
 mod workspace_projects;
 mod workspace_speed;
-    clippy::needless_pass_by_value,
-    reason = "a test's helper may fail the test where it stands"
-)]
-
-mod agent_contract;
-mod agent_examples;
-mod agent_live;

@@ -190,6 +190,18 @@ pub const DIRECTORY_SETTLED: Duration = Duration::from_secs(10);
 /// Comment or reason of a review: people write it, and it is kept for ever.
 pub const COMMENT_BYTES_MAX: usize = 64 * 1024;
 
+/// How long an HTTP answer that is not a stream may take; a probe of an agent takes 30 s at most.
+pub const HTTP_ANSWER_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// Streams open at a time in one server; each holds a socket and a little memory.
+pub const HTTP_STREAMS_MAX: usize = 1_024;
+
+/// Bearer tokens of one server: each request is compared with all of them.
+pub const HTTP_TOKENS_MAX: usize = 1_000;
+
+/// Name of an actor in the record.
+pub const ACTOR_BYTES_MAX: usize = 200;
+
 /// Longest single argument of a program (Linux: 128 KiB, MAX_ARG_STRLEN, with room for the rest).
 pub const ARGUMENT_BYTES_MAX: usize = 120 * 1024;
 

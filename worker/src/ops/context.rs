@@ -7,8 +7,10 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use super::OpError;
 use crate::broker::Broker;
 use crate::store::Store;
+use crate::store::listen::Listener;
 
 /// Everything an operation may use, and who asks.
 #[derive(Clone)]
@@ -24,6 +26,33 @@ pub struct OpContext {
 }
 
 impl OpContext {
+    /// A context on this database, and what has to listen for its streams to be live. Connects
+    /// with the first use.
+    pub fn open(url: &str, connections: usize, actor: String) -> Result<(Self, Listener), OpError> {
+        let store = Store::connect(url, connections)?;
+        let listener = Listener::new();
+        let context = Self {
+            broker: Broker::new(store.clone(), listener.clone()),
+            store,
+            actor,
+            prober: None,
+        };
+        Ok((context, listener))
+    }
+
+    /// Whether the database answers and has the schema of this program.
+    pub async fn check(&self) -> Result<(), OpError> {
+        let found = self.store.schema_version().await?;
+        let wanted = crate::store::migrate::wanted_version();
+        if found == wanted {
+            return Ok(());
+        }
+        Err(OpError::unavailable(format!(
+            "the database has schema version {found}, this program needs {wanted}"
+        ))
+        .code("schema_mismatch"))
+    }
+
     /// The same context for somebody else.
     pub fn for_actor(&self, actor: String) -> Self {
         Self {

@@ -13,6 +13,8 @@ pub mod page;
 pub mod permission;
 pub mod project;
 pub mod review;
+pub mod sql;
+pub mod stream;
 pub mod submit;
 pub mod task;
 pub mod usage;

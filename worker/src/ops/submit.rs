@@ -18,8 +18,8 @@ use crate::store::{StoreErrorKind, catalogue};
 pub struct SubmitTask {
     /// The project to work on
     pub project: String,
-    /// What the agent shall do; `-` reads it from standard input
-    #[arg(default_value = "-")]
+    /// What the agent shall do
+    #[arg(default_value = "-", help = "What the agent shall do; `-` reads standard input")]
     pub input: String,
     /// The agent to run; else the project's, else the fleet's default
     #[arg(long, short)]
@@ -233,19 +233,22 @@ fn check_facts(task: &SubmitTask, facts: &SubmitFacts) -> Result<String, OpError
                 .hint(hint),
         );
     }
-    let known = || facts.known_agents.join(", ");
+    let known = || match facts.known_agents.as_slice() {
+        [] => "No worker has listed its agents yet.".to_owned(),
+        names => format!("Known agents: {}.", names.join(", ")),
+    };
     let Some(agent) = &facts.agent else {
         return Err(OpError::invalid(
             "the task names no agent and neither the project nor the fleet has a default",
         )
         .code("no_agent")
-        .hint(format!("Name one with --agent. Known agents: {}.", known())));
+        .hint(format!("Name one with --agent. {}", known())));
     };
     for name in [Some(agent), task.fallback.as_ref()].into_iter().flatten() {
         if !facts.known_agents.is_empty() && !facts.known_agents.contains(name) {
             return Err(OpError::invalid(format!("no agent is called {name:?}"))
                 .code("unknown_agent")
-                .hint(format!("Known agents: {}.", known())));
+                .hint(known()));
         }
     }
     Ok(agent.clone())

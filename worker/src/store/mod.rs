@@ -5,6 +5,7 @@
 //! statements are used only after a self-ping over LISTEN proved that a connection is a session
 //! (behind a pooler another client's `s0` may be a different statement).
 
+pub mod adhoc;
 pub mod applies;
 pub mod asks;
 pub mod attempts;
@@ -39,6 +40,11 @@ use tokio_postgres_rustls::MakeRustlsConnect;
 
 pub use error::{StoreError, StoreErrorKind};
 pub use statement::Statement;
+
+crate::statements! {
+    /// The newest migration that was applied.
+    SCHEMA_VERSION = "schema_version";
+}
 
 /// Parameters of a statement.
 pub type Params<'a> = &'a [&'a (dyn ToSql + Sync)];
@@ -158,6 +164,14 @@ impl Store {
         Ok(Tx {
             client: Some(client),
         })
+    }
+
+    /// Version of the schema that the database has.
+    pub async fn schema_version(&self) -> Result<i64, StoreError> {
+        Ok(self
+            .query_one(&SCHEMA_VERSION, &[])
+            .await?
+            .try_get("version")?)
     }
 
     /// How many connections are open, and how many wait for one.

@@ -1,1 +1,12 @@
-//! Doors: CLI and HTTP, derived from the operations.
+//! Doors: the command line and HTTP, both derived from the list of operations.
+
+pub mod auth;
+pub mod cli;
+pub mod connect;
+pub mod fields;
+mod health;
+pub mod http;
+pub mod openapi;
+pub mod problem;
+pub mod safe_text;
+pub mod sse;

@@ -1,0 +1,451 @@
+//! The server over a real socket on a real database.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use dispatch_worker::ops::OpContext;
+use dispatch_worker::surface::auth::Gate;
+use dispatch_worker::surface::http::{self, App};
+use serde_json::{Value, json};
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use crate::harness::db::TestDb;
+
+/// Nothing here takes longer than this, unless it hangs.
+const SOON: Duration = Duration::from_secs(20);
+
+struct Server {
+    db: TestDb,
+    port: u16,
+    stop: CancellationToken,
+    running: JoinSet<()>,
+}
+
+impl Server {
+    async fn start(tokens: &[String]) -> Self {
+        let db = TestDb::new().await;
+        let (context, listener) = OpContext::open(&db.url(), 4, "http".to_owned()).unwrap();
+        let stop = CancellationToken::new();
+        let mut running = JoinSet::new();
+        let (url, quiet) = (db.url(), stop.clone());
+        running.spawn(async move { listener.run(&url, quiet).await });
+        let socket = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = socket.local_addr().unwrap().port();
+        let app = http::router(App {
+            context,
+            gate: Arc::new(Gate::new(tokens, &[])),
+            metrics: None,
+            stop: stop.clone(),
+        });
+        let stopping = stop.clone();
+        running.spawn(async move { http::serve(socket, app, stopping).await.unwrap() });
+        Self {
+            db,
+            port,
+            stop,
+            running,
+        }
+    }
+
+    /// A server with a project and an agent that no worker offers.
+    async fn with_project() -> Self {
+        let server = Self::start(&[]).await;
+        let sql = "INSERT INTO projects (name, path) VALUES ('shop', '/srv/shop');
+                   INSERT INTO catalogue_agents (name) VALUES ('fake');";
+        server.db.client().await.batch_execute(sql).await.unwrap();
+        server
+    }
+
+    async fn send(&self, head: &str, headers: &str, body: &str) -> Answer {
+        tokio::time::timeout(SOON, self.exchange(head, headers, body))
+            .await
+            .unwrap()
+    }
+
+    async fn exchange(&self, head: &str, headers: &str, body: &str) -> Answer {
+        let mut stream = self.open(head, headers, body, "Host: localhost\r\n").await;
+        let mut raw = Vec::new();
+        stream.read_to_end(&mut raw).await.unwrap();
+        Answer::read(&String::from_utf8(raw).unwrap())
+    }
+
+    async fn open(&self, head: &str, headers: &str, body: &str, host: &str) -> TcpStream {
+        let mut stream = TcpStream::connect(("127.0.0.1", self.port)).await.unwrap();
+        let kind = if body.is_empty() {
+            ""
+        } else {
+            "Content-Type: application/json\r\n"
+        };
+        let request = format!(
+            "{head} HTTP/1.1\r\n{host}Connection: close\r\n{kind}Content-Length: {}\r\n{headers}\r\n{body}",
+            body.len()
+        );
+        stream.write_all(request.as_bytes()).await.unwrap();
+        stream
+    }
+
+    async fn get(&self, path: &str) -> Answer {
+        self.send(&format!("GET {path}"), "", "").await
+    }
+
+    async fn post(&self, path: &str, body: &Value) -> Answer {
+        self.send(&format!("POST {path}"), "", &body.to_string())
+            .await
+    }
+
+    /// Open a stream and read events until `count` came or it ended.
+    async fn events(&self, path: &str, headers: &str, count: usize) -> Vec<(i64, String)> {
+        let stream = self
+            .open(&format!("GET {path}"), headers, "", "Host: localhost\r\n")
+            .await;
+        let mut lines = BufReader::new(stream).lines();
+        let mut events = Vec::new();
+        let read = async {
+            while let Some(line) = lines.next_line().await.unwrap() {
+                if let Some(data) = line.strip_prefix("data: ") {
+                    let event: Value = serde_json::from_str(data).unwrap();
+                    events.push((
+                        event["seq"].as_i64().unwrap(),
+                        event["kind"].as_str().unwrap().to_owned(),
+                    ));
+                }
+                if events.len() == count {
+                    break;
+                }
+            }
+        };
+        tokio::time::timeout(SOON, read)
+            .await
+            .expect("the stream went on without events");
+        events
+    }
+
+    async fn end(mut self) {
+        self.stop.cancel();
+        while let Some(done) = self.running.join_next().await {
+            done.unwrap();
+        }
+    }
+}
+
+#[derive(Debug)]
+struct Answer {
+    status: u16,
+    head: String,
+    body: Value,
+}
+
+impl Answer {
+    fn read(raw: &str) -> Self {
+        let (head, body) = raw.split_once("\r\n\r\n").unwrap();
+        let status = head.split(' ').nth(1).unwrap().parse().unwrap();
+        Self {
+            status,
+            head: head.to_lowercase(),
+            body: serde_json::from_str(body).unwrap_or(Value::String(body.to_owned())),
+        }
+    }
+
+    #[track_caller]
+    fn problem(&self, status: u16, code: &str) {
+        assert_eq!(
+            (self.status, self.body["code"].as_str()),
+            (status, Some(code)),
+            "{self:?}"
+        );
+        assert!(
+            self.head.contains("application/problem+json"),
+            "{}",
+            self.head
+        );
+        assert!(
+            self.head.contains("x-content-type-options: nosniff"),
+            "{}",
+            self.head
+        );
+    }
+}
+
+#[tokio::test]
+async fn only_a_known_token_of_this_host_gets_in() {
+    let token = "correct-horse-battery-staple".to_owned();
+    let server = Server::start(std::slice::from_ref(&token)).await;
+    server
+        .get("/api/v1/tasks")
+        .await
+        .problem(401, "unauthorized");
+    server.get("/metrics").await.problem(401, "unauthorized");
+    let wrong = "Authorization: Bearer correct-horse-battery-stapl\r\n";
+    server
+        .send("GET /api/v1/tasks", wrong, "")
+        .await
+        .problem(401, "unauthorized");
+    let bearer = format!("Authorization: Bearer {token}\r\n");
+    assert_eq!(
+        server.send("GET /api/v1/tasks", &bearer, "").await.status,
+        200
+    );
+    let foreign = format!("{bearer}Origin: https://evil.example\r\n");
+    server
+        .send("GET /api/v1/tasks", &foreign, "")
+        .await
+        .problem(403, "foreign_origin");
+    let mut rebound = server
+        .open("GET /api/v1/tasks", &bearer, "", "Host: evil.example\r\n")
+        .await;
+    let mut raw = String::new();
+    rebound.read_to_string(&mut raw).await.unwrap();
+    Answer::read(&raw).problem(403, "foreign_host");
+    assert_eq!(server.get("/healthz").await.status, 200);
+    server.end().await;
+}
+
+#[tokio::test]
+async fn a_task_is_submitted_shown_listed_and_cancelled() {
+    let server = Server::with_project().await;
+    let body = json!({"project": "shop", "input": "do it", "agent": "fake", "timeout": "30m"});
+    let made = server.post("/api/v1/tasks", &body).await;
+    assert_eq!(
+        (made.status, &made.body["replayed"]),
+        (201, &json!(false)),
+        "{made:?}"
+    );
+    assert!(
+        made.body["notice"]
+            .as_str()
+            .unwrap()
+            .contains("no live worker offers"),
+        "{made:?}"
+    );
+    let id = made.body["id"].as_i64().unwrap();
+    let shown = server.get(&format!("/api/v1/tasks/{id}")).await;
+    assert_eq!(
+        (&shown.body["state"], &shown.body["submitted_by"]),
+        (&json!("pending"), &json!("http"))
+    );
+    for state in ["", "?state=pending"] {
+        let listed = server.get(&format!("/api/v1/tasks{state}")).await;
+        assert_eq!(listed.body["data"][0]["id"], json!(id), "{listed:?}");
+        assert_eq!(listed.body["next_cursor"], Value::Null);
+    }
+    let actor = "X-Dispatch-Actor: ada\r\n";
+    let path = format!("POST /api/v1/tasks/{id}/cancel");
+    let cancelled = server.send(&path, actor, "").await;
+    assert_eq!(cancelled.body["outcome"], "cancelled");
+    assert_eq!(
+        server.send(&path, actor, "").await.body["outcome"],
+        "already_over"
+    );
+    let audit = server.get("/api/v1/audit").await;
+    assert_eq!(audit.body["data"][0]["actor"], "ada (http)", "{audit:?}");
+    let listed = server.get("/api/v1/tasks?state=cancelled").await;
+    assert_eq!(listed.body["data"][0]["id"], json!(id), "{listed:?}");
+    server.end().await;
+}
+
+#[tokio::test]
+async fn pages_follow_each_other_without_gap_or_repetition() {
+    let server = Server::with_project().await;
+    let sql = "INSERT INTO tasks (project, input, agent) SELECT 'shop', 'n ' || g, 'fake' FROM generate_series(1, 5) g";
+    server.db.client().await.batch_execute(sql).await.unwrap();
+    let mut seen = Vec::new();
+    let mut cursor = String::new();
+    for _ in 0..3 {
+        let page = server
+            .get(&format!("/api/v1/tasks?limit=2{cursor}"))
+            .await
+            .body;
+        seen.extend(
+            page["data"]
+                .as_array()
+                .unwrap()
+                .iter()
+                .map(|t| t["id"].as_i64().unwrap()),
+        );
+        match page["next_cursor"].as_str() {
+            Some(next) => cursor = format!("&cursor={next}"),
+            None => break,
+        }
+    }
+    assert_eq!(seen, [5, 4, 3, 2, 1]);
+    server
+        .get("/api/v1/tasks?limit=0")
+        .await
+        .problem(422, "invalid_input");
+    server
+        .get("/api/v1/tasks?cursor=x")
+        .await
+        .problem(422, "invalid_input");
+    server.end().await;
+}
+
+#[tokio::test]
+async fn the_same_key_is_the_same_task_and_another_body_is_refused() {
+    let server = Server::with_project().await;
+    let key = "Idempotency-Key: k1\r\n";
+    let body =
+        json!({"project": "shop", "input": "do it", "agent": "fake", "timeout": "1h"}).to_string();
+    let first = server.send("POST /api/v1/tasks", key, &body).await;
+    let again = server.send("POST /api/v1/tasks", key, &body).await;
+    assert_eq!((first.status, again.status), (201, 200));
+    assert_eq!(
+        (&again.body["id"], &again.body["replayed"]),
+        (&first.body["id"], &json!(true))
+    );
+    let other = body.replace("do it", "do more");
+    let refused = server.send("POST /api/v1/tasks", key, &other).await;
+    refused.problem(409, "idempotency_conflict");
+    let named = format!("task {}", first.body["id"]);
+    assert!(
+        refused.body["detail"].as_str().unwrap().contains(&named),
+        "{refused:?}"
+    );
+    let both = body.replace("}", ", \"idempotency_key\": \"k2\"}");
+    server
+        .send("POST /api/v1/tasks", key, &both)
+        .await
+        .problem(422, "invalid_input");
+    server.end().await;
+}
+
+#[tokio::test]
+async fn bad_input_is_refused_with_a_code_and_a_way_out() {
+    let server = Server::with_project().await;
+    let task = |changes: Value| {
+        let mut body = json!({"project": "shop", "input": "x", "agent": "fake"});
+        for (name, value) in changes.as_object().unwrap() {
+            body[name] = value.clone();
+        }
+        body
+    };
+    let cases = [
+        (json!({"project": "nope"}), 404, "unknown_project", "shop"),
+        (json!({"agent": "ghost"}), 422, "unknown_agent", "fake"),
+        (json!({"input": "  \n"}), 422, "invalid_input", "Say what"),
+        (json!({"input": "a\u{0}b"}), 422, "invalid_input", ""),
+        (
+            json!({"input": "x".repeat(1_100_000)}),
+            422,
+            "input_too_large",
+            "file of the repository",
+        ),
+        (json!({"priority": 11}), 422, "invalid_input", ""),
+        (json!({"timeout": "soon"}), 422, "invalid_input", ""),
+        (
+            json!({"conversation_id": 9}),
+            422,
+            "invalid_input",
+            "first task",
+        ),
+        (json!({"colour": "red"}), 422, "unknown_field", ""),
+    ];
+    for (changes, status, code, way_out) in cases {
+        let answer = server.post("/api/v1/tasks", &task(changes)).await;
+        answer.problem(status, code);
+        let hint = answer.body["hint"].as_str().unwrap_or("");
+        assert!(hint.contains(way_out), "{answer:?}");
+    }
+    server
+        .send("POST /api/v1/tasks", "", "{nope")
+        .await
+        .problem(400, "malformed_json");
+    server
+        .send("POST /api/v1/tasks", "", "[1]")
+        .await
+        .problem(400, "malformed_json");
+    server
+        .get("/api/v1/tasks/99")
+        .await
+        .problem(404, "not_found");
+    server
+        .get("/api/v1/tasks/x")
+        .await
+        .problem(422, "invalid_input");
+    server
+        .get("/api/v1/nothing")
+        .await
+        .problem(404, "no_such_path");
+    server
+        .send("PUT /api/v1/tasks", "", "")
+        .await
+        .problem(405, "wrong_method");
+    server
+        .post("/api/v1/changes/1/approve", &json!({}))
+        .await
+        .problem(422, "invalid_input");
+    server
+        .post("/api/v1/agents/fake/probe", &json!({}))
+        .await
+        .problem(503, "no_agents_here");
+    let count = server
+        .db
+        .client()
+        .await
+        .query_one("SELECT count(*) FROM tasks", &[])
+        .await
+        .unwrap();
+    assert_eq!(count.get::<_, i64>(0), 0, "a refused task was left behind");
+    server.end().await;
+}
+
+#[tokio::test]
+async fn a_stream_is_resumed_without_gap_and_ends_after_everything_is_told() {
+    let server = Server::with_project().await;
+    let client = server.db.client().await;
+    let sql = "INSERT INTO tasks (project, input, agent) VALUES ('shop', 'x', 'fake');
+               SELECT append_event(1, 0::smallint, 'notice', '{\"text\": \"two\"}');
+               SELECT append_event(1, 0::smallint, 'notice', '{\"text\": \"three\"}');";
+    client.batch_execute(sql).await.unwrap();
+    let first = server.events("/tasks/1/events", "", 3).await;
+    let seqs: Vec<i64> = first.iter().map(|event| event.0).collect();
+    assert_eq!(seqs, [1, 2, 3]);
+    let live = server.events(
+        "/api/v1/tasks/1/events?since_seq=1",
+        "Last-Event-ID: 3\r\n",
+        9,
+    );
+    let cancel = async {
+        client.batch_execute("SELECT cancel_task(1)").await.unwrap();
+    };
+    let (rest, ()) = tokio::join!(live, cancel);
+    assert_eq!(rest, [(4, "task_cancelled".to_owned())]);
+    let after = server
+        .send("GET /tasks/1/events", "Last-Event-ID: 4\r\n", "")
+        .await;
+    assert_eq!(after.status, 204);
+    server
+        .get("/tasks/7/events")
+        .await
+        .problem(404, "not_found");
+    server
+        .send("GET /tasks/1/events", "Last-Event-ID: x\r\n", "")
+        .await
+        .problem(422, "invalid_input");
+    server.end().await;
+}
+
+#[tokio::test]
+async fn a_server_that_stops_ends_its_streams() {
+    let server = Server::with_project().await;
+    let client = server.db.client().await;
+    client
+        .batch_execute("INSERT INTO tasks (project, input, agent) VALUES ('shop', 'x', 'fake')")
+        .await
+        .unwrap();
+    let mut stream = server
+        .open("GET /tasks/1/events", "", "", "Host: localhost\r\n")
+        .await;
+    let mut seen = [0; 64];
+    stream.read_exact(&mut seen).await.unwrap();
+    let ended = async {
+        server.end().await;
+        let mut rest = Vec::new();
+        stream.read_to_end(&mut rest).await.unwrap();
+    };
+    tokio::time::timeout(Duration::from_secs(5), ended)
+        .await
+        .expect("the stream held the server");
+}

@@ -1,0 +1,162 @@
+//! A change for a reviewer: what it is, which files, their diffs, and how to decide.
+
+use std::io;
+
+use chrono::{DateTime, Utc};
+use serde_json::Value;
+
+use super::forms::Form;
+use super::out::{Out, Paint};
+use super::render;
+use super::table::{self, Column};
+use super::tree::View;
+use crate::surface::safe_text;
+
+const FILES: &[Column] = &[
+    Column("FILE", "n", Form::Text),
+    Column("REVIEW", "state", Form::State),
+    Column("WHAT", "operation", Form::Text),
+    Column("KIND", "kind", Form::Text),
+    Column("+", "added_lines", Form::Count),
+    Column("-", "removed_lines", Form::Count),
+    Column("WARNINGS", "flags", Form::List),
+    Column("FORMERLY", "old_path", Form::Text),
+    Column("PATH", "path", Form::Text),
+];
+const REVIEWS: &[Column] = &[
+    Column("AT", "at", Form::Ago),
+    Column("WHO", "actor", Form::Text),
+    Column("VERDICT", "verdict", Form::Text),
+    Column("FILES", "files", Form::List),
+    Column("COMMENT", "comment", Form::Text),
+];
+
+/// Fields that are shown in another way.
+const ELSEWHERE: [&str; 9] = [
+    "id",
+    "state",
+    "file_list",
+    "reviews",
+    "files",
+    "added_lines",
+    "removed_lines",
+    "notices",
+    "conflicts",
+];
+
+pub(crate) fn print(
+    out: &mut Out,
+    value: &Value,
+    view: View,
+    now: DateTime<Utc>,
+) -> io::Result<()> {
+    let files = value["file_list"].as_array().map_or(&[][..], Vec::as_slice);
+    match view {
+        View::Files => table::print(out, FILES, files, now),
+        View::Usual => {
+            head(out, value, now)?;
+            out.line("")?;
+            table::print(out, FILES, files, now)?;
+            for file in files {
+                diff(out, file)?;
+            }
+            decide(out, value)
+        }
+    }
+}
+
+/// What a reviewer must see before a decision: the change without its diffs.
+pub(crate) fn summary(out: &mut Out, value: &Value, now: DateTime<Utc>) -> io::Result<()> {
+    head(out, value, now)?;
+    print(out, value, View::Files, now)
+}
+
+fn head(out: &mut Out, value: &Value, now: DateTime<Utc>) -> io::Result<()> {
+    let state = value["state"].as_str().unwrap_or("?");
+    let title = out.paint.bold(&format!("Change {}", value["id"]));
+    let state = out.paint.state(&safe_text::line(state));
+    out.line(&format!(
+        "{title} {state}  {} files, +{} -{}",
+        value["files"], value["added_lines"], value["removed_lines"]
+    ))?;
+    render::some_fields(out, value, &ELSEWHERE, now)?;
+    for notice in value["notices"].as_array().into_iter().flatten() {
+        let text = notice
+            .as_str()
+            .map_or_else(|| notice.to_string(), str::to_owned);
+        let note = out
+            .paint
+            .yellow(&format!("  Note: {}", safe_text::line(&text)));
+        out.line(&note)?;
+    }
+    for conflict in value["conflicts"].as_array().into_iter().flatten() {
+        let text = conflict
+            .as_str()
+            .map_or_else(|| conflict.to_string(), str::to_owned);
+        let note = out
+            .paint
+            .red(&format!("  Conflict: {}", safe_text::line(&text)));
+        out.line(&note)?;
+    }
+    if let Some(reviews) = value["reviews"].as_array().filter(|r| !r.is_empty()) {
+        table::print(out, REVIEWS, reviews, now)?;
+    }
+    Ok(())
+}
+
+fn diff(out: &mut Out, file: &Value) -> io::Result<()> {
+    let path = safe_text::line(file["path"].as_str().unwrap_or("?"));
+    let operation = safe_text::line(file["operation"].as_str().unwrap_or("?"));
+    let title = out.paint.bold(&format!("\n{operation} {path}"));
+    out.line(&title)?;
+    if let (Some(old), Some(new)) = (file["old_mode"].as_i64(), file["new_mode"].as_i64())
+        && old != new
+    {
+        out.line(&format!("mode {old:o} → {new:o}"))?;
+    }
+    match file["patch"].as_str() {
+        Some(patch) => {
+            for line in patch.lines() {
+                let line = coloured(out.paint, line);
+                out.line(&line)?;
+            }
+        }
+        None => {
+            let kind = safe_text::line(file["kind"].as_str().unwrap_or("?"));
+            out.line(&format!("({kind}; no lines to show)"))?;
+        }
+    }
+    if file["patch_cut"] == true {
+        let note = out
+            .paint
+            .yellow("(the diff goes on; see the whole of it in the result commit)");
+        out.line(&note)?;
+    }
+    Ok(())
+}
+
+/// A line of a unified diff. A tab stays, all else that a terminal would obey is shown.
+fn coloured(paint: Paint, line: &str) -> String {
+    let safe = safe_text::block(line);
+    match line.as_bytes().first() {
+        Some(b'+') => paint.green(&safe),
+        Some(b'-') => paint.red(&safe),
+        Some(b'@') => paint.cyan(&safe),
+        _ => safe,
+    }
+}
+
+fn decide(out: &mut Out, value: &Value) -> io::Result<()> {
+    if !matches!(value["state"].as_str(), Some("pending" | "conflicted")) {
+        return Ok(());
+    }
+    let id = &value["id"];
+    let digest = safe_text::line(value["digest"].as_str().unwrap_or(""));
+    let next = format!(
+        "\nDecide: dispatch changes approve {id} --digest {digest}\n        \
+         dispatch changes reject {id} --reason WHY\n        \
+         dispatch changes request-changes {id} \"what to do\""
+    );
+    let next = out.paint.dim(&next);
+    out.line(&next)
+}

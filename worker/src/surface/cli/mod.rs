@@ -1,0 +1,270 @@
+//! The command line: parse, do, print, and say by the exit code what kind of end it was.
+
+mod change_view;
+mod forms;
+mod out;
+mod prepare;
+mod render;
+pub mod roles;
+mod story;
+mod stream;
+mod table;
+pub mod tree;
+
+use std::ffi::OsString;
+use std::io::{self, IsTerminal};
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use clap::{ArgMatches, FromArgMatches};
+use futures::future::BoxFuture;
+use serde_json::{Value, json};
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use self::out::Out;
+use self::roles::Role;
+use self::tree::{Invocation, StreamArgs};
+use super::connect::ConnectArgs;
+use super::safe_text;
+use crate::ops::{self, OpContext, OpError, Prober};
+
+/// Connections of one command: the answer, and a stream beside it.
+const CONNECTIONS: usize = 2;
+
+/// How a command ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum End {
+    /// As asked.
+    Done,
+    /// The watched task did not succeed.
+    TaskFailed,
+    /// The person stopped it.
+    Interrupted,
+}
+
+impl End {
+    fn exit_code(self) -> u8 {
+        match self {
+            Self::Done => 0,
+            Self::TaskFailed => 10,
+            Self::Interrupted => 130,
+        }
+    }
+}
+
+/// Why a command did not do what was asked.
+pub(crate) enum CliError {
+    Op(OpError),
+    Io(io::Error),
+}
+
+impl From<OpError> for CliError {
+    fn from(error: OpError) -> Self {
+        Self::Op(error)
+    }
+}
+
+impl From<io::Error> for CliError {
+    fn from(error: io::Error) -> Self {
+        Self::Io(error)
+    }
+}
+
+/// What the command line starts or needs without knowing it.
+pub struct Wiring {
+    /// The database to use.
+    pub database_url: for<'a> fn(&'a ConnectArgs) -> BoxFuture<'a, Result<String, OpError>>,
+    /// Starts agents to see whether they work; `None`: none can run here.
+    pub prober: fn() -> Option<Arc<dyn Prober>>,
+    /// Do what a role does, until it stops.
+    pub role: fn(ConnectArgs, Role) -> BoxFuture<'static, Result<(), OpError>>,
+}
+
+/// Options that every command has.
+struct Global<'a> {
+    wiring: &'a Wiring,
+    connect: ConnectArgs,
+    json: bool,
+    actor: String,
+}
+
+impl Global<'_> {
+    async fn database_url(&self) -> Result<String, OpError> {
+        (self.wiring.database_url)(&self.connect).await
+    }
+}
+
+/// Run a command line to its exit code.
+pub async fn run(args: impl IntoIterator<Item = OsString>, wiring: &Wiring) -> ExitCode {
+    let matches = match tree::command().try_get_matches_from(args) {
+        Ok(matches) => matches,
+        Err(error) => return usage(&error),
+    };
+    let json = matches.get_flag("json");
+    crate::telemetry::init(matches.get_one::<String>("log").map(String::as_str));
+    let done = match global(&matches, wiring) {
+        Ok(global) => command(&global, &matches).await,
+        Err(error) => Err(error.into()),
+    };
+    match done {
+        Ok(end) => ExitCode::from(end.exit_code()),
+        // Whoever read along has seen enough.
+        Err(CliError::Io(error)) if error.kind() == io::ErrorKind::BrokenPipe => ExitCode::SUCCESS,
+        Err(CliError::Io(error)) => complain(&OpError::internal(error.to_string()), json),
+        Err(CliError::Op(error)) => complain(&error, json),
+    }
+}
+
+fn usage(error: &clap::Error) -> ExitCode {
+    // Help goes to a pipe that may be closed; that is no fault.
+    let _printed = error.print();
+    ExitCode::from(if error.use_stderr() { 2 } else { 0 })
+}
+
+fn global<'a>(matches: &ArgMatches, wiring: &'a Wiring) -> Result<Global<'a>, OpError> {
+    let connect =
+        ConnectArgs::from_arg_matches(matches).map_err(|e| OpError::invalid(e.to_string()))?;
+    let login = || std::env::var("USER").ok().filter(|user| !user.is_empty());
+    let actor = matches.get_one::<String>("as").cloned().or_else(login);
+    Ok(Global {
+        wiring,
+        connect,
+        json: matches.get_flag("json"),
+        actor: actor.unwrap_or_else(|| "cli".to_owned()),
+    })
+}
+
+fn complain(error: &OpError, json: bool) -> ExitCode {
+    if json {
+        let document = json!({"error": {
+            "code": error.code, "message": error.message, "hint": error.hint,
+        }});
+        eprintln!("{}", safe_text::json(&document.to_string()));
+    } else {
+        let red = io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
+        let title = out::Paint(red).red("error:");
+        eprintln!("{title} {}", safe_text::block(&error.message));
+        if let Some(hint) = &error.hint {
+            eprintln!("hint: {}", safe_text::block(hint));
+        }
+    }
+    ExitCode::from(error.kind.exit_code())
+}
+
+async fn command(global: &Global<'_>, matches: &ArgMatches) -> Result<End, CliError> {
+    let mut out = Out::new();
+    match tree::invocation(matches)? {
+        Invocation::Role(role) => {
+            (global.wiring.role)(global.connect.clone(), role).await?;
+            Ok(End::Done)
+        }
+        Invocation::Sql(text) => sql(global, &mut out, &text).await,
+        Invocation::Stream(args) => {
+            let session = Session::open(global).await?;
+            stream::run(&session.context, &mut out, &args, global.json).await
+        }
+        Invocation::Op {
+            entry,
+            input,
+            view,
+            file,
+            watch,
+        } => {
+            let session = Session::open(global).await?;
+            let context = &session.context;
+            let input = prepare::input(entry, input, file, context, &mut out, global.json).await?;
+            let value = (entry.call)(context, input).await?;
+            if watch {
+                return watch_submitted(context, &mut out, &value, global.json).await;
+            }
+            if global.json {
+                out.line(&document(&value))?;
+            } else {
+                render::answer(&mut out, entry.spec.name, view, &value)?;
+            }
+            Ok(End::Done)
+        }
+    }
+}
+
+fn document(value: &Value) -> String {
+    safe_text::json(&serde_json::to_string_pretty(value).unwrap_or_else(|_| value.to_string()))
+}
+
+async fn watch_submitted(
+    context: &OpContext,
+    out: &mut Out,
+    submitted: &Value,
+    json: bool,
+) -> Result<End, CliError> {
+    let args = StreamArgs {
+        task: submitted["id"].as_i64().unwrap_or(0),
+        since_seq: 0,
+        follow: true,
+        status: true,
+    };
+    if let (Some(notice), false) = (submitted["notice"].as_str(), json) {
+        let notice = out
+            .paint
+            .yellow(&format!("Note: {}.", safe_text::line(notice)));
+        out.line(&notice)?;
+    }
+    stream::run(context, out, &args, json).await
+}
+
+async fn sql(global: &Global<'_>, out: &mut Out, text: &str) -> Result<End, CliError> {
+    let text = if text == "-" {
+        io::read_to_string(io::stdin())?
+    } else {
+        text.to_owned()
+    };
+    let url = global.database_url().await?;
+    for set in ops::sql::run(&url, &text).await? {
+        if global.json {
+            for row in &set.rows {
+                let row: serde_json::Map<String, Value> = set
+                    .columns
+                    .iter()
+                    .cloned()
+                    .zip(row.iter().map(|cell| json!(cell)))
+                    .collect();
+                out.line(&safe_text::json(&Value::Object(row).to_string()))?;
+            }
+        } else if set.columns.is_empty() {
+            out.line(&format!("{} rows", set.count))?;
+        } else {
+            let safe = |text: &String| safe_text::line(text);
+            let titles: Vec<String> = set.columns.iter().map(safe).collect();
+            let cell = |c: &Option<String>| c.as_ref().map_or_else(String::new, safe);
+            let rows: Vec<Vec<String>> = set
+                .rows
+                .iter()
+                .map(|row| row.iter().map(cell).collect())
+                .collect();
+            table::plain(out, &titles, &rows)?;
+        }
+    }
+    Ok(End::Done)
+}
+
+/// A context with its listener, which stops when the command ends.
+struct Session {
+    context: OpContext,
+    _listening: JoinSet<()>,
+}
+
+impl Session {
+    async fn open(global: &Global<'_>) -> Result<Self, OpError> {
+        let url = global.database_url().await?;
+        let (mut context, listener) = OpContext::open(&url, CONNECTIONS, global.actor.clone())?;
+        context.prober = (global.wiring.prober)();
+        let url = global.connect.listen_url.clone().unwrap_or(url);
+        let mut listening = JoinSet::new();
+        listening.spawn(async move { listener.run(&url, CancellationToken::new()).await });
+        Ok(Self {
+            context,
+            _listening: listening,
+        })
+    }
+}

@@ -1,0 +1,128 @@
+//! What the command line prints: to a terminal or a pipe, in colour or not.
+
+use std::io::{self, IsTerminal, Write};
+
+use unicode_width::UnicodeWidthStr;
+
+/// Standard output.
+pub(crate) struct Out {
+    stdout: io::Stdout,
+    /// Whether a person reads along.
+    pub(crate) terminal: bool,
+    /// Whether colours may be used.
+    pub(crate) paint: Paint,
+    /// Columns of the terminal; none in a pipe, so that nothing is cut there.
+    pub(crate) width: Option<usize>,
+}
+
+impl Out {
+    pub(crate) fn new() -> Self {
+        let stdout = io::stdout();
+        let terminal = stdout.is_terminal();
+        let colour = terminal && std::env::var_os("NO_COLOR").is_none_or(|v| v.is_empty());
+        let width =
+            terminal.then(|| terminal_size::terminal_size().map_or(100, |(w, _)| usize::from(w.0)));
+        Self {
+            stdout,
+            terminal,
+            paint: Paint(colour),
+            width,
+        }
+    }
+
+    /// Print as it is. Everything that others wrote went through `safe_text` before.
+    pub(crate) fn print(&mut self, text: &str) -> io::Result<()> {
+        self.stdout.write_all(text.as_bytes())?;
+        self.stdout.flush()
+    }
+
+    pub(crate) fn line(&mut self, text: &str) -> io::Result<()> {
+        self.print(&format!("{text}\n"))
+    }
+}
+
+/// Colours, or none.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Paint(pub(crate) bool);
+
+impl Paint {
+    fn with(self, code: &str, text: &str) -> String {
+        if self.0 && !text.is_empty() {
+            format!("\x1b[{code}m{text}\x1b[0m")
+        } else {
+            text.to_owned()
+        }
+    }
+
+    pub(crate) fn dim(self, text: &str) -> String {
+        self.with("2", text)
+    }
+
+    pub(crate) fn bold(self, text: &str) -> String {
+        self.with("1", text)
+    }
+
+    pub(crate) fn red(self, text: &str) -> String {
+        self.with("31", text)
+    }
+
+    pub(crate) fn green(self, text: &str) -> String {
+        self.with("32", text)
+    }
+
+    pub(crate) fn yellow(self, text: &str) -> String {
+        self.with("33", text)
+    }
+
+    pub(crate) fn cyan(self, text: &str) -> String {
+        self.with("36", text)
+    }
+
+    /// The word of a state, in the colour of its meaning.
+    pub(crate) fn state(self, word: &str) -> String {
+        match word {
+            "completed" | "applied" | "approved" | "ready" | "live" | "allowed" | "allow" => {
+                self.green(word)
+            }
+            "failed" | "conflicted" | "error" | "lost" | "rejected" | "denied" => self.red(word),
+            "running" | "loading" => self.cyan(word),
+            "pending" | "draining" | "unavailable" | "expired" => self.yellow(word),
+            _ => word.to_owned(),
+        }
+    }
+}
+
+/// Columns that a text takes on a terminal.
+pub(crate) fn columns(text: &str) -> usize {
+    UnicodeWidthStr::width(text)
+}
+
+/// The text, cut to so many columns with a mark that it was cut.
+pub(crate) fn cut(text: &str, width: usize) -> String {
+    if columns(text) <= width {
+        return text.to_owned();
+    }
+    let mut kept = String::new();
+    for c in text.chars() {
+        let mut with = kept.clone();
+        with.push(c);
+        if columns(&with) + 1 > width {
+            break;
+        }
+        kept = with;
+    }
+    kept.push('…');
+    kept
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn cut_text_fits_and_says_that_it_was_cut() {
+        assert_eq!(cut("short", 5), "short");
+        assert_eq!(cut("longer", 5), "long…");
+        assert_eq!(columns(&cut("日本語日本語", 7)), 7);
+    }
+}

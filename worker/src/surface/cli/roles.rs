@@ -1,0 +1,136 @@
+//! Arguments of the roles: what a process of the fleet is told when it starts.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use crate::ops::values::Span;
+
+/// A role with its arguments.
+#[derive(Clone, Debug)]
+pub enum Role {
+    /// Claim tasks and run agents.
+    Worker(WorkerArgs),
+    /// Serve HTTP.
+    Serve(ServeArgs),
+    /// Everything on this machine.
+    Up(UpArgs),
+    /// Stop the Postgres that `up` started.
+    Down,
+    /// Bring the schema up to date.
+    Migrate(MigrateArgs),
+    /// Look at the configuration.
+    ConfigCheck(ConfigCheckArgs),
+    /// Measure.
+    Bench(BenchArgs),
+}
+
+/// Claim tasks and run agents.
+#[derive(Clone, Debug, clap::Args)]
+pub struct WorkerArgs {
+    /// The catalogue of agents
+    #[arg(
+        long,
+        env = "DISPATCH_AGENTS",
+        value_name = "FILE",
+        default_value = "agents.toml"
+    )]
+    pub agents: PathBuf,
+    /// Attempts that may run at a time
+    #[arg(long, env = "DISPATCH_SLOTS", value_name = "N", default_value_t = 4,
+          value_parser = clap::value_parser!(u16).range(1..=1_000))]
+    pub slots: u16,
+    /// Name of this worker; else the host's
+    #[arg(long, env = "DISPATCH_WORKER_NAME", value_name = "NAME")]
+    pub name: Option<String>,
+    /// How long running attempts may go on after the first signal to stop
+    #[arg(
+        long,
+        env = "DISPATCH_DRAIN_TIMEOUT",
+        value_name = "TIME",
+        default_value = "60s"
+    )]
+    pub drain_timeout: Span,
+    /// Run the setup and teardown commands of projects
+    #[arg(long, env = "DISPATCH_ALLOW_HOOKS")]
+    pub allow_hooks: bool,
+    /// Serve /healthz, /readyz and /metrics here
+    #[arg(long, env = "DISPATCH_HEALTH", value_name = "ADDRESS")]
+    pub health: Option<SocketAddr>,
+}
+
+/// Serve HTTP.
+#[derive(Clone, Debug, clap::Args)]
+pub struct ServeArgs {
+    /// Address to listen on
+    #[arg(
+        long,
+        env = "DISPATCH_LISTEN",
+        value_name = "ADDRESS",
+        default_value = "127.0.0.1:8080"
+    )]
+    pub listen: SocketAddr,
+    /// File with the bearer tokens that may call, one a line. Needed unless the address is loopback
+    #[arg(long, env = "DISPATCH_HTTP_TOKEN_FILE", value_name = "FILE")]
+    pub token_file: Option<PathBuf>,
+    /// A bearer token that may call
+    #[arg(
+        long,
+        env = "DISPATCH_HTTP_TOKEN",
+        hide_env_values = true,
+        hide = true,
+        value_name = "TOKEN"
+    )]
+    pub token: Option<String>,
+    /// Host name that callers use, besides loopback names; give it again for more
+    #[arg(
+        long = "host",
+        env = "DISPATCH_HTTP_HOSTS",
+        value_delimiter = ',',
+        value_name = "NAME"
+    )]
+    pub hosts: Vec<String>,
+}
+
+/// Everything on this machine: a Postgres of its own, a worker and HTTP in one process.
+#[derive(Clone, Debug, clap::Args)]
+pub struct UpArgs {
+    /// The worker's part
+    #[command(flatten)]
+    pub worker: WorkerArgs,
+    /// The server's part
+    #[command(flatten)]
+    pub serve: ServeArgs,
+}
+
+/// Bring the schema up to this program's version.
+#[derive(Clone, Debug, clap::Args)]
+pub struct MigrateArgs {
+    /// Only say whether the schema fits
+    #[arg(long)]
+    pub check: bool,
+}
+
+/// Read the configuration as a worker would, and say what is wrong with it.
+#[derive(Clone, Debug, clap::Args)]
+pub struct ConfigCheckArgs {
+    /// The catalogue of agents
+    #[arg(
+        long,
+        env = "DISPATCH_AGENTS",
+        value_name = "FILE",
+        default_value = "agents.toml"
+    )]
+    pub agents: PathBuf,
+}
+
+/// Benchmarks of the queue and the streams.
+#[derive(Clone, Debug, clap::Args)]
+pub struct BenchArgs {
+    /// What to measure, and how
+    #[arg(
+        trailing_var_arg = true,
+        allow_hyphen_values = true,
+        value_name = "ARGS"
+    )]
+    pub args: Vec<String>,
+}

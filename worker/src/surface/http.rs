@@ -1,0 +1,294 @@
+//! HTTP, derived from the list of operations.
+
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::extract::rejection::BytesRejection;
+use axum::extract::{DefaultBodyLimit, RawPathParams, Request, State};
+use axum::http::{HeaderMap, HeaderValue, StatusCode, Uri, header};
+use axum::middleware::{self, Next};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{MethodRouter, get, on};
+use axum::{Json, Router};
+use bytes::Bytes;
+use metrics_exporter_prometheus::PrometheusHandle;
+use serde_json::{Map, Value};
+use tokio::net::TcpListener;
+use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
+use tower_http::catch_panic::CatchPanicLayer;
+
+use super::auth::Gate;
+use super::fields::Fields;
+use super::problem::Problem;
+use super::{health, openapi, sse};
+use crate::domain::limits;
+use crate::ops::{self, Method, OpContext, OpEntry, OpError};
+
+/// Where the operations are.
+pub const PREFIX: &str = "/api/v1";
+
+/// After the signal to stop, answers under way may take so long.
+const STOP_GRACE: Duration = Duration::from_secs(10);
+
+/// What the server works with.
+pub struct App {
+    /// What operations work with.
+    pub context: OpContext,
+    /// Who may call.
+    pub gate: Arc<Gate>,
+    /// The metrics of the process.
+    pub metrics: Option<PrometheusHandle>,
+    /// Ends streams and the server.
+    pub stop: CancellationToken,
+}
+
+/// What handlers share.
+pub(crate) struct Shared {
+    pub(crate) context: OpContext,
+    gate: Arc<Gate>,
+    pub(crate) metrics: Option<PrometheusHandle>,
+    pub(crate) stop: CancellationToken,
+    pub(crate) streams: Arc<Semaphore>,
+}
+
+/// Who calls; set by the gate.
+#[derive(Clone)]
+pub(crate) struct Actor(pub(crate) String);
+
+/// The whole server as a service.
+pub fn router(app: App) -> Router {
+    let shared = Arc::new(Shared {
+        context: app.context,
+        gate: app.gate,
+        metrics: app.metrics,
+        stop: app.stop,
+        streams: Arc::new(Semaphore::new(limits::HTTP_STREAMS_MAX)),
+    });
+    let mut guarded = Router::new()
+        .route("/metrics", get(health::metrics))
+        .route(&format!("{PREFIX}/openapi.json"), get(openapi_document))
+        .route(&format!("{PREFIX}/tasks/{{id}}/events"), get(sse::events))
+        .route("/tasks/{id}/events", get(sse::events));
+    for entry in ops::ALL {
+        guarded = guarded.route(&format!("{PREFIX}{}", entry.spec.path), op_route(entry));
+    }
+    let guarded = guarded
+        .fallback(no_such_path)
+        .method_not_allowed_fallback(wrong_method)
+        .layer(middleware::from_fn_with_state(shared.clone(), admit));
+    Router::new()
+        .route("/healthz", get(health::live))
+        .route("/readyz", get(health::ready))
+        .merge(guarded)
+        .layer(DefaultBodyLimit::max(limits::HTTP_BODY_BYTES_MAX))
+        .layer(CatchPanicLayer::custom(panicked))
+        .layer(middleware::map_response(with_safe_headers))
+        .with_state(shared)
+}
+
+/// Serve until stopped; answers under way are finished, within a bound.
+pub async fn serve(
+    socket: TcpListener,
+    app: Router,
+    stop: CancellationToken,
+) -> std::io::Result<()> {
+    let stopping = stop.clone();
+    let served = axum::serve(socket, app)
+        .with_graceful_shutdown(async move { stopping.cancelled().await })
+        .into_future();
+    tokio::select! {
+        served = served => served,
+        () = async { stop.cancelled().await; tokio::time::sleep(STOP_GRACE).await } => {
+            tracing::warn!("some connections did not end in time");
+            Ok(())
+        }
+    }
+}
+
+fn op_route(entry: &'static OpEntry) -> MethodRouter<Arc<Shared>, Infallible> {
+    let filter = match entry.spec.method {
+        Method::Get => axum::routing::MethodFilter::GET,
+        Method::Post => axum::routing::MethodFilter::POST,
+        Method::Patch => axum::routing::MethodFilter::PATCH,
+        Method::Delete => axum::routing::MethodFilter::DELETE,
+    };
+    let fields = Arc::new(Fields::of(entry));
+    on(
+        filter,
+        move |State(shared): State<Arc<Shared>>,
+              axum::Extension(actor): axum::Extension<Actor>,
+              path: RawPathParams,
+              uri: Uri,
+              headers: HeaderMap,
+              body: Result<Bytes, BytesRejection>| async move {
+            let body = body.map_err(|rejection| unreadable_body(&rejection))?;
+            let path: Vec<(String, String)> = path
+                .iter()
+                .map(|(n, v)| (n.to_owned(), v.to_owned()))
+                .collect();
+            let input = input(&fields, &path, &uri, &headers, &body)?;
+            call(&shared, actor, entry, input).await
+        },
+    )
+}
+
+/// The input of an operation from the parts of a request.
+pub fn input(
+    fields: &Fields,
+    path: &[(String, String)],
+    uri: &Uri,
+    headers: &HeaderMap,
+    body: &[u8],
+) -> Result<Value, Problem> {
+    let query = axum::extract::Query::<Vec<(String, String)>>::try_from_uri(uri)
+        .map_err(|e| Problem::new(StatusCode::BAD_REQUEST, "malformed_query", e.to_string()))?;
+    let mut input = fields.gather(path, &query.0, object(headers, body)?)?;
+    if let (Some(key), true) = (
+        headers.get("idempotency-key"),
+        fields.has("idempotency_key"),
+    ) {
+        let wrong = || OpError::invalid("the Idempotency-Key header is not plain text");
+        let key = Value::String(key.to_str().map_err(|_| wrong())?.to_owned());
+        let named = &input["idempotency_key"];
+        if !named.is_null() && *named != key {
+            let detail = "the Idempotency-Key header and the body name different keys";
+            return Err(OpError::invalid(detail).into());
+        }
+        input["idempotency_key"] = key;
+    }
+    Ok(input)
+}
+
+fn object(headers: &HeaderMap, body: &[u8]) -> Result<Map<String, Value>, Problem> {
+    if body.is_empty() {
+        return Ok(Map::new());
+    }
+    let kind = headers
+        .get(header::CONTENT_TYPE)
+        .and_then(|kind| kind.to_str().ok());
+    let kind = kind.unwrap_or("").split(';').next().unwrap_or("").trim();
+    if !kind.eq_ignore_ascii_case("application/json") {
+        return Err(Problem::new(
+            StatusCode::UNSUPPORTED_MEDIA_TYPE,
+            "not_json",
+            "send the body as application/json",
+        ));
+    }
+    serde_json::from_slice(body).map_err(|error| {
+        Problem::new(
+            StatusCode::BAD_REQUEST,
+            "malformed_json",
+            format!("the body is not a JSON object: {error}"),
+        )
+    })
+}
+
+async fn call(
+    shared: &Shared,
+    actor: Actor,
+    entry: &OpEntry,
+    input: Value,
+) -> Result<Response, Problem> {
+    let context = shared.context.for_actor(actor.0);
+    let answer = tokio::time::timeout(limits::HTTP_ANSWER_TIMEOUT, (entry.call)(&context, input));
+    let name = entry.spec.name;
+    let value = match answer.await {
+        Ok(Ok(value)) => value,
+        Ok(Err(error)) => {
+            log(name, &error);
+            return Err(error.into());
+        }
+        Err(_) => {
+            tracing::warn!(op = name, "an operation took too long");
+            let late = OpError::unavailable("the answer took too long").code("timeout");
+            return Err(late.into());
+        }
+    };
+    let made = matches!(name, "task.submit" | "project.add") && value["replayed"] != true;
+    let status = if made {
+        StatusCode::CREATED
+    } else {
+        StatusCode::OK
+    };
+    Ok((status, Json(value)).into_response())
+}
+
+fn log(op: &str, error: &OpError) {
+    match error.kind.log_level() {
+        tracing::Level::ERROR => tracing::error!(op, %error, "an operation failed"),
+        tracing::Level::WARN => tracing::warn!(op, %error, "an operation is not possible now"),
+        _ => tracing::debug!(op, %error, "an operation was refused"),
+    }
+}
+
+async fn admit(
+    State(shared): State<Arc<Shared>>,
+    mut request: Request,
+    next: Next,
+) -> Result<Response, Problem> {
+    let actor = shared.gate.admit(request.uri(), request.headers())?;
+    request.extensions_mut().insert(Actor(actor));
+    Ok(next.run(request).await)
+}
+
+fn unreadable_body(rejection: &BytesRejection) -> Problem {
+    match rejection.status() {
+        StatusCode::PAYLOAD_TOO_LARGE => Problem::new(
+            StatusCode::PAYLOAD_TOO_LARGE,
+            "body_too_large",
+            format!(
+                "the body has more than {} bytes",
+                limits::HTTP_BODY_BYTES_MAX
+            ),
+        ),
+        _ => Problem::new(
+            StatusCode::BAD_REQUEST,
+            "unreadable_body",
+            rejection.body_text(),
+        ),
+    }
+}
+
+async fn openapi_document() -> Json<Value> {
+    Json(openapi::document())
+}
+
+async fn no_such_path(uri: Uri) -> Problem {
+    let detail = format!(
+        "there is nothing at {}; see {PREFIX}/openapi.json",
+        uri.path()
+    );
+    Problem::new(StatusCode::NOT_FOUND, "no_such_path", detail)
+}
+
+async fn wrong_method() -> Problem {
+    let detail = format!("not with this method; see {PREFIX}/openapi.json");
+    Problem::new(StatusCode::METHOD_NOT_ALLOWED, "wrong_method", detail)
+}
+
+fn panicked(_payload: Box<dyn std::any::Any + Send>) -> Response {
+    tracing::error!("a request made the server panic");
+    Problem::from(OpError::internal("a fault of the server")).into_response()
+}
+
+async fn with_safe_headers(mut response: Response) -> Response {
+    let headers = response.headers_mut();
+    for (name, value) in [
+        (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
+        (header::X_FRAME_OPTIONS, "DENY"),
+        (header::REFERRER_POLICY, "no-referrer"),
+        (
+            header::CONTENT_SECURITY_POLICY,
+            "default-src 'none'; frame-ancestors 'none'",
+        ),
+        (header::CACHE_CONTROL, "no-store"),
+    ] {
+        headers
+            .entry(name)
+            .or_insert(HeaderValue::from_static(value));
+    }
+    headers.insert("dispatch-api-version", HeaderValue::from_static("1"));
+    response
+}

@@ -1,0 +1,87 @@
+//! Text that others wrote, made harmless for a terminal: no escape, control or reordering
+//! character gets through, and none disappears either, so that a reviewer sees that it was there.
+
+/// One line: line breaks are shown too.
+pub fn line(text: &str) -> String {
+    shown(text, false)
+}
+
+/// Several lines: line breaks and tabs stay.
+pub fn block(text: &str) -> String {
+    shown(text, true)
+}
+
+/// Text of a JSON document: what a terminal could act on becomes an escape, the value stays.
+pub fn json(document: &str) -> String {
+    let mut safe = String::with_capacity(document.len());
+    for c in document.chars() {
+        if c == '\n' || !is_risky(c) {
+            safe.push(c);
+            continue;
+        }
+        let mut units = [0; 2];
+        for unit in c.encode_utf16(&mut units) {
+            safe.push_str(&format!("\\u{unit:04x}"));
+        }
+    }
+    safe
+}
+
+fn shown(text: &str, keep_breaks: bool) -> String {
+    let mut safe = String::with_capacity(text.len());
+    for c in text.chars() {
+        match c {
+            '\n' | '\t' if keep_breaks => safe.push(c),
+            '\0'..='\x1f' => safe.push(picture(c)),
+            '\x7f' => safe.push('\u{2421}'),
+            c if is_risky(c) => safe.push_str(&format!("<U+{:04X}>", u32::from(c))),
+            c => safe.push(c),
+        }
+    }
+    safe
+}
+
+/// The picture of a C0 control: ␛ for escape.
+fn picture(control: char) -> char {
+    char::from_u32(0x2400 + u32::from(control)).unwrap_or('\u{fffd}')
+}
+
+/// What a terminal may act on, or what hides or reorders other text.
+fn is_risky(c: char) -> bool {
+    c.is_control()
+        || matches!(c,
+            // soft hyphen, joiners and fillers without width
+            '\u{00ad}' | '\u{034f}' | '\u{115f}'..='\u{1160}' | '\u{17b4}'..='\u{17b5}'
+            | '\u{180b}'..='\u{180f}' | '\u{200b}'..='\u{200d}' | '\u{2060}'..='\u{2065}'
+            | '\u{3164}' | '\u{feff}' | '\u{ffa0}'
+            // direction marks, embeddings, overrides, isolates
+            | '\u{061c}' | '\u{200e}'..='\u{200f}' | '\u{202a}'..='\u{202e}'
+            | '\u{2066}'..='\u{206f}'
+            // line and paragraph separators
+            | '\u{2028}'..='\u{2029}'
+            // annotations and tags
+            | '\u{fff9}'..='\u{fffb}' | '\u{e0000}'..='\u{e0fff}')
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn escapes_are_seen_and_not_obeyed() {
+        assert_eq!(line("\x1b]52;c;eA==\x07"), "␛]52;c;eA==␇");
+        assert_eq!(line("a\r\nb\tc\x7f"), "a␍␊b␉c␡");
+        assert_eq!(block("a\n\tb\u{9b}31m"), "a\n\tb<U+009B>31m");
+        assert_eq!(line("user\u{202e}gpj.exe"), "user<U+202E>gpj.exe");
+        assert_eq!(line("naïve ✓ 日本 🦀"), "naïve ✓ 日本 🦀");
+    }
+
+    #[test]
+    fn json_keeps_its_value() {
+        let value = serde_json::json!({"a": "\u{9b}\u{202e}\u{e0041}\u{7f}\u{1b}é"});
+        let safe = json(&serde_json::to_string_pretty(&value).unwrap());
+        assert!(!safe.chars().any(|c| c != '\n' && is_risky(c)));
+        let back: serde_json::Value = serde_json::from_str(&safe).unwrap();
+        assert_eq!(back, value);
+    }
+}
