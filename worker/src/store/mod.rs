@@ -20,6 +20,7 @@ pub mod fleet;
 pub mod history;
 pub mod listen;
 pub mod migrate;
+pub mod new_changes;
 pub mod permissions;
 pub mod projects;
 mod record;
@@ -51,7 +52,7 @@ pub type Params<'a> = &'a [&'a (dyn ToSql + Sync)];
 
 /// Every statement there is, for the test that prepares them.
 pub fn all_statements() -> impl Iterator<Item = &'static Statement> {
-    let modules: [&[&Statement]; 17] = [
+    let modules: [&[&Statement]; 18] = [
         applies::ALL,
         asks::ALL,
         attempts::ALL,
@@ -63,6 +64,7 @@ pub fn all_statements() -> impl Iterator<Item = &'static Statement> {
         finish::ALL,
         fleet::ALL,
         history::ALL,
+        new_changes::ALL,
         permissions::ALL,
         projects::ALL,
         streams::ALL,
