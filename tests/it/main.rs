@@ -11,3 +11,4 @@
 mod agent_contract;
 mod agent_examples;
 mod agent_live;
+mod agent_transcripts;
