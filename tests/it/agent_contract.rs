@@ -820,6 +820,7 @@ async fn a_probe_tells_missing_broken_and_logged_out_apart() {
     assert_eq!((found.status.as_str(), found.error), ("ready", None));
     assert_eq!(found.version.as_deref(), Some("1.2.3"));
     assert_eq!(found.modes, ["ask"]);
+    assert_eq!(found.commands[0]["name"], json!("help"));
     bench.set(json!({"auth": true}));
     let found = probe(&bench).await;
     assert_eq!(

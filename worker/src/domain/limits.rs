@@ -160,3 +160,6 @@ pub const TERMINAL_SCREEN_EVERY: Duration = Duration::from_secs(5);
 
 /// Output still taken from a pipe after the drain's time: what a full pipe can hold.
 pub const DRAIN_BYTES_MAX: usize = 1024 * 1024;
+
+/// How long a probe waits for an agent's list of commands, which comes after its session.
+pub const COMMANDS_WAIT: Duration = Duration::from_millis(1_500);
