@@ -35,3 +35,4 @@ mod tidy;
 mod workspace_lifecycle;
 mod workspace_projects;
 mod workspace_speed;
+mod agent_transcripts;
