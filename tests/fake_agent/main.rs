@@ -16,6 +16,8 @@
 //! says -32000), no_read, offers: the members of the answer to session/new, exit: code,
 //! script: steps, capabilities: the agent's.
 
+#![allow(clippy::needless_pass_by_value, reason = "reads better with json!")]
+
 mod acp;
 mod play;
 

@@ -278,7 +278,9 @@ fn survivor() -> Value {
 async fn cancel_leaves_nothing(kind: Kind) -> Result<()> {
     let bench = Bench::new(kind);
     let running = bench.start(survivor()).until_text("forked\n").await?;
-    bench.wait_for_processes(6).await?;
+    let running = running
+        .until("all are there", || bench.processes().len() >= 6)
+        .await?;
     let began = Instant::now();
     let ran = running.cancel().await?;
     ensure!(
@@ -298,7 +300,9 @@ async fn cancel_leaves_nothing(kind: Kind) -> Result<()> {
 async fn drop_leaves_nothing(kind: Kind) -> Result<()> {
     let bench = Bench::new(kind);
     let running = bench.start(survivor()).until_text("forked\n").await?;
-    bench.wait_for_processes(6).await?;
+    let running = running
+        .until("all are there", || bench.processes().len() >= 6)
+        .await?;
     drop(running);
     eventually("the processes end", || bench.processes().is_empty()).await
 }
@@ -413,7 +417,10 @@ async fn flood(kind: Kind) -> Result<()> {
     let count = 20_000;
     let script: Vec<Value> = match kind {
         Text | Pty => vec![json!({"flood": {"count": count, "bytes": 100}})],
-        Acp | Jsonl => (0..count).map(|_| json!({"say": "y"})).collect(),
+        Acp | Jsonl => (0..count)
+            .map(|_| json!({"say": "y"}))
+            .chain([json!({"end": "end_turn"})])
+            .collect(),
     };
     let ran = bench.run_file(script).await?;
     ran.result?;
@@ -771,7 +778,8 @@ async fn an_agent_that_never_answers_can_be_cancelled() {
         let mut bench = Bench::new(Acp);
         bench.set(setting);
         let running = bench.start(json!([]));
-        bench.wait_for_processes(1).await.unwrap();
+        let there = || !bench.processes().is_empty();
+        let running = running.until("it starts", there).await.unwrap();
         let ran = running.cancel().await.unwrap();
         assert_eq!(class(&ran), Some(ErrorClass::Cancelled));
         assert!(bench.processes().is_empty());
@@ -1066,10 +1074,6 @@ impl Bench {
             })
             .collect()
     }
-
-    async fn wait_for_processes(&self, count: usize) -> Result<()> {
-        eventually("the processes start", || self.processes().len() >= count).await
-    }
 }
 
 /// A turn in progress. Dropping it drops the adapter's future.
@@ -1102,6 +1106,15 @@ impl Running<'_> {
         timeout(END_IN, wait)
             .await
             .context("the text did not come")??;
+        Ok(self)
+    }
+
+    /// Let it run until something outside holds.
+    async fn until(mut self, what: &str, holds: impl Fn() -> bool) -> Result<Self> {
+        tokio::select! {
+            result = &mut self.turn => anyhow::bail!("it ended early: {result:?}"),
+            held = eventually(what, holds) => held?,
+        }
         Ok(self)
     }
 

@@ -193,7 +193,7 @@ async fn a_question_waits_for_a_person_and_the_answer_reaches_the_agent() {
     let answer = stage
         .text("SELECT patch FROM pending_change_files WHERE path = 'answer.txt'")
         .await;
-    assert!(answer.contains("allow"), "{answer}");
+    assert!(answer.contains(r#""optionId":"yes""#), "{answer}");
     let kinds: Vec<String> = stage
         .stream(task)
         .await
@@ -232,6 +232,6 @@ async fn nobody_answers_and_the_deadline_decides() {
     let answer = stage
         .text("SELECT patch FROM pending_change_files WHERE path = 'answer.txt'")
         .await;
-    assert!(answer.contains("reject"), "{answer}");
+    assert!(answer.contains(r#""optionId":"no""#), "{answer}");
     worker.stop().await;
 }

@@ -87,6 +87,8 @@ async fn the_last_user_of_the_server_takes_it_down() {
         .await
         .expect("it runs");
     assert_eq!(seen.url("postgres"), first.url("postgres"));
+    let url = LocalPostgres::running_url(cluster.dir(), "postgres");
+    assert_eq!(url, Some(first.url("postgres")));
     assert_eq!(seen.stop().await.unwrap(), Stopped::StillUsed);
 
     assert_eq!(first.stop().await.unwrap(), Stopped::StillUsed);
@@ -110,6 +112,30 @@ async fn two_that_start_at_once_share_one_server() {
     );
     one.stop().await.unwrap();
     assert_eq!(two.stop().await.unwrap(), Stopped::Down);
+}
+
+#[tokio::test]
+async fn a_server_left_by_a_killed_process_is_joined_and_taken_down() {
+    let cluster = Cluster::new();
+    let killed = cluster.start().await;
+    // What the kernel does to the locks of a killed process.
+    drop(killed);
+    let next = cluster.start().await;
+    assert!(next.joined());
+    let also = LocalPostgres::join(cluster.dir())
+        .await
+        .unwrap()
+        .expect("it runs");
+    assert_eq!(next.stop().await.unwrap(), Stopped::StillUsed);
+    assert_eq!(also.stop().await.unwrap(), Stopped::Down);
+    assert_eq!(cluster.server_pid(), None);
+    assert!(LocalPostgres::join(cluster.dir()).await.unwrap().is_none());
+    assert!(
+        LocalPostgres::join(Path::new("/nowhere"))
+            .await
+            .unwrap()
+            .is_none()
+    );
 }
 
 #[tokio::test]

@@ -5,6 +5,7 @@
     clippy::expect_used,
     clippy::panic,
     clippy::too_many_lines,
+    clippy::needless_pass_by_value,
     reason = "all of it is tests: a surprise must end them, and a story may be long"
 )]
 #![allow(
@@ -15,11 +16,14 @@
 mod harness;
 
 mod agent_contract;
+mod agent_examples;
+mod agent_live;
 mod apply;
 mod attempt;
 mod cli_reference;
 mod confine;
 mod diff;
+mod docs_sql;
 mod http;
 mod localpg;
 mod ops_parity;
@@ -30,3 +34,4 @@ mod statements;
 mod tidy;
 mod workspace_lifecycle;
 mod workspace_projects;
+mod workspace_speed;

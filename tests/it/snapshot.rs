@@ -345,3 +345,23 @@ async fn files_of_the_operator_are_not_part_of_the_change() {
             .is_ok()
     );
 }
+
+#[tokio::test]
+async fn the_list_of_submodules_never_becomes_a_link() {
+    let ground = Ground::files(&[(".gitmodules", "[submodule \"x\"]\n"), ("a", "1\n")]);
+    let snapshot = ground
+        .attempt(1, "ln -sf /etc/passwd .gitmodules; echo 2 >a")
+        .await;
+    assert_eq!(rows(&snapshot), ["edit a"]);
+    assert!(snapshot.notices[0].starts_with(".gitmodules became a link"));
+}
+
+#[tokio::test]
+async fn more_notices_than_a_person_reads_are_counted() {
+    let ground = Ground::files(&[("a", "1\n")]);
+    let snapshot = ground
+        .attempt(1, "for n in $(seq 130); do mkfifo p$n; done")
+        .await;
+    assert_eq!(snapshot.notices.len(), 101);
+    assert_eq!(snapshot.notices[100], "… and 30 more");
+}

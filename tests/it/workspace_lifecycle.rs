@@ -1,1 +1,374 @@
-//! x
+//! Worktrees are made whole or not at all, survive the worker, and go away.
+
+use std::fs;
+
+use dispatch_worker::domain::error_class::ErrorClass;
+use dispatch_worker::workspace::{HooksPolicy, Start, Workspaces, WorktreeMode};
+use tokio_util::sync::CancellationToken;
+
+use crate::harness::repo::{Ground, git, key, rows, sh, try_git, write};
+
+#[tokio::test]
+async fn an_agent_has_a_git_of_its_own() {
+    let ground = Ground::files(&[("a", "1\n")]);
+    let worktree = ground.worktree(1).await;
+    assert_eq!(
+        git(&worktree.tree, &["rev-parse", "HEAD"]),
+        ground.rev("HEAD")
+    );
+    assert_eq!(git(&worktree.tree, &["status", "--porcelain"]), "");
+    assert_eq!(git(&worktree.tree, &["log", "--format=%s"]), "base");
+    assert_eq!(git(&worktree.tree, &["remote"]), "");
+    write(&worktree.tree.join("a"), "2\n");
+    assert!(git(&worktree.tree, &["diff"]).contains("+2"));
+    assert!(worktree.home.is_dir() && worktree.tmp.is_dir());
+    assert!(worktree.borrowed.join("objects").is_dir());
+}
+
+#[tokio::test]
+async fn a_worktree_left_by_a_dead_worker_is_found_recorded_and_removed() {
+    let ground = Ground::files(&[("a", "1\n")]);
+    let worktree = ground.worktree(5).await;
+    write(&worktree.tree.join("a"), "2\n");
+    assert_eq!(ground.work.leftovers().await, [], "it is in use");
+    let tree = worktree.tree.clone();
+    let base = worktree.base_commit.clone();
+    drop(worktree);
+    // The project went on.
+    write(&ground.repo.join("a"), "3\n");
+    ground.commit("meanwhile");
+    let root = ground.dir.path().join("work");
+    let later = Workspaces::open(root.clone(), HooksPolicy::Off).unwrap();
+    let found = later.leftovers().await;
+    assert_eq!(found.len(), 1);
+    assert_eq!(found[0].0, key(5));
+    let project = ground.project();
+    let adopted = later.adopt(&project, key(5)).await.unwrap();
+    assert_eq!((&adopted.tree, &adopted.base_commit), (&tree, &base));
+    assert!(later.adopt(&project, key(5)).await.is_err(), "once");
+    let snapshot = later.snapshot(&project, &adopted).await.unwrap();
+    assert_eq!(rows(&snapshot), ["edit a"]);
+    later.discard(&project, adopted).await;
+    assert!(!tree.exists());
+    later.close().await;
+    assert_eq!(later.leftovers().await, []);
+    assert_eq!(fs::read_dir(root.join("trash")).unwrap().count(), 0);
+    assert_eq!(fs::read_dir(root.join("worktrees")).unwrap().count(), 0);
+}
+
+#[tokio::test]
+async fn a_half_made_worktree_is_never_used() {
+    let ground = Ground::files(&[("a", "1\n")]);
+    let root = ground.dir.path().join("work");
+    let half = root.join("worktrees/t1-a1-1001");
+    write(&half.join("tree/.git/HEAD"), "garbage");
+    write(&half.join("tree/left"), "from a crash\n");
+    write(&half.join("lock"), "");
+    let worktree = ground.worktree(1).await;
+    assert!(!worktree.tree.join("left").exists());
+    assert_eq!(
+        rows(&ground.snapshot(&worktree).await),
+        Vec::<String>::new()
+    );
+
+    let other = root.join("worktrees/t2-a1-1002");
+    write(&other.join("tree/x"), "x");
+    write(&other.join("lock"), "");
+    write(&root.join("trash/worktree-old/gone/x"), "x");
+    assert_eq!(ground.work.leftovers().await, []);
+    ground.work.close().await;
+    assert!(!other.exists());
+    assert_eq!(fs::read_dir(root.join("trash")).unwrap().count(), 0);
+}
+
+#[tokio::test]
+async fn a_cancelled_creation_leaves_nothing() {
+    let ground = Ground::files(&[("a", "1\n")]);
+    let mut project = ground.project();
+    let cancel = CancellationToken::new();
+    let work = Workspaces::open(ground.dir.path().join("work"), HooksPolicy::Allowed).unwrap();
+    let started = ground.dir.path().join("started");
+    project.setup = Some(format!(
+        "echo >{}; (sleep 1000)& sleep 1000",
+        started.display()
+    ));
+    let create = work.create(&project, key(1), Start::Tip, &cancel);
+    let stop = async {
+        while !started.exists() {
+            tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+        }
+        cancel.cancel();
+    };
+    let (made, ()) = tokio::time::timeout(std::time::Duration::from_secs(30), async {
+        tokio::join!(create, stop)
+    })
+    .await
+    .unwrap();
+    assert_eq!(made.unwrap_err().class, ErrorClass::Cancelled);
+    work.close().await;
+    let worktrees = ground.dir.path().join("work/worktrees");
+    assert_eq!(fs::read_dir(worktrees).unwrap().count(), 0);
+}
+
+#[tokio::test]
+async fn work_continues_on_top_of_an_earlier_result_and_is_reviewed_against_its_base() {
+    let ground = Ground::files(&[("a", "1\n")]);
+    let first = ground.attempt(1, "echo 2 >a; echo x >b").await;
+    // The branch moves meanwhile; the follow-up stays where the change was made.
+    write(&ground.repo.join("c"), "c\n");
+    ground.commit("meanwhile");
+    let start = Start::Continue {
+        base: first.base_commit.clone(),
+        result: first.result_commit.clone(),
+    };
+    let project = ground.project();
+    let cancel = CancellationToken::new();
+    let worktree = ground
+        .work
+        .create(&project, key(2), start.clone(), &cancel)
+        .await
+        .unwrap();
+    assert_eq!(fs::read_to_string(worktree.tree.join("b")).unwrap(), "x\n");
+    assert_eq!(git(&worktree.tree, &["status", "--porcelain"]), "");
+    let untouched = ground.snapshot(&worktree).await;
+    assert_eq!(untouched.result_tree, first.result_tree);
+    assert_eq!(untouched.digest, first.digest);
+    sh(&worktree.tree, "rm b; echo 3 >a");
+    let second = ground.snapshot(&worktree).await;
+    assert_eq!(rows(&second), ["edit a"]);
+    assert_eq!(second.base_commit, first.base_commit);
+
+    // On another host the earlier result comes from its pack.
+    let other = Workspaces::open(ground.dir.path().join("other"), HooksPolicy::Off).unwrap();
+    assert!(
+        other
+            .create(&project, key(3), start.clone(), &cancel)
+            .await
+            .is_err()
+    );
+    let pack = first.pack.as_deref().unwrap();
+    other
+        .import(&project, &first.base_commit, &first.result_commit, pack)
+        .await
+        .unwrap();
+    let worktree = other
+        .create(&project, key(4), start, &cancel)
+        .await
+        .unwrap();
+    assert_eq!(fs::read_to_string(worktree.tree.join("b")).unwrap(), "x\n");
+}
+
+#[tokio::test]
+async fn a_large_history_is_borrowed_not_copied() {
+    let ground = Ground::files(&[("a", "1\n")]);
+    sh(&ground.repo, "head -c 3000000 /dev/urandom >blob");
+    ground.commit("large");
+    git(&ground.repo, &["gc", "-q"]);
+    let worktree = ground.worktree(1).await;
+    let own = sh(&worktree.tree, "du -sk .git | cut -f1")
+        .parse::<u64>()
+        .unwrap();
+    assert!(own < 300, "{own} KiB in the attempt's own git directory");
+    // One pack, two names.
+    let links = sh(&ground.repo, "stat -c %h .git/objects/pack/*.pack");
+    assert_eq!(links, "2");
+    assert_eq!(try_git(&worktree.tree, &["fsck"]).0, Some(0));
+}
+
+#[tokio::test]
+async fn a_named_start_is_a_commit_or_a_branch_and_never_an_option() {
+    let ground = Ground::files(&[("a", "1\n")]);
+    let first = ground.rev("HEAD");
+    write(&ground.repo.join("a"), "2\n");
+    ground.commit("second");
+    let project = ground.project();
+    let cancel = CancellationToken::new();
+    for (n, name) in [first.as_str(), "main~1", &first[..12]]
+        .into_iter()
+        .enumerate()
+    {
+        let start = Start::Named(name.to_owned());
+        let worktree = ground
+            .work
+            .create(&project, key(n as i64), start, &cancel)
+            .await
+            .unwrap();
+        assert_eq!(worktree.base_commit, first);
+    }
+    for (n, name) in ["--upload-pack=touch x", "nowhere", "", "-h", "HEAD:a"]
+        .into_iter()
+        .enumerate()
+    {
+        let start = Start::Named(name.to_owned());
+        let refused = ground
+            .work
+            .create(&project, key(10 + n as i64), start, &cancel)
+            .await;
+        assert_eq!(refused.unwrap_err().class, ErrorClass::Workspace, "{name}");
+    }
+}
+
+#[tokio::test]
+async fn the_teardown_hook_runs_before_the_files_go() {
+    let ground = Ground::with(HooksPolicy::Allowed);
+    write(&ground.repo.join("a"), "1\n");
+    ground.commit("base");
+    let mut project = ground.project();
+    let witness = ground.dir.path().join("witness");
+    project.teardown = Some(format!("cp a {}; chmod 555 .; exit 1", witness.display()));
+    let worktree = ground.worktree(1).await;
+    let dir = worktree.tree.parent().unwrap().to_path_buf();
+    ground.work.discard(&project, worktree).await;
+    assert_eq!(fs::read_to_string(witness).unwrap(), "1\n");
+    assert!(!dir.exists());
+}
+
+#[tokio::test]
+async fn maintenance_folds_packs_and_loses_nothing() {
+    let ground = Ground::files(&[("a", "1\n")]);
+    let project = ground.project();
+    let mut snapshots = Vec::new();
+    for n in 1..=6 {
+        write(&ground.repo.join("b"), format!("{n}\n"));
+        ground.commit("next");
+        snapshots.push(ground.attempt(n, &format!("echo {n} >c{n}")).await);
+    }
+    let kept = ground.worktree(9).await;
+    let stale = ground.results().join("refs/dispatch/9/1.lock");
+    write(&stale, "");
+    ground.work.maintain(&project).await.unwrap();
+    let packs = ground
+        .results()
+        .parent()
+        .unwrap()
+        .join("base.git/objects/pack");
+    let count = sh(&packs, "ls *.pack | wc -l").parse::<usize>().unwrap();
+    assert!(count < 6, "{count} packs");
+    git(&kept.tree, &["fsck", "--strict"]);
+    git(&ground.results(), &["fsck", "--strict"]);
+    sh(&kept.tree, "echo x >d");
+    assert_eq!(rows(&ground.snapshot(&kept).await), ["create d"]);
+    for (n, mut snapshot) in snapshots.into_iter().enumerate() {
+        snapshot.pack = None;
+        let request = crate::harness::repo::approve(n as i64, &snapshot);
+        ground.work.apply(&project, request).await.unwrap();
+    }
+    assert_eq!(
+        git(&ground.repo, &["ls-tree", "--name-only", "main"])
+            .lines()
+            .count(),
+        8
+    );
+}
+
+/// A file system of its own, where the machine allows one.
+struct SmallDisk(std::path::PathBuf);
+
+impl SmallDisk {
+    fn mount(at: std::path::PathBuf) -> Option<Self> {
+        fs::create_dir(&at).unwrap();
+        let script = format!(
+            "mount -t tmpfs -o size=16m tmpfs {} 2>/dev/null || echo no",
+            at.display()
+        );
+        (sh(std::path::Path::new("/"), &script) != "no").then_some(Self(at))
+    }
+}
+
+impl Drop for SmallDisk {
+    fn drop(&mut self) {
+        sh(
+            std::path::Path::new("/"),
+            &format!("umount -l {}", self.0.display()),
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_full_disk_fails_clearly_and_is_given_back() {
+    let ground = Ground::files(&[("a", "1\n")]);
+    let Some(disk) = SmallDisk::mount(ground.dir.path().join("small")) else {
+        return;
+    };
+    let work = Workspaces::open(disk.0.join("work"), HooksPolicy::Off).unwrap();
+    let project = ground.project();
+    let cancel = CancellationToken::new();
+    let worktree = work
+        .create(&project, key(1), Start::Tip, &cancel)
+        .await
+        .unwrap();
+    sh(
+        &worktree.tree,
+        "head -c 100M /dev/urandom >big 2>/dev/null || true; test -s big",
+    );
+    let error = work.snapshot(&project, &worktree).await.unwrap_err();
+    assert!(error.class.retryable(), "{error:?}");
+    let refused = work.create(&project, key(2), Start::Tip, &cancel).await;
+    assert!(refused.is_err());
+    work.discard(&project, worktree).await;
+    work.close().await;
+    let worktree = work
+        .create(&project, key(3), Start::Tip, &cancel)
+        .await
+        .unwrap();
+    write(&worktree.tree.join("a"), "2\n");
+    let snapshot = work.snapshot(&project, &worktree).await.unwrap();
+    assert_eq!(rows(&snapshot), ["edit a"]);
+}
+
+#[tokio::test]
+async fn a_creation_that_dies_at_any_moment_leaves_nothing_behind() {
+    let ground = Ground::empty();
+    sh(
+        &ground.repo,
+        "for n in $(seq 600); do mkdir -p d$((n % 20)); echo $n >d$((n % 20))/f$n; done",
+    );
+    ground.commit("base");
+    let mut project = ground.project();
+    project.trusted = true;
+    let cancel = CancellationToken::new();
+    let root = ground.dir.path().join("work");
+    for n in 0..24 {
+        project.mode = if n % 2 == 0 {
+            WorktreeMode::Private
+        } else {
+            WorktreeMode::Linked
+        };
+        // Not a wait for something: the point at which the worker dies.
+        let dies_at = std::time::Duration::from_millis(4 * n as u64);
+        let create = ground.work.create(&project, key(n), Start::Tip, &cancel);
+        let _ = tokio::time::timeout(dies_at, create).await;
+        for (key, _) in ground.work.leftovers().await {
+            let left = ground.work.adopt(&project, key).await.unwrap();
+            let snapshot = ground.work.snapshot(&project, &left).await.unwrap();
+            assert_eq!(
+                rows(&snapshot),
+                Vec::<String>::new(),
+                "complete or not at all"
+            );
+            ground.work.discard(&project, left).await;
+        }
+        ground.work.close().await;
+        // Only what died before it was locked, and is too young to be judged, may be there.
+        for entry in fs::read_dir(root.join("worktrees")).unwrap() {
+            let left = entry.unwrap().path();
+            assert!(!left.join("lock").exists(), "{}", left.display());
+        }
+        let listed = git(&ground.repo, &["worktree", "list", "--porcelain"]);
+        assert_eq!(listed.matches("worktree ").count(), 1, "{listed}");
+    }
+    let worktree = ground
+        .work
+        .create(&project, key(99), Start::Tip, &cancel)
+        .await
+        .unwrap();
+    assert_eq!(
+        rows(&ground.snapshot(&worktree).await),
+        Vec::<String>::new()
+    );
+    git(&ground.repo, &["fsck", "--strict"]);
+    assert_eq!(
+        git(&ground.repo, &["branch", "--format=%(refname:short)"]),
+        "main"
+    );
+}

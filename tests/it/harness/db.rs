@@ -13,11 +13,13 @@ use sha2::{Digest as _, Sha256};
 use tokio::sync::OnceCell;
 use tokio_postgres::{Client, Config, NoTls};
 
+use super::eventually;
+
 /// Names a running cluster with a role that may create databases.
 const CLUSTER_VARIABLE: &str = "DISPATCH_TEST_DATABASE_URL";
 
 /// Advisory lock under which the template is made, so that parallel processes make it once.
-const TEMPLATE_LOCK: i64 = 0x6469_7370_6174_6368;
+const TEMPLATE_LOCK: i64 = 0x7465_6d70_6c61_7465;
 
 /// A database for one test, with the whole schema; dropped when the value is.
 pub struct TestDb {
@@ -168,6 +170,20 @@ async fn template(url: &str) -> String {
                 .expect("make the template");
         }
         migrate(&with_database(url, &building)).await;
+        // A session that has said goodbye may still be leaving, and nobody can copy until it has.
+        let alone = "SELECT count(*) FROM pg_stat_activity WHERE datname = $1";
+        eventually(
+            "the template is left alone",
+            Duration::from_secs(20),
+            || async {
+                let sessions = admin
+                    .query_one(alone, &[&building])
+                    .await
+                    .expect("count sessions");
+                sessions.get::<_, i64>(0) == 0
+            },
+        )
+        .await;
         let finish = format!("ALTER DATABASE {building} RENAME TO {name}");
         admin
             .batch_execute(&finish)

@@ -100,6 +100,7 @@ impl Ground {
         let repo = dir.path().join("project");
         fs::create_dir(&repo).unwrap();
         git(&repo, &["init", "-q", "-b", "main"]);
+        git(&repo, &["config", "gc.auto", "0"]);
         let work = Workspaces::open(dir.path().join("work"), hooks).unwrap();
         Self { dir, repo, work }
     }

@@ -179,6 +179,11 @@ impl TestWorker {
             connections: 8,
         };
         adjust(&mut settings);
+        // Only says something when RUST_LOG asks for it; another test may have set it up.
+        let _already_there = tracing_subscriber::fmt()
+            .with_env_filter(tracing_subscriber::EnvFilter::from_default_env())
+            .with_test_writer()
+            .try_init();
         let listener = Listener::new();
         let stop = StopSignals::default();
         let catalogue = Catalogue::parse(agents).unwrap();
@@ -218,8 +223,9 @@ impl TestWorker {
         self.stop().await;
     }
 
-    /// Make it vanish without a word, as kill -9 does: nothing of it runs on, its rows stay.
-    pub async fn vanish(mut self) {
+    /// Stop its services without a word, as a host that freezes: its rows stay, its attempts are
+    /// unaware.
+    pub async fn go_silent(mut self) {
         self.tasks.shutdown().await;
     }
 }

@@ -4,8 +4,8 @@
 use std::path::{Path, PathBuf};
 
 use super::{AgentError, MARK_VARIABLE, TurnRequest};
+use crate::config::agent_check::ENV_FORBIDDEN;
 use crate::config::agent_spec::AgentSpec;
-use crate::config::agents::ENV_FORBIDDEN;
 use crate::domain::error_class::ErrorClass;
 
 /// Variables of a child process, in the order in which they win.

@@ -6,6 +6,7 @@
 
 use std::collections::VecDeque;
 use std::io;
+use std::time::Duration;
 
 use serde_json::{Map, Value, json};
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
@@ -98,6 +99,7 @@ pub struct Peer<R, W> {
     writer: W,
     outgoing: VecDeque<u8>,
     progress_at: Instant,
+    write_timeout: Duration,
     next_id: u64,
     dialect: Dialect,
 }
@@ -110,6 +112,7 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Peer<R, W> {
             writer,
             outgoing: VecDeque::new(),
             progress_at: Instant::now(),
+            write_timeout: limits::PROTOCOL_WRITE_TIMEOUT,
             next_id: 0,
             dialect,
         }
@@ -119,24 +122,29 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Peer<R, W> {
     pub fn request(&mut self, method: &str, params: Value) -> u64 {
         let id = self.next_id;
         self.next_id += 1;
-        self.queue(json!({"id": id, "method": method, "params": params}));
+        self.queue([
+            ("id", id.into()),
+            ("method", method.into()),
+            ("params", params),
+        ]);
         id
     }
 
     /// Queue a notification.
     pub fn notify(&mut self, method: &str, params: Value) {
-        self.queue(json!({"method": method, "params": params}));
+        self.queue([("method", method.into()), ("params", params)]);
     }
 
     /// Queue the answer to a request of the other end.
     pub fn answer(&mut self, id: &Value, result: Result<Value, RpcError>) {
-        self.queue(match result {
-            Ok(result) => json!({"id": id, "result": result}),
-            Err(error) => json!({
-                "id": id,
-                "error": {"code": error.code, "message": error.message, "data": error.data},
-            }),
-        });
+        let (key, value) = match result {
+            Ok(result) => ("result", result),
+            Err(error) => (
+                "error",
+                json!({"code": error.code, "message": error.message, "data": error.data}),
+            ),
+        };
+        self.queue([("id", id.clone()), (key, value)]);
     }
 
     /// The next message; what is queued is written meanwhile. May be dropped without loss.
@@ -146,7 +154,7 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Peer<R, W> {
         }
         loop {
             let waiting = !self.outgoing.is_empty();
-            let stalled = self.progress_at + limits::PROTOCOL_WRITE_TIMEOUT;
+            let stalled = self.progress_at + self.write_timeout;
             let (front, _) = self.outgoing.as_slices();
             tokio::select! {
                 // Reading first: the last words of an agent count more than our answers to it.
@@ -180,19 +188,17 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Peer<R, W> {
         self.lines.into_inner()
     }
 
-    fn queue(&mut self, message: Value) {
+    fn queue<const N: usize>(&mut self, members: [(&str, Value); N]) {
         if self.outgoing.is_empty() {
             self.progress_at = Instant::now();
         }
-        let mut members = Map::new();
+        let mut message = Map::new();
         if self.dialect == Dialect::Versioned {
-            members.insert("jsonrpc".to_owned(), "2.0".into());
+            message.insert("jsonrpc".to_owned(), "2.0".into());
         }
-        if let Value::Object(message) = message {
-            members.extend(message);
-        }
+        message.extend(members.map(|(key, value)| (key.to_owned(), value)));
         self.outgoing
-            .extend(Value::Object(members).to_string().into_bytes());
+            .extend(Value::Object(message).to_string().into_bytes());
         self.outgoing.push_back(b'\n');
     }
 }
@@ -323,11 +329,12 @@ mod tests {
         );
     }
 
-    #[tokio::test(start_paused = true)]
+    #[tokio::test]
     async fn an_agent_that_does_not_read_is_an_error_and_no_deadlock() {
         let (ours, _theirs) = tokio::io::duplex(16);
         let (reader, writer) = tokio::io::split(ours);
         let mut peer = Peer::new(reader, writer, Dialect::Versioned);
+        peer.write_timeout = Duration::from_millis(20);
         peer.notify("m", json!("x".repeat(1_000)));
         assert!(matches!(peer.receive().await, Err(PeerError::NotReading)));
     }

@@ -184,6 +184,11 @@ impl AgentProcess {
         self.guard.0.leader_reaped();
     }
 
+    async fn look(&self) {
+        let set = Arc::clone(&self.guard.0);
+        let _memory = blocking::run(move || set.look()).await;
+    }
+
     /// Look at the set every second; resolves only when it uses more memory than allowed.
     pub(crate) fn memory_exceeded(&self) -> impl Future<Output = AgentError> + use<> {
         let set = Arc::clone(&self.guard.0);
@@ -215,9 +220,12 @@ impl AgentProcess {
         }
         let grace = self.kill_grace;
         let patient = manner == Manner::Gentle;
+        // Who is below must be known before anybody is killed: an orphan has no known parent.
+        self.look().await;
         if !(patient && timeout(grace, self.wait()).await.is_ok()) {
             self.guard.0.signal_group(Signal::SIGTERM);
             if timeout(grace, self.wait()).await.is_err() {
+                self.look().await;
                 self.guard.0.signal_group(Signal::SIGKILL);
             }
         }

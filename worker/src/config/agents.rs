@@ -2,16 +2,17 @@
 //! the line and the key.
 
 use std::collections::BTreeMap;
-use std::path::{Component, Path, PathBuf};
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use serde::{Deserialize, Deserializer};
 use serde_json::{Value, json};
 use toml::Spanned;
 
+use super::agent_check::{check, check_name};
 use super::agent_spec::{
-    AcpSpec, AgentSpec, AskDefault, CliSpec, Output, PermissionPolicy, PromptVia, Sandbox,
-    Timeouts, UsageFormat, UsageSpec, Verdict,
+    AcpSpec, AgentSpec, AskDefault, CliSpec, PermissionPolicy, Sandbox, Timeouts, UsageSpec,
+    Verdict,
 };
 use crate::domain::attempt::ExecutionPath;
 use crate::domain::limits;
@@ -335,180 +336,6 @@ impl Entry {
         check(&spec).map_err(|(key, message)| at.error(key, message))?;
         Ok(spec)
     }
-}
-
-/// Kinds a permission policy may name.
-const PERMISSION_KINDS: [&str; 10] = [
-    "read",
-    "edit",
-    "delete",
-    "move",
-    "search",
-    "execute",
-    "think",
-    "fetch",
-    "switch_mode",
-    "other",
-];
-
-/// Names that never reach an agent, whatever an entry says: the queue's credentials and the
-/// variables that make an agent believe it runs inside another one.
-pub const ENV_FORBIDDEN: [&str; 7] = [
-    "DATABASE_URL",
-    "PGPASSWORD",
-    "DISPATCH_ATTEMPT",
-    "CLAUDECODE",
-    "CLAUDE_CODE_ENTRYPOINT",
-    "CLAUDE_CODE_SSE_PORT",
-    "CLAUDE_AGENT_SDK_VERSION",
-];
-
-/// What the types cannot say; the key and the message of the first fault.
-fn check(spec: &AgentSpec) -> Result<(), (&'static str, String)> {
-    let fault = |key, message: &str| Err((key, message.to_owned()));
-    let uses = |placeholder: &str| spec.command.iter().any(|part| part.contains(placeholder));
-    if spec.path != ExecutionPath::Noop && spec.command.first().is_none_or(String::is_empty) {
-        return fault(
-            "command",
-            "is missing; write the program and its arguments as a list",
-        );
-    }
-    if spec
-        .command
-        .first()
-        .is_some_and(|program| program.contains('{'))
-    {
-        return fault("command", "its program may not hold a placeholder");
-    }
-    if let Some(name) = spec
-        .env
-        .keys()
-        .chain(&spec.env_allow)
-        .find(|name| ENV_FORBIDDEN.contains(&name.as_str()))
-    {
-        return Err(("env", format!("{name} is never passed to an agent")));
-    }
-    if let Some(kind) = spec
-        .permissions
-        .kinds
-        .keys()
-        .find(|kind| !PERMISSION_KINDS.contains(&kind.as_str()))
-    {
-        let known = PERMISSION_KINDS.join(", ");
-        return Err((
-            "permissions.kinds",
-            format!("`{kind}` is no kind; known are {known}"),
-        ));
-    }
-    if spec.slots == 0 {
-        return fault(
-            "slots",
-            "must be at least 1; use enabled = false to switch an agent off",
-        );
-    }
-    let escapes = |path: &PathBuf| !path.components().all(|c| matches!(c, Component::Normal(_)));
-    if spec.home_files.iter().any(escapes) {
-        return fault(
-            "home_files",
-            "paths are relative to HOME and may not leave it",
-        );
-    }
-    check_options(spec)?;
-    let cli = matches!(spec.path, ExecutionPath::Pipe | ExecutionPath::Pty);
-    if cli {
-        check_cli(spec, uses("{prompt}") || uses("{prompt_file}"))?;
-    }
-    match (&spec.usage.format, &spec.usage.pattern) {
-        (UsageFormat::Regex, None) => fault("usage.pattern", "is missing for format = \"regex\""),
-        (UsageFormat::Regex, Some(pattern)) => regex::Regex::new(pattern)
-            .map(drop)
-            .map_err(|error| ("usage.pattern", error.to_string())),
-        (UsageFormat::Acp, _) if spec.path != ExecutionPath::Acp => {
-            fault("usage.format", "acp is only for path = \"acp\"")
-        }
-        _ => Ok(()),
-    }
-}
-
-/// A default that the entry's own list does not allow would fail every task.
-fn check_options(spec: &AgentSpec) -> Result<(), (&'static str, String)> {
-    for (key, value, allowed) in [
-        ("model", &spec.model, &spec.models),
-        ("mode", &spec.mode, &spec.modes),
-        ("thinking", &spec.thinking, &spec.thinking_options),
-    ] {
-        if let Some(value) = value
-            && !allowed.is_empty()
-            && !allowed.contains(value)
-        {
-            return Err((
-                key,
-                format!("`{value}` is not among {}", allowed.join(", ")),
-            ));
-        }
-    }
-    Ok(())
-}
-
-fn check_cli(spec: &AgentSpec, prompt_in_args: bool) -> Result<(), (&'static str, String)> {
-    let fault = |key, message: &str| Err((key, message.to_owned()));
-    for (placeholder, key) in [
-        ("{model}", "cli.model_args"),
-        ("{mode}", "cli.mode_args"),
-        ("{thinking}", "cli.thinking_args"),
-        ("{session}", "cli.session_args"),
-    ] {
-        if spec.command.iter().any(|part| part.contains(placeholder)) {
-            return Err((
-                "command",
-                format!("{placeholder} may be absent; put it into {key}"),
-            ));
-        }
-    }
-    match (spec.cli.prompt_via, spec.path) {
-        (PromptVia::Args, _) if !prompt_in_args => {
-            return fault(
-                "command",
-                "needs {prompt} or {prompt_file}, or set cli.prompt_via",
-            );
-        }
-        (PromptVia::Stdin, ExecutionPath::Pty) => {
-            return fault(
-                "cli.prompt_via",
-                "stdin is for path = \"pipe\"; use type or args",
-            );
-        }
-        (PromptVia::Type, ExecutionPath::Pipe) => {
-            return fault(
-                "cli.prompt_via",
-                "type is for path = \"pty\"; use stdin or args",
-            );
-        }
-        _ => {}
-    }
-    if spec.cli.output == Output::Jsonl && spec.path == ExecutionPath::Pty {
-        return fault(
-            "cli.output",
-            "a terminal shows text; use path = \"pipe\" for jsonl",
-        );
-    }
-    if spec.usage.format == UsageFormat::Jsonl && spec.cli.output != Output::Jsonl {
-        return fault("usage.format", "jsonl needs cli.output = \"jsonl\"");
-    }
-    if spec.cli.cols == 0 || spec.cli.rows == 0 {
-        return fault("cli.cols", "a terminal has at least one column and one row");
-    }
-    Ok(())
-}
-
-fn check_name(name: &str) -> Result<(), &'static str> {
-    let mut letters = name.chars();
-    let head = letters.next().is_some_and(|c| c.is_ascii_lowercase());
-    let tail = letters.all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-');
-    if head && tail {
-        return Ok(());
-    }
-    Err("names are lower-case letters, digits and hyphens, and begin with a letter")
 }
 
 /// The entry laid over the one it extends: tables merge, everything else is replaced.

@@ -210,3 +210,15 @@ pub const TERMINAL_SCREEN_EVERY: Duration = Duration::from_secs(5);
 
 /// Output still taken from a pipe after the drain's time: what a full pipe can hold.
 pub const DRAIN_BYTES_MAX: usize = 1024 * 1024;
+
+/// Most new or changed files of one change: each is an object, a row and something to review. A
+/// sweep over a very large repository stays below it; an agent that unpacked a dependency into
+/// the project does not.
+pub const CHANGED_FILES_MAX: usize = 50_000;
+
+/// A spool directory of the object store this old belongs to a worker that died: no git command
+/// runs longer.
+pub const SPOOL_AGE_MAX: Duration = Duration::from_secs(3_600);
+
+/// Notices held until they are sorted and cut; a million pipes must not fill our memory.
+pub const NOTICES_HELD_MAX: usize = 10_000;

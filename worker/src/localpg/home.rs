@@ -161,6 +161,9 @@ impl Home {
     pub(super) fn existing(dir: &Path) -> Option<Self> {
         let dir = fs::canonicalize(dir).ok()?;
         let user = OsUser::for_dir(&dir).ok()?;
+        if !dir.join("data").is_dir() {
+            return None;
+        }
         Some(Self { dir, user })
     }
 

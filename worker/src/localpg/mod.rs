@@ -86,7 +86,7 @@ impl LocalPostgres {
         let home = home::Home::prepare(&options.data_dir)?;
         let _starting = home.lock_starting().await?;
         let user_lock = Some(home.lock_as_user()?);
-        if let Some(found) = Self::find(&home).await {
+        if let Some(found) = Self::find(&home) {
             let binaries = Binaries::find(options.bin_dir.as_deref(), home.major()).await;
             return Ok(Self {
                 binaries: binaries.ok(),
@@ -110,19 +110,43 @@ impl LocalPostgres {
         })
     }
 
+    /// Join the server of this directory when it runs; never starts it. `join` and then `stop`
+    /// takes down what a killed process left.
+    pub async fn join(data_dir: &Path) -> Result<Option<Self>, LocalPgError> {
+        let Some(home) = home::Home::existing(data_dir) else {
+            return Ok(None);
+        };
+        let _starting = home.lock_starting().await?;
+        let user_lock = Some(home.lock_as_user()?);
+        let binaries = Binaries::find(None, home.major()).await.ok();
+        Ok(Self::find(&home).map(|found| Self {
+            binaries,
+            user_lock,
+            ..found
+        }))
+    }
+
     /// The server of this directory, when it runs. Looks only: it is not kept up for the caller.
     pub async fn running(data_dir: &Path) -> Option<Self> {
         let home = home::Home::existing(data_dir)?;
-        let mut found = Self::find(&home).await?;
+        let mut found = Self::find(&home)?;
         found.binaries = Binaries::find(None, home.major()).await.ok();
         Some(found)
     }
 
-    async fn find(home: &home::Home) -> Option<Self> {
+    /// Address of a database of the server of this directory, when it runs: what a command needs
+    /// that was told of no database.
+    pub fn running_url(data_dir: &Path, database: &str) -> Option<String> {
+        let found = Self::find(&home::Home::existing(data_dir)?)?;
+        Some(found.url(database))
+    }
+
+    fn find(home: &home::Home) -> Option<Self> {
         let socket_dir = home.recorded_socket_dir()?;
         let password = home.password().ok()?;
         let socket = home::socket_file(&socket_dir);
-        tokio::net::UnixStream::connect(socket).await.ok()?;
+        // A local connect is taken by the kernel at once or refused.
+        std::os::unix::net::UnixStream::connect(socket).ok()?;
         Some(Self {
             home: home.clone(),
             binaries: None,

@@ -6,7 +6,7 @@
 //! --worktree -- <paths>` or `git reset --hard` (with nothing else to lose) brings it in.
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use git2::{MergeOptions, Oid, Repository, Signature, Time};
 use tokio_util::sync::CancellationToken;
@@ -392,13 +392,13 @@ async fn publish(
     let tip = &check.tip;
     let mut keep = None;
     if commit != tip {
-        let (_spool, file) = objects.pack_file(git, commit, tip, cancel).await?;
+        let pack = objects.pack_file(git, commit, tip, cancel).await?;
         let call = Call::new(&check.common_dir)
             .args(["index-pack", "--stdin"])
             // Until a ref names them, a collection in the project must not take them.
             .args([format!("--keep=dispatch change {}", request.change)])
-            .stdin_file(file)
-            .as_owner();
+            .stdin_file(pack.file.clone())
+            .owned_as_git_dir();
         let said = git.line(call, cancel).await?;
         keep = said.split_whitespace().last().map(|hash| {
             let packs = check.common_dir.join("objects").join("pack");
@@ -407,14 +407,14 @@ async fn publish(
     }
     let swapped = swap(git, check, request, commit, cancel).await;
     if let Some(keep) = keep {
-        unkeep(keep);
+        unkeep(&keep);
     }
     swapped
 }
 
 /// From now on the refs hold the objects, or nothing does and they may go.
-fn unkeep(keep: PathBuf) {
-    if let Err(error) = std::fs::remove_file(&keep)
+fn unkeep(keep: &Path) {
+    if let Err(error) = std::fs::remove_file(keep)
         && error.kind() != std::io::ErrorKind::NotFound
     {
         tracing::warn!(path = %keep.display(), %error, "cannot remove a keep file");
@@ -457,7 +457,7 @@ async fn update_refs(
     let call = Call::new(&check.git_dir)
         .args(["update-ref", "-m", note, "--stdin"])
         .stdin(lines)
-        .as_owner();
+        .owned_as_git_dir();
     let output = git.run(call, cancel).await?;
     if output.code == Some(0) {
         return Ok(true);

@@ -1,6 +1,8 @@
 //! Two trees → one row per file, with a patch for people. The patch is a view, cut at limits and
 //! never applied; ids and modes say what the change is.
 
+use std::collections::HashSet;
+
 use git2::{Delta, Diff, DiffFile, DiffFindOptions, DiffOptions, Oid, Patch, Repository};
 use sha2::{Digest, Sha256};
 
@@ -91,7 +93,7 @@ pub(super) fn rows(
     result: Oid,
 ) -> Result<Vec<FileChange>, WorkspaceError> {
     let failed = |error: git2::Error| diff_failed(format!("cannot compare the trees: {error}"));
-    let diff = compare(repo, base, result).map_err(failed)?;
+    let diff = compare(repo, base, result, Renames::Found).map_err(failed)?;
     let mut order: Vec<usize> = (0..diff.deltas().len()).collect();
     order.sort_by_key(|n| diff.get_delta(*n).map(|delta| path_of(&delta).to_vec()));
     let mut view = View::default();
@@ -107,7 +109,21 @@ pub(super) fn rows(
     Ok(rows)
 }
 
-fn compare(repo: &Repository, base: Oid, result: Oid) -> Result<Diff<'_>, git2::Error> {
+/// How a file with a new name is told.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Renames {
+    /// As one row.
+    Found,
+    /// As a deletion and a creation.
+    Listed,
+}
+
+fn compare(
+    repo: &Repository,
+    base: Oid,
+    result: Oid,
+    renames: Renames,
+) -> Result<Diff<'_>, git2::Error> {
     let base = repo.find_tree(base)?;
     let result = repo.find_tree(result)?;
     let mut options = DiffOptions::new();
@@ -116,8 +132,13 @@ fn compare(repo: &Repository, base: Oid, result: Oid) -> Result<Diff<'_>, git2::
         .interhunk_lines(0)
         .id_abbrev(40)
         .ignore_submodules(false)
+        // One row per path: a file that became a link is an edit, not a deletion and a creation.
+        .include_typechange(true)
         .max_size(limits::DIFF_FILE_BYTES_MAX);
     let mut diff = repo.diff_tree_to_tree(Some(&base), Some(&result), Some(&mut options))?;
+    if renames == Renames::Listed {
+        return Ok(diff);
+    }
     let pairs = diff
         .deltas()
         .filter(|delta| matches!(delta.status(), Delta::Added | Delta::Deleted))
@@ -130,6 +151,17 @@ fn compare(repo: &Repository, base: Oid, result: Oid) -> Result<Diff<'_>, git2::
         // Among very many files only identical ones are matched; that costs nothing.
         .exact_match_only(pairs > limits::RENAME_FILES_MAX);
     diff.find_similar(Some(&mut find))?;
+    // Where something new took the place of a file that moved, one path is in two rows. A
+    // decision names paths, so then renames are shown as what they are made of.
+    let mut seen = HashSet::new();
+    let twice = diff.deltas().any(|delta| {
+        let old = delta.old_file().path_bytes().unwrap_or_default().to_vec();
+        let moved = delta.status() == Delta::Renamed;
+        !seen.insert(path_of(&delta).to_vec()) || (moved && !seen.insert(old))
+    });
+    if twice {
+        return compare(repo, base.id(), result.id(), Renames::Listed);
+    }
     Ok(diff)
 }
 
@@ -208,6 +240,9 @@ fn flags(row: &FileChange) -> Vec<String> {
         && old != new
     {
         flags.push("mode_changed".to_owned());
+        if old & 0o170_000 != new & 0o170_000 {
+            flags.push("type_changed".to_owned());
+        }
     }
     if row.new_mode == Some(0o100_755) && row.old_mode != row.new_mode {
         flags.push("executable".to_owned());

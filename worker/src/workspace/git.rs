@@ -57,6 +57,7 @@ pub(super) struct Call<'a> {
     no_attributes: bool,
     args: Vec<OsString>,
     stdin: Input,
+    stdout_file: Option<PathBuf>,
     stdout_bytes_max: usize,
     owner: Option<(u32, u32)>,
 }
@@ -86,6 +87,7 @@ impl<'a> Call<'a> {
             no_attributes: false,
             args: Vec::new(),
             stdin: Input::Bytes(Vec::new()),
+            stdout_file: None,
             stdout_bytes_max: limits::GIT_OUTPUT_BYTES_MAX,
             owner: None,
         }
@@ -117,6 +119,12 @@ impl<'a> Call<'a> {
         self
     }
 
+    /// Write output to this new file.
+    pub(super) fn stdout_file(mut self, path: PathBuf) -> Self {
+        self.stdout_file = Some(path);
+        self
+    }
+
     pub(super) fn stdout_max(mut self, bytes: usize) -> Self {
         self.stdout_bytes_max = bytes;
         self
@@ -124,7 +132,7 @@ impl<'a> Call<'a> {
 
     /// Write as the owner of the git directory. Started as root we would otherwise leave files
     /// that its owner's git can no longer change.
-    pub(super) fn as_owner(mut self) -> Self {
+    pub(super) fn owned_as_git_dir(mut self) -> Self {
         if nix::unistd::geteuid().is_root()
             && let Some(meta) = self.git_dir.and_then(|dir| std::fs::metadata(dir).ok())
             && meta.uid() != 0
@@ -240,6 +248,7 @@ impl Git {
             cwd: cwd.to_path_buf(),
             env: environment(call.cwd),
             stdin: call.stdin,
+            stdout_file: call.stdout_file,
             stdout_bytes_max: call.stdout_bytes_max,
             timeout: limits::GIT_TIMEOUT,
             owner: call.owner,

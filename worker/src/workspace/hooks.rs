@@ -42,6 +42,7 @@ pub(super) async fn run(hook: Hook<'_>, cancel: &CancellationToken) -> Result<()
             .map(|(name, value)| (name.into(), value))
             .collect(),
         stdin: Input::Bytes(Vec::new()),
+        stdout_file: None,
         stdout_bytes_max: limits::HOOK_OUTPUT_BYTES_MAX,
         timeout: limits::HOOK_TIMEOUT,
         owner: None,

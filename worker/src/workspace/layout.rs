@@ -1,8 +1,10 @@
 //! Where things are under the workspace's root, and what is written beside a worktree, out of its
 //! agent's reach.
 
+use std::ffi::OsStr;
 use std::fs;
 use std::io;
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
@@ -56,6 +58,20 @@ impl AttemptDir {
 
     pub(super) fn read_meta(&self) -> io::Result<Meta> {
         Ok(serde_json::from_slice(&fs::read(self.meta())?)?)
+    }
+
+    /// Note which repository lists the linked checkout, before it does: it must be taken off the
+    /// list even when its maker dies half way.
+    pub(super) fn note_linked(&self, common_dir: &Path) -> io::Result<()> {
+        fs::write(self.0.join("linked"), common_dir.as_os_str().as_bytes())
+    }
+
+    /// That repository, and the checkout as listed there.
+    pub(super) fn linked(&self) -> Option<(PathBuf, PathBuf)> {
+        let common_dir = fs::read(self.0.join("linked")).ok()?;
+        let name = self.0.file_name()?.to_string_lossy().into_owned();
+        let tree = self.tree(key_of(&name)?, WorktreeMode::Linked);
+        Some((PathBuf::from(OsStr::from_bytes(&common_dir)), tree))
     }
 
     fn lock(&self) -> PathBuf {

@@ -15,6 +15,7 @@ use super::git::{Call, Git};
 use super::project::ProjectCheck;
 use super::{ProjectSpec, WorkspaceError, internal};
 use crate::domain::error_class::ErrorClass;
+use crate::domain::limits;
 
 /// Overrides what a person's own git configuration could say to libgit2.
 const CONFIG: &str = "[core]\n\trepositoryformatversion = 0\n\tfilemode = true\n\tbare = true\n\tautocrlf = false\n\tattributesFile = /dev/null\n\texcludesFile = /dev/null\n\thooksPath = /dev/null\n[gc]\n\tauto = 0\n[merge]\n\trenames = true\n\trenameLimit = 400\n[diff]\n\trenames = true\n";
@@ -120,9 +121,7 @@ impl Objects {
         }
         let oid = parse(commit)?;
         let repo = open(&base)?;
-        repo.reference(&pin, oid, true, "base of an attempt")
-            .map_err(|error| internal(format!("cannot pin {commit}: {error}")))?;
-        Ok(())
+        set_ref(&repo, &pin, oid).map_err(|error| internal(format!("cannot pin {commit}: {error}")))
     }
 
     /// Links the packs (which never change) and copies what is loose: no object is compressed or
@@ -152,7 +151,7 @@ impl Objects {
         self.copy(git, check, &[], &revisions, cancel).await
     }
 
-    /// Moves objects from the project to `base.git` as a pack in a file.
+    /// Moves objects from the project to `base.git`.
     async fn copy(
         &self,
         git: &Git,
@@ -161,20 +160,40 @@ impl Objects {
         revisions: &str,
         cancel: &CancellationToken,
     ) -> Result<(), WorkspaceError> {
+        let spool = self
+            .spool(git, &check.git_dir, options, revisions, cancel)
+            .await?;
+        if spool.empty()? {
+            return Ok(());
+        }
         let base = self.base();
-        let spool = tempfile::tempdir_in(&self.dir)
+        let call = Call::new(&base)
+            .args(["index-pack", "--stdin"])
+            .stdin_file(spool.file.clone());
+        git.ok(call, cancel).await.map(|_| ())
+    }
+
+    /// A pack as a file of ours. Given a file name, git would write it inside of the repository
+    /// first, which is not ours and may be on another file system; so it goes through a stream.
+    async fn spool(
+        &self,
+        git: &Git,
+        from: &Path,
+        options: &[&str],
+        revisions: &str,
+        cancel: &CancellationToken,
+    ) -> Result<Spool, WorkspaceError> {
+        let dir = tempfile::tempdir_in(&self.dir)
             .map_err(|error| internal(format!("cannot make a spool directory: {error}")))?;
-        let prefix = spool.path().join("pack");
-        let call = Call::new(&check.git_dir)
-            .args(["pack-objects", "--revs", "--quiet", "--non-empty"])
-            .args(options.iter().copied())
+        let file = dir.path().join("pack");
+        let call = Call::new(from)
+            .args(["pack-objects", "--revs", "--stdout", "--quiet"])
             .args(["--delta-base-offset"])
-            .args([prefix.into_os_string()])
-            .stdin(revisions);
+            .args(options.iter().copied())
+            .stdin(revisions)
+            .stdout_file(file.clone());
         git.ok(call, cancel).await?;
-        let target = base.join("objects").join("pack");
-        link_packs(spool.path(), &target)
-            .map_err(|error| internal(format!("cannot add a pack to {}: {error}", base.display())))
+        Ok(Spool { _dir: dir, file })
     }
 
     /// Have a result commit in `results.git`, from its pack if need be.
@@ -224,24 +243,41 @@ impl Objects {
         Ok(git.run(call, cancel).await?.code == Some(0))
     }
 
-    /// What `commit` adds to `base`, as a complete pack in a directory of its own.
+    /// Fold what many small fetches and snapshots wrote into few packs; nothing is removed that a
+    /// ref or a running attempt may need.
+    pub(super) async fn repack(
+        &self,
+        git: &Git,
+        cancel: &CancellationToken,
+    ) -> Result<(), WorkspaceError> {
+        let _lock = self.lock().await?;
+        for dir in [self.base(), self.results()] {
+            let call = Call::new(&dir).args(["repack", "-d", "-l", "-q", "--geometric=2"]);
+            git.ok(call, cancel).await?;
+        }
+        let spools = fs::read_dir(&self.dir).into_iter().flatten().flatten();
+        for entry in spools.filter(|entry| entry.file_name().to_string_lossy().starts_with(".tmp"))
+        {
+            let age = entry.metadata().and_then(|meta| meta.modified());
+            let old = age.is_ok_and(|at| at.elapsed().unwrap_or_default() > limits::SPOOL_AGE_MAX);
+            if old && let Err(error) = fs::remove_dir_all(entry.path()) {
+                tracing::warn!(path = %entry.path().display(), %error, "an old spool stays on disk");
+            }
+        }
+        Ok(())
+    }
+
+    /// What `commit` adds to `base`, as a complete pack in a file.
     pub(super) async fn pack_file(
         &self,
         git: &Git,
         commit: &str,
         base: &str,
         cancel: &CancellationToken,
-    ) -> Result<(tempfile::TempDir, PathBuf), WorkspaceError> {
-        let spool = tempfile::tempdir_in(&self.dir)
-            .map_err(|error| internal(format!("cannot make a spool directory: {error}")))?;
-        let results = self.results();
-        let call = Call::new(&results)
-            .args(["pack-objects", "--revs", "--quiet", "--delta-base-offset"])
-            .args([spool.path().join("pack").into_os_string()])
-            .stdin(format!("{commit}\n^{base}\n"));
-        let name = git.line(call, cancel).await?;
-        let file = spool.path().join(format!("pack-{name}.pack"));
-        Ok((spool, file))
+    ) -> Result<Spool, WorkspaceError> {
+        let revisions = format!("{commit}\n^{base}\n");
+        self.spool(git, &self.results(), &[], &revisions, cancel)
+            .await
     }
 
     /// What `commit` adds to `base`, as a thin pack; `None`: more than `bytes_max`.
@@ -273,6 +309,23 @@ impl Objects {
     }
 }
 
+/// A pack in a file that goes when this does.
+pub(super) struct Spool {
+    _dir: tempfile::TempDir,
+    pub(super) file: PathBuf,
+}
+
+impl Spool {
+    /// Whether the pack's header counts no objects; git does not take such a pack.
+    fn empty(&self) -> Result<bool, WorkspaceError> {
+        let mut header = [0; 12];
+        fs::File::open(&self.file)
+            .and_then(|mut file| io::Read::read_exact(&mut file, &mut header))
+            .map_err(|error| internal(format!("cannot read a spooled pack: {error}")))?;
+        Ok(header[8..] == [0; 4])
+    }
+}
+
 /// The line of an alternates file; quoted, so that any path works.
 pub(super) fn alternates_line(repository: &Path) -> Vec<u8> {
     let mut line = Vec::from(std::os::unix::ffi::OsStrExt::as_bytes(
@@ -286,6 +339,13 @@ pub(super) fn alternates_line(repository: &Path) -> Vec<u8> {
 pub(super) fn open(dir: &Path) -> Result<Repository, WorkspaceError> {
     Repository::open_bare(dir)
         .map_err(|error| internal(format!("cannot open {}: {error}", dir.display())))
+}
+
+/// Point a ref somewhere. Only one writer has a name at a time (by the lock of the store, or of
+/// the worktree), so a lock file that is already there was left by a crash.
+pub(super) fn set_ref(repo: &Repository, name: &str, oid: Oid) -> Result<(), git2::Error> {
+    let _ = fs::remove_file(repo.path().join(format!("{name}.lock")));
+    repo.reference(name, oid, true, "dispatch").map(|_| ())
 }
 
 /// A commit or blob id from outside.

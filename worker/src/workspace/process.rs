@@ -21,7 +21,9 @@ pub(super) struct Exec {
     pub(super) cwd: PathBuf,
     pub(super) env: Vec<(OsString, OsString)>,
     pub(super) stdin: Input,
-    /// More output than this ends the process; `Output::cut` says so.
+    /// Where output goes instead of into memory.
+    pub(super) stdout_file: Option<PathBuf>,
+    /// More output in memory than this ends the process; `Output::cut` says so.
     pub(super) stdout_bytes_max: usize,
     pub(super) timeout: Duration,
     /// User and group to become; only root can.
@@ -105,7 +107,10 @@ fn start(exec: &Exec) -> Result<(tokio::process::Child, Group), ExecError> {
             Input::Bytes(_) => Stdio::piped(),
             Input::File(path) => Stdio::from(std::fs::File::open(path)?),
         })
-        .stdout(Stdio::piped())
+        .stdout(match &exec.stdout_file {
+            None => Stdio::piped(),
+            Some(path) => Stdio::from(std::fs::File::create_new(path)?),
+        })
         .stderr(Stdio::piped())
         .process_group(0)
         .kill_on_drop(true);

@@ -1,6 +1,8 @@
 //! Reads a project's repository, always through the git CLI with its directory named, and says
 //! clearly which ones cannot be used and what to do about it. Never writes.
 
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use tokio_util::sync::CancellationToken;
@@ -105,14 +107,10 @@ async fn locate(
         };
         return Err(refuse(project, &text));
     }
-    let text = String::from_utf8_lossy(&output.stdout).into_owned();
-    let mut lines = text.lines();
+    let mut lines = output.stdout.split(|byte| *byte == b'\n');
     let (Some(git_dir), Some(common), Some(bare)) = (lines.next(), lines.next(), lines.next())
     else {
-        return Err(refuse(
-            project,
-            "git did not say where its directory is; its path may hold a line break",
-        ));
+        return Err(refuse(project, "git did not say where its directory is"));
     };
     if lines.next().is_some_and(|prefix| !prefix.is_empty()) {
         return Err(refuse(
@@ -120,7 +118,13 @@ async fn locate(
             "it is a directory inside of a repository; name the repository's root",
         ));
     }
-    Ok((git_dir.into(), common.into(), bare == "true"))
+    // Bytes as they are: a path need not be UTF-8. One with a line break is not understood.
+    let path = |bytes: &[u8]| PathBuf::from(OsStr::from_bytes(bytes));
+    let (git_dir, common) = (path(git_dir), path(common));
+    if !git_dir.is_dir() || !common.is_dir() {
+        return Err(refuse(project, "its path holds a line break; move it"));
+    }
+    Ok((git_dir, common, bare == b"true"))
 }
 
 async fn refuse_unsupported(

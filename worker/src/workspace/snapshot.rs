@@ -40,7 +40,7 @@ pub(super) fn record(
         }
     }
     leave_out_bad_paths(&mut found, &start);
-    cap_notices(&mut found.notices);
+    cap_notices(&mut found);
     let failed = |error: git2::Error| diff_failed(format!("cannot record the result: {error}"));
     let base = repo
         .find_commit(objects::parse(&meta.base_commit)?)
@@ -55,8 +55,7 @@ pub(super) fn record(
         .commit(None, &by, &by, &message, &result_tree, &[&base])
         .map_err(failed)?;
     let name = format!("refs/dispatch/{}/{}", meta.task, meta.attempt);
-    repo.reference(&name, commit, true, "result of an attempt")
-        .map_err(failed)?;
+    objects::set_ref(&repo, &name, commit).map_err(failed)?;
     Ok(Recorded {
         tree: result,
         commit,
@@ -136,6 +135,24 @@ fn slot_of(prepared: &Prepared) -> Result<Slot, WorkspaceError> {
 
 /// Paths that the start tree has are the project's own choice. New ones are checked.
 fn leave_out_bad_paths(found: &mut Found, start: &Start) {
+    let links: Vec<Vec<u8>> = found
+        .changes
+        .iter()
+        .filter(|(path, slot)| {
+            start.files.contains_key(*path)
+                && slot.is_some_and(|(mode, _)| mode == MODE_LINK)
+                && tree_check::refuse_path(path, Symlink::No).is_none()
+                && tree_check::refuse_path(path, Symlink::Yes).is_some()
+        })
+        .map(|(path, _)| path.clone())
+        .collect();
+    for path in links {
+        found.changes.remove(&path);
+        found.notices.push(format!(
+            "{} became a link, which it must not be: the former content stays",
+            show_path(&path)
+        ));
+    }
     let added: Vec<(Vec<u8>, u32)> = found
         .changes
         .iter()
@@ -196,9 +213,10 @@ fn prefixes(path: &[u8]) -> impl Iterator<Item = &[u8]> {
         .map(|end| &path[..end])
 }
 
-fn cap_notices(notices: &mut Vec<String>) {
+fn cap_notices(found: &mut Found) {
+    let notices = &mut found.notices;
     notices.sort();
-    let more = notices.len().saturating_sub(limits::NOTICES_MAX);
+    let more = found.unnoticed + notices.len().saturating_sub(limits::NOTICES_MAX);
     if more > 0 {
         notices.truncate(limits::NOTICES_MAX);
         notices.push(format!("… and {more} more"));

@@ -70,6 +70,8 @@ pub(super) struct Start {
 pub(super) struct Found {
     pub(super) changes: BTreeMap<Vec<u8>, Slot>,
     pub(super) notices: Vec<String>,
+    /// Notices beyond those.
+    pub(super) unnoticed: usize,
 }
 
 /// Compare the directory with the start tree.
@@ -147,7 +149,7 @@ impl Walk<'_> {
         depth: usize,
     ) -> Result<(), WorkspaceError> {
         if depth > limits::SNAPSHOT_DEPTH_MAX {
-            return Err(too_large(format!(
+            return Err(too_large(&format!(
                 "directories are nested deeper than {}",
                 limits::SNAPSHOT_DEPTH_MAX
             )));
@@ -201,7 +203,7 @@ impl Walk<'_> {
             }
             self.entries += 1;
             if self.entries > limits::SNAPSHOT_ENTRIES_MAX {
-                return Err(too_large(format!(
+                return Err(too_large(&format!(
                     "there are more than {} files",
                     limits::SNAPSHOT_ENTRIES_MAX
                 )));
@@ -254,10 +256,10 @@ impl Walk<'_> {
                 if covered == Covered::Yes || self.start.ignores.name(path, Entry::File) {
                     return Ok(());
                 }
-                if let Some(slot) = self.hash(&parent, name, path, &stat, None)? {
-                    self.found.changes.insert(path.to_vec(), Some(slot));
+                match self.hash(&parent, name, path, &stat, None)? {
+                    Some(slot) => self.changed(path, slot),
+                    None => Ok(()),
                 }
-                Ok(())
             }
             _ => {
                 if covered == Covered::No {
@@ -287,8 +289,19 @@ impl Walk<'_> {
         if let Some(slot) = slot
             && slot != (known.mode, known.oid)
         {
-            self.found.changes.insert(path.to_vec(), Some(slot));
+            return self.changed(path, slot);
         }
+        Ok(())
+    }
+
+    fn changed(&mut self, path: &[u8], slot: (u32, Oid)) -> Result<(), WorkspaceError> {
+        if self.found.changes.len() >= limits::CHANGED_FILES_MAX {
+            return Err(too_large(&format!(
+                "more than {} files are new or changed",
+                limits::CHANGED_FILES_MAX
+            )));
+        }
+        self.found.changes.insert(path.to_vec(), Some(slot));
         Ok(())
     }
 
@@ -341,7 +354,7 @@ impl Walk<'_> {
         }
         self.bytes += size;
         if self.bytes > limits::SNAPSHOT_TOTAL_BYTES_MAX {
-            return Err(too_large(format!(
+            return Err(too_large(&format!(
                 "new content is more than {} bytes",
                 limits::SNAPSHOT_TOTAL_BYTES_MAX
             )));
@@ -388,7 +401,11 @@ impl Walk<'_> {
     }
 
     fn notice(&mut self, text: String) {
-        self.found.notices.push(text);
+        if self.found.notices.len() < limits::NOTICES_HELD_MAX {
+            self.found.notices.push(text);
+        } else {
+            self.found.unnoticed += 1;
+        }
     }
 }
 
@@ -443,7 +460,7 @@ fn unreadable(path: &[u8], errno: Errno) -> WorkspaceError {
 }
 
 /// The agent left more than is taken; asking again does not help.
-fn too_large(what: String) -> WorkspaceError {
+fn too_large(what: &str) -> WorkspaceError {
     WorkspaceError::new(
         ErrorClass::Budget,
         format!("what the agent left is too large for a change: {what}"),

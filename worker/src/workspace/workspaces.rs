@@ -42,7 +42,8 @@ struct Inner {
 
 impl Workspaces {
     /// Use this directory, made when it is missing.
-    pub fn open(root: PathBuf, hooks: HooksPolicy) -> Result<Self, WorkspaceError> {
+    pub fn open(root: impl AsRef<Path>, hooks: HooksPolicy) -> Result<Self, WorkspaceError> {
+        let root = root.as_ref();
         let git = Git::find()?;
         let failed = |error: io::Error| {
             WorkspaceError::new(
@@ -112,7 +113,6 @@ impl Workspaces {
             .await?;
         let made = worktree::create(plan, commits).await;
         if made.is_err() && dir.0.exists() {
-            self.forget(&check.common_dir, &dir.tree(key, WorktreeMode::Linked));
             self.put_away(&dir)?;
         }
         made
@@ -176,13 +176,6 @@ impl Workspaces {
             };
             if let Err(error) = hooks::run(hook, &CancellationToken::new()).await {
                 tracing::warn!(task.id = worktree.key.task, %error, "the teardown hook failed");
-            }
-        }
-        if worktree.mode == WorktreeMode::Linked {
-            let cancel = CancellationToken::new();
-            match project::inspect(&self.inner.git, project, &cancel).await {
-                Ok(check) => self.forget(&check.common_dir, &worktree.tree),
-                Err(error) => tracing::warn!(%error, "a linked worktree stays listed"),
             }
         }
         if let Err(error) = self.put_away(&worktree.dir) {
@@ -295,6 +288,14 @@ impl Workspaces {
         ))
     }
 
+    /// Keep the project's object store quick: for the janitor, now and then.
+    pub async fn maintain(&self, project: &ProjectSpec) -> Result<(), WorkspaceError> {
+        let objects = Objects::open(&self.inner.root, project)?;
+        objects
+            .repack(&self.inner.git, &CancellationToken::new())
+            .await
+    }
+
     /// Wait until everything discarded is off the disk.
     pub async fn close(&self) {
         self.inner.background.close();
@@ -325,16 +326,15 @@ impl Workspaces {
         Ok(())
     }
 
-    fn forget(&self, common_dir: &Path, tree: &Path) {
-        if let Err(error) = worktree::forget_linked(common_dir, tree) {
-            tracing::warn!(%error, "a linked worktree stays listed");
-        }
-    }
-
     /// One rename frees the name; the slow part is later.
     fn put_away(&self, dir: &AttemptDir) -> Result<(), WorkspaceError> {
         let trash = self.inner.root.join("trash");
         let failed = |error: io::Error| worktree::disk(&dir.0, "put a worktree away", &error);
+        if let Some((common_dir, tree)) = dir.linked()
+            && let Err(error) = worktree::forget_linked(&common_dir, &tree)
+        {
+            tracing::warn!(path = %tree.display(), %error, "a linked worktree stays listed");
+        }
         // A directory of its own, so that the same name may come twice.
         let bin = tempfile::Builder::new()
             .prefix("worktree-")

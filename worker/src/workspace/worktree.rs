@@ -165,13 +165,13 @@ async fn private(
         .map_err(|error| disk(&git_dir, "make the worktree's git directory", &error))?;
     if commits.checkout != commits.base {
         // Earlier results are hidden from agents: this one's objects are given to it.
-        let (_spool, file) = plan
+        let pack = plan
             .objects
             .pack_file(plan.git, &commits.checkout, &commits.base, plan.cancel)
             .await?;
         let call = Call::new(&git_dir)
             .args(["index-pack", "--stdin"])
-            .stdin_file(file);
+            .stdin_file(pack.file.clone());
         plan.git.ok(call, plan.cancel).await?;
     }
     let call = Call::new(&git_dir)
@@ -203,15 +203,18 @@ async fn linked(
     commits: &Commits,
 ) -> Result<PathBuf, WorkspaceError> {
     if commits.checkout != commits.base {
-        let (_spool, file) = plan
+        let pack = plan
             .objects
             .pack_file(plan.git, &commits.checkout, &commits.base, plan.cancel)
             .await?;
         let call = Call::new(&plan.check.common_dir)
             .args(["index-pack", "--stdin"])
-            .stdin_file(file);
+            .stdin_file(pack.file.clone());
         plan.git.ok(call, plan.cancel).await?;
     }
+    plan.dir
+        .note_linked(&plan.check.common_dir)
+        .map_err(|error| disk(&plan.dir.0, "note the linked worktree", &error))?;
     let lock = plan.objects.lock().await?;
     let call = Call::new(&plan.check.common_dir)
         .args(["worktree", "add", "--detach", "--no-checkout", "--lock"])

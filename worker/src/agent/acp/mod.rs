@@ -5,6 +5,7 @@ mod offers;
 pub mod project;
 mod session;
 mod usage;
+mod verdict;
 
 use std::sync::Arc;
 

@@ -15,11 +15,12 @@ use super::host::Host;
 use super::offers::{Offers, Step};
 use super::project::Projection;
 use super::usage::Meter;
+use super::verdict::{self, cancelled_outcome, outcome, peer_failed, protocol, rpc_failed};
 use crate::agent::event::AgentEvent;
-use crate::agent::jsonrpc::{Message, Peer, PeerError, RpcError, unknown_method};
+use crate::agent::jsonrpc::{Message, Peer, RpcError, unknown_method};
 use crate::agent::options::{Choice, invalid};
-use crate::agent::permission::{Permission, PermissionAnswer};
-use crate::agent::{AgentError, EventSink, TurnRequest, classify};
+use crate::agent::permission::Permission;
+use crate::agent::{AgentError, EventSink, TurnRequest};
 use crate::config::agent_spec::AgentSpec;
 use crate::domain::error_class::ErrorClass;
 use crate::domain::limits;
@@ -231,36 +232,7 @@ impl<'a> Session<'a> {
 
     /// What the end of a turn means.
     pub(crate) fn judge(&self, answer: &Value) -> Result<String, AgentError> {
-        let reason = answer
-            .get("stopReason")
-            .and_then(Value::as_str)
-            .unwrap_or_default();
-        let text = self.projection.last_text();
-        let failed = |what: &str| {
-            AgentError::new(
-                ErrorClass::AgentFailed,
-                format!("the agent stopped early: {what}"),
-            )
-        };
-        match reason {
-            "end_turn" if self.projection.failure().is_some() => Err(classify::reported(text)),
-            "end_turn" => Ok(reason.to_owned()),
-            "max_tokens" => Err(failed("its model reached the token limit (max_tokens)")),
-            "max_turn_requests" => Err(failed("too many requests in one turn")),
-            // fast-agent reports a refused key as a refusal with the error as text.
-            "refusal" => Err(match classify::reported(text) {
-                error if error.class != ErrorClass::AgentFailed => error,
-                _ => AgentError::new(ErrorClass::Refused, "the agent's model refused the work"),
-            }),
-            "cancelled" => Err(AgentError::new(
-                ErrorClass::Refused,
-                "the agent ended the turn as cancelled without being asked to; some agents do so \
-                 when a permission is refused",
-            )),
-            other => Err(protocol(&format!(
-                "it ended the turn with the unknown reason `{other}`"
-            ))),
-        }
+        verdict::of_turn(answer, &self.projection)
     }
 
     async fn initialize(&mut self) -> Result<Value, AgentError> {
@@ -526,118 +498,5 @@ impl<'a> Session<'a> {
             request.abort.abort();
             self.peer.answer(&request.id, result);
         }
-    }
-}
-
-/// The wire form of an answer: by kind, and only ever for this once.
-fn outcome(answer: PermissionAnswer, options: &Value) -> Value {
-    let kind = match answer {
-        PermissionAnswer::Allow => "allow_once",
-        PermissionAnswer::Deny => "reject_once",
-        PermissionAnswer::Cancelled => return cancelled_outcome(),
-    };
-    let mut offered = options.as_array().into_iter().flatten();
-    let option = offered.find(|option| option.get("kind").and_then(Value::as_str) == Some(kind));
-    match option.and_then(|option| option.get("optionId")) {
-        Some(id) => json!({"outcome": {"outcome": "selected", "optionId": id}}),
-        None => cancelled_outcome(),
-    }
-}
-
-fn cancelled_outcome() -> Value {
-    json!({"outcome": {"outcome": "cancelled"}})
-}
-
-fn protocol(what: &str) -> AgentError {
-    AgentError::new(
-        ErrorClass::Protocol,
-        format!("the agent broke the protocol: {what}"),
-    )
-}
-
-fn peer_failed(error: &PeerError) -> AgentError {
-    AgentError::new(ErrorClass::Protocol, error.to_string())
-}
-
-/// The class of an error answer: by code, by the vendor's kind, by its words.
-fn rpc_failed(method: &str, error: &RpcError) -> AgentError {
-    if error.code == -32_000 {
-        return AgentError::new(
-            ErrorClass::Auth,
-            format!("the agent is not authenticated ({method}: {error})"),
-        );
-    }
-    let kind = error
-        .data
-        .get("errorKind")
-        .and_then(Value::as_str)
-        .unwrap_or_default();
-    if matches!(kind, "refusal" | "policy_denied") {
-        return AgentError::new(ErrorClass::Refused, format!("the agent refused: {error}"));
-    }
-    let data = if error.data.is_null() {
-        String::new()
-    } else {
-        format!(" {}", error.data)
-    };
-    let mut failure = classify::reported(&format!("{method}: {error}{data}"));
-    if failure.class == ErrorClass::AgentFailed && matches!(error.code, -32_602..=-32_600) {
-        failure.class = ErrorClass::Protocol;
-    }
-    failure
-}
-
-#[cfg(test)]
-mod tests {
-    use agent_client_protocol_schema::v1 as schema;
-
-    use super::*;
-
-    #[test]
-    fn answers_are_chosen_by_kind_and_never_for_ever() {
-        let options = json!([
-            {"optionId": "allow_always", "kind": "allow_always", "name": "Always"},
-            {"optionId": "proceed", "kind": "allow_once", "name": "Yes"},
-            {"optionId": "cancel", "kind": "reject_once", "name": "No"},
-        ]);
-        let id = |answer| outcome(answer, &options)["outcome"]["optionId"].clone();
-        assert_eq!(id(PermissionAnswer::Allow), json!("proceed"));
-        assert_eq!(id(PermissionAnswer::Deny), json!("cancel"));
-        let only_always = json!([{"optionId": "a", "kind": "allow_always"}]);
-        assert_eq!(
-            outcome(PermissionAnswer::Allow, &only_always),
-            cancelled_outcome()
-        );
-        for answer in [
-            outcome(PermissionAnswer::Allow, &options),
-            cancelled_outcome(),
-        ] {
-            serde_json::from_value::<schema::RequestPermissionResponse>(answer).unwrap();
-        }
-    }
-
-    #[test]
-    fn error_answers_get_their_class() {
-        let error = |code, message: &str, data| {
-            let error = RpcError {
-                code,
-                message: message.to_owned(),
-                data,
-            };
-            rpc_failed("session/prompt", &error).class
-        };
-        assert_eq!(
-            error(-32_000, "Authentication required", Value::Null),
-            ErrorClass::Auth
-        );
-        assert_eq!(
-            error(-32_603, "x", json!({"errorKind": "refusal"})),
-            ErrorClass::Refused
-        );
-        assert_eq!(
-            error(-32_603, "429 too many requests", Value::Null),
-            ErrorClass::RateLimited
-        );
-        assert_eq!(error(-32_603, "boom", Value::Null), ErrorClass::AgentFailed);
     }
 }

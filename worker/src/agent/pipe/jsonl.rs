@@ -107,14 +107,20 @@ impl<'a> Stream<'a> {
             .map_or(Some(line), |at| line.pointer(at));
         if let Some(report) = report {
             let counts = figures::tokens(self.usage, report);
-            self.tokens = Some(match (self.tokens, self.usage.mode) {
-                (Some(before), UsageMode::Sum) => before.plus(&counts),
-                (Some(before), UsageMode::Max) if before.total() > counts.total() => before,
-                _ => counts,
-            });
+            // Zeros are what failed and aborted requests report: they mean unknown.
+            let known = counts.total().is_some_and(|total| total > 0);
+            self.tokens = known
+                .then(|| match (self.tokens, self.usage.mode) {
+                    (Some(before), UsageMode::Sum) => before.plus(&counts),
+                    (Some(before), UsageMode::Max) if before.total() > counts.total() => before,
+                    _ => counts,
+                })
+                .or(self.tokens);
         }
         let cost = self.usage.cost.as_deref().and_then(|at| line.pointer(at));
-        if let Some(amount) = cost.and_then(figures::decimal) {
+        let amount = cost.and_then(figures::decimal);
+        // A cost of nothing beside unknown tokens is just as unknown; a free model is not.
+        if let Some(amount) = amount.filter(|_| self.tokens.is_some()) {
             self.cost = match self.usage.cost_is {
                 CostIs::Absent => None,
                 CostIs::SessionTotal => Some(amount),
