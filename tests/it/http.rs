@@ -17,8 +17,8 @@ use crate::harness::db::TestDb;
 /// Nothing here takes longer than this, unless it hangs.
 const SOON: Duration = Duration::from_secs(20);
 
-struct Server {
-    db: TestDb,
+pub struct Server {
+    pub db: TestDb,
     port: u16,
     stop: CancellationToken,
     running: JoinSet<()>,
@@ -51,7 +51,7 @@ impl Server {
     }
 
     /// A server with a project and an agent that no worker offers.
-    async fn with_project() -> Self {
+    pub async fn with_project() -> Self {
         let server = Self::start(&[]).await;
         let sql = "INSERT INTO projects (name, path) VALUES ('shop', '/srv/shop');
                    INSERT INTO catalogue_agents (name) VALUES ('fake');";
@@ -87,11 +87,11 @@ impl Server {
         stream
     }
 
-    async fn get(&self, path: &str) -> Answer {
+    pub async fn get(&self, path: &str) -> Answer {
         self.send(&format!("GET {path}"), "", "").await
     }
 
-    async fn post(&self, path: &str, body: &Value) -> Answer {
+    pub async fn post(&self, path: &str, body: &Value) -> Answer {
         self.send(&format!("POST {path}"), "", &body.to_string())
             .await
     }
@@ -123,7 +123,7 @@ impl Server {
         events
     }
 
-    async fn end(mut self) {
+    pub async fn end(mut self) {
         self.stop.cancel();
         while let Some(done) = self.running.join_next().await {
             done.unwrap();
@@ -132,10 +132,10 @@ impl Server {
 }
 
 #[derive(Debug)]
-struct Answer {
-    status: u16,
+pub struct Answer {
+    pub status: u16,
     head: String,
-    body: Value,
+    pub body: Value,
 }
 
 impl Answer {
@@ -150,7 +150,7 @@ impl Answer {
     }
 
     #[track_caller]
-    fn problem(&self, status: u16, code: &str) {
+    pub fn problem(&self, status: u16, code: &str) {
         assert_eq!(
             (self.status, self.body["code"].as_str()),
             (status, Some(code)),

@@ -28,6 +28,7 @@ mod http;
 mod localpg;
 mod ops_parity;
 mod queue;
+mod review_http;
 mod safe_text;
 mod snapshot;
 mod statements;

@@ -53,6 +53,7 @@ pub type Params<'a> = &'a [&'a (dyn ToSql + Sync)];
 /// Every statement there is, for the test that prepares them.
 pub fn all_statements() -> impl Iterator<Item = &'static Statement> {
     let modules: [&[&Statement]; 18] = [
+        ALL,
         applies::ALL,
         asks::ALL,
         attempts::ALL,

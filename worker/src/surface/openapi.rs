@@ -10,7 +10,7 @@ use crate::ops::{self, Effect, Method, OpEntry};
 /// The document.
 pub fn document() -> Value {
     let settings = SchemaSettings::draft2020_12()
-        .with(|settings| "/components/schemas".clone_into(&mut settings.definitions_path.to_mut()));
+        .with(|settings| "/components/schemas".clone_into(settings.definitions_path.to_mut()));
     let mut schemas = settings.into_generator();
     let problem = problem_schema();
     let mut paths = Map::new();
