@@ -19,7 +19,10 @@ pub struct SubmitTask {
     /// The project to work on
     pub project: String,
     /// What the agent shall do
-    #[arg(default_value = "-", help = "What the agent shall do; `-` reads standard input")]
+    #[arg(
+        default_value = "-",
+        help = "What the agent shall do; `-` reads standard input"
+    )]
     pub input: String,
     /// The agent to run; else the project's, else the fleet's default
     #[arg(long, short)]
