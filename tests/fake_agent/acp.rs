@@ -113,6 +113,7 @@ fn prompt(wire: &mut Wire<'_>, id: &Value, setting: &Value, params: &Value) -> a
             "wait_for_cancel" => {
                 while let Some(message) = wire.read()? {
                     if message["method"] == json!("session/cancel") {
+                        std::fs::write(value.as_str().unwrap_or("cancelled.txt"), "")?;
                         wire.answer(id, json!({"stopReason": "cancelled"}));
                         return Ok(());
                     }

@@ -613,26 +613,19 @@ async fn a_cancel_answers_open_permissions_first() {
     let ran = running.cancel().await.unwrap();
     assert_eq!(class(&ran), Some(ErrorClass::Cancelled));
     assert!(bench.read("answer.txt").unwrap().contains("cancelled"));
-    assert!(
-        began.elapsed() < Duration::from_secs(5),
-        "took {:?}",
-        began.elapsed()
-    );
+    assert!(began.elapsed() < END_IN, "took {:?}", began.elapsed());
 }
 
 #[tokio::test]
-async fn a_cancelled_turn_ends_fast_when_the_agent_obeys() {
+async fn a_cancel_reaches_the_agent() {
     let bench = Bench::new(Acp);
-    let script = json!([{"say": "x"}, {"wait_for_cancel": true}]);
+    let script = json!([{"say": "x"}, {"wait_for_cancel": "cancelled.txt"}]);
     let running = bench.start(script).until_text("x").await.unwrap();
     let began = Instant::now();
     let ran = running.cancel().await.unwrap();
     assert_eq!(class(&ran), Some(ErrorClass::Cancelled));
-    assert!(
-        began.elapsed() < Duration::from_secs(2),
-        "took {:?}",
-        began.elapsed()
-    );
+    assert!(bench.read("cancelled.txt").is_ok(), "it was asked to stop");
+    assert!(began.elapsed() < END_IN, "took {:?}", began.elapsed());
 }
 
 #[tokio::test]
@@ -820,6 +813,7 @@ async fn a_probe_tells_missing_broken_and_logged_out_apart() {
     assert_eq!((found.status.as_str(), found.error), ("ready", None));
     assert_eq!(found.version.as_deref(), Some("1.2.3"));
     assert_eq!(found.modes, ["ask"]);
+    assert_eq!(found.commands[0]["name"], json!("help"));
     bench.set(json!({"auth": true}));
     let found = probe(&bench).await;
     assert_eq!(

@@ -36,3 +36,4 @@ mod tidy;
 mod workspace_lifecycle;
 mod workspace_projects;
 mod workspace_speed;
+mod agent_transcripts;

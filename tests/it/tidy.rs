@@ -17,7 +17,10 @@ const IMPORTS: [(&str, &[&str]); 16] = [
     ("agent", &["domain", "config"]),
     ("workspace", &["domain", "config"]),
     ("broker", &["domain", "store"]),
-    ("run", &["domain", "config", "store", "agent", "workspace", "broker"]),
+    (
+        "run",
+        &["domain", "config", "store", "agent", "workspace", "broker"],
+    ),
     // The queue probes agents and ends those of killed workers; it never drives one.
     (
         "queue",
@@ -42,14 +45,21 @@ const IMPORTS: [(&str, &[&str]); 16] = [
     (
         "roles",
         &[
-            "domain", "config", "store", "broker", "agent", "workspace", "queue", "run", "ops",
-            "surface", "localpg", "bench",
+            "domain",
+            "config",
+            "store",
+            "broker",
+            "agent",
+            "workspace",
+            "queue",
+            "run",
+            "ops",
+            "surface",
+            "localpg",
+            "bench",
         ],
     ),
-    (
-        "main",
-        &["config", "surface", "roles", "bench"],
-    ),
+    ("main", &["config", "surface", "roles", "bench"]),
 ];
 
 /// Imported from everywhere.

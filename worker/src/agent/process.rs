@@ -125,12 +125,12 @@ impl Launch {
     /// Program and arguments for the record, the prompt left out.
     pub(crate) fn shown(&self, prompt: &str) -> Vec<String> {
         std::iter::once(self.program.to_string_lossy().into_owned())
-            .chain(self.args.iter().map(|arg| {
-                if prompt.is_empty() {
-                    arg.clone()
-                } else {
-                    arg.replace(prompt, "{prompt}")
-                }
+            .chain(self.args.iter().map(|arg| match arg.strip_suffix(prompt) {
+                _ if prompt.is_empty() => arg.clone(),
+                Some(before) => format!("{before}{{prompt}}"),
+                // A short prompt may be part of an argument by chance.
+                None if prompt.len() < 8 => arg.clone(),
+                None => arg.replace(prompt, "{prompt}"),
             }))
             .collect()
     }

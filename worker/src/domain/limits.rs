@@ -222,3 +222,5 @@ pub const SPOOL_AGE_MAX: Duration = Duration::from_secs(3_600);
 
 /// Notices held until they are sorted and cut; a million pipes must not fill our memory.
 pub const NOTICES_HELD_MAX: usize = 10_000;
+/// How long a probe waits for an agent's list of commands, which comes after its session.
+pub const COMMANDS_WAIT: Duration = Duration::from_millis(1_500);

@@ -6,12 +6,12 @@ use serde_json::Value;
 use std::time::Duration;
 
 use crate::domain::attempt::Exit;
-use crate::domain::change::{FileChange, Snapshot, show_path};
+use crate::domain::change::Snapshot;
 use crate::domain::usage::{Cost, Price, UsageReport, UsageSource};
 
 use super::attempts::Times;
 use super::claims::Lease;
-use super::{Store, StoreError, Tx};
+use super::{Store, StoreError, Tx, new_changes};
 
 crate::statements! {
     END_LEASE = "end_lease";
@@ -24,10 +24,6 @@ crate::statements! {
     END_TURN = "end_turn";
     KEEP_SESSION = "keep_session";
     INSERT_USAGE = "insert_usage";
-    INSERT_CHANGE = "insert_change";
-    INSERT_CHANGE_FILES = "insert_change_files";
-    INSERT_PACK = "insert_pack";
-    SUPERSEDE_CHANGES = "supersede_changes";
     APPEND_LAST_EVENTS = "append_last_events";
     CLOSE_PERMISSIONS_OF = "close_permissions_of";
     NEXT_SEQ = "next_seq";
@@ -162,7 +158,7 @@ pub async fn finish(
     end_attempt(&tx, lease, finish).await?;
     if let Some(facts) = &finish.facts {
         store_facts(&tx, lease, facts).await?;
-        change = store_change(&tx, lease, finish, facts, &mut next_seq).await?;
+        change = new_changes::store(&tx, lease, &finish.disposition, facts, &mut next_seq).await?;
     }
     place_task(&tx, lease, finish, &ended, next_seq).await?;
     tx.query(&CLOSE_PERMISSIONS_OF, &[&lease.task().0, &lease.token().0])
@@ -221,7 +217,7 @@ async fn first_seq(tx: &Tx, lease: &Lease, seq: FirstSeq) -> Result<i64, StoreEr
     }
 }
 
-async fn append_last_events(
+pub(super) async fn append_last_events(
     tx: &Tx,
     lease: &Lease,
     first: i64,
@@ -337,118 +333,6 @@ async fn store_usage(
     Ok(())
 }
 
-/// A change is made when the task ends and something is different; a task that is tried again
-/// keeps only the ref.
-async fn store_change(
-    tx: &Tx,
-    lease: &Lease,
-    finish: &Finish,
-    facts: &AttemptFacts,
-    next_seq: &mut i64,
-) -> Result<Option<i64>, StoreError> {
-    let Some(snapshot) = facts.snapshot.as_ref().filter(|s| !s.files.is_empty()) else {
-        return Ok(None);
-    };
-    let partial = match finish.disposition {
-        Disposition::Completed => false,
-        Disposition::Failed | Disposition::Cancelled => true,
-        Disposition::Again { .. } => return Ok(None),
-    };
-    let nobody: Option<i64> = None;
-    tx.query(&SUPERSEDE_CHANGES, &[&facts.conversation, &nobody])
-        .await?;
-    let lines = |of: fn(&FileChange) -> Option<i32>| -> i64 {
-        snapshot.files.iter().filter_map(of).map(i64::from).sum()
-    };
-    let (added, removed) = (lines(|f| f.added_lines), lines(|f| f.removed_lines));
-    let files = i32::try_from(snapshot.files.len()).unwrap_or(i32::MAX);
-    let rows = tx
-        .query(
-            &INSERT_CHANGE,
-            &[
-                &lease.task().0,
-                &lease.attempt(),
-                &lease.token().0,
-                &facts.project,
-                &partial,
-                &snapshot.base_commit,
-                &snapshot.result_tree,
-                &snapshot.result_commit,
-                &snapshot.result_ref,
-                &snapshot.digest,
-                &files,
-                &added,
-                &removed,
-                &Value::from(snapshot.notices.clone()),
-            ],
-        )
-        .await?;
-    let row = rows
-        .first()
-        .ok_or_else(|| StoreError::no_row(INSERT_CHANGE.name))?;
-    let change: i64 = row.try_get("id")?;
-    store_files(tx, change, &snapshot.files).await?;
-    if let Some(pack) = &snapshot.pack {
-        tx.query(&INSERT_PACK, &[&change, pack]).await?;
-    }
-    let payload = serde_json::json!({
-        "change_id": change, "files": files, "added_lines": added, "removed_lines": removed,
-        "partial": partial, "digest": snapshot.digest,
-    });
-    append_last_events(tx, lease, *next_seq, &[("change_ready", payload)]).await?;
-    *next_seq += 1;
-    Ok(Some(change))
-}
-
-async fn store_files(tx: &Tx, change: i64, files: &[FileChange]) -> Result<(), StoreError> {
-    let numbers: Vec<i32> = (1..).take(files.len()).collect();
-    let path: Vec<String> = files.iter().map(|f| show_path(&f.path)).collect();
-    let path_bytes: Vec<&[u8]> = files.iter().map(|f| f.path.as_slice()).collect();
-    let old: Vec<Option<String>> = files
-        .iter()
-        .map(|f| f.old_path.as_deref().map(show_path))
-        .collect();
-    let old_bytes: Vec<Option<&[u8]>> = files.iter().map(|f| f.old_path.as_deref()).collect();
-    let operation: Vec<&str> = files.iter().map(|f| f.operation.as_str()).collect();
-    let kind: Vec<&str> = files.iter().map(|f| f.kind.as_str()).collect();
-    let old_mode: Vec<Option<i32>> = files.iter().map(|f| f.old_mode).collect();
-    let new_mode: Vec<Option<i32>> = files.iter().map(|f| f.new_mode).collect();
-    let old_blob: Vec<Option<&str>> = files.iter().map(|f| f.old_blob.as_deref()).collect();
-    let new_blob: Vec<Option<&str>> = files.iter().map(|f| f.new_blob.as_deref()).collect();
-    let added: Vec<Option<i32>> = files.iter().map(|f| f.added_lines).collect();
-    let removed: Vec<Option<i32>> = files.iter().map(|f| f.removed_lines).collect();
-    let patch: Vec<Option<String>> = files
-        .iter()
-        .map(|f| f.patch.as_deref().map(clean))
-        .collect();
-    let cut: Vec<bool> = files.iter().map(|f| f.patch_cut).collect();
-    let flags: Vec<String> = files.iter().map(|f| f.flags.join(",")).collect();
-    tx.query(
-        &INSERT_CHANGE_FILES,
-        &[
-            &change,
-            &numbers,
-            &path,
-            &path_bytes,
-            &old,
-            &old_bytes,
-            &operation,
-            &kind,
-            &old_mode,
-            &new_mode,
-            &old_blob,
-            &new_blob,
-            &added,
-            &removed,
-            &patch,
-            &cut,
-            &flags,
-        ],
-    )
-    .await?;
-    Ok(())
-}
-
 async fn place_task(
     tx: &Tx,
     lease: &Lease,
@@ -500,6 +384,6 @@ async fn place_task(
 }
 
 /// Postgres text cannot hold NUL.
-fn clean(text: &str) -> String {
+pub(super) fn clean(text: &str) -> String {
     text.replace('\0', "\u{fffd}")
 }

@@ -125,3 +125,32 @@ fn chain(error: &dyn std::error::Error) -> String {
     }
     text
 }
+
+/// Make a database if it is not there. `url` leads to another database of the same server.
+pub async fn ensure_database(url: &str, name: &str) -> Result<(), StoreError> {
+    let (config, tls) = super::parse_url(url)?;
+    let (client, connection) = config
+        .connect(tls)
+        .await
+        .map_err(|e| StoreError::from_pg("connect", &e))?;
+    let mut driver = tokio::task::JoinSet::new();
+    driver.spawn(async move {
+        if let Err(error) = connection.await {
+            tracing::debug!(%error, "the connection that made the database ended");
+        }
+    });
+    let quoted = name.replace('"', "\"\"");
+    let made = client
+        .batch_execute(&format!("CREATE DATABASE \"{quoted}\""))
+        .await;
+    drop(client);
+    driver.shutdown().await;
+    match made {
+        Err(error)
+            if error.code() != Some(&tokio_postgres::error::SqlState::DUPLICATE_DATABASE) =>
+        {
+            Err(StoreError::from_pg("create_database", &error))
+        }
+        Ok(()) | Err(_) => Ok(()),
+    }
+}

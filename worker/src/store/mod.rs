@@ -20,6 +20,7 @@ pub mod fleet;
 pub mod history;
 pub mod listen;
 pub mod migrate;
+pub mod new_changes;
 pub mod permissions;
 pub mod projects;
 mod record;
@@ -64,6 +65,7 @@ pub fn all_statements() -> impl Iterator<Item = &'static Statement> {
         finish::ALL,
         fleet::ALL,
         history::ALL,
+        new_changes::ALL,
         permissions::ALL,
         projects::ALL,
         streams::ALL,

@@ -22,6 +22,14 @@ pub struct Gate {
 }
 
 impl Gate {
+    /// The gate of a server on which nothing can be asked.
+    pub fn closed() -> Self {
+        Self {
+            tokens: Vec::new(),
+            hosts: Vec::new(),
+        }
+    }
+
     /// The gate of a server; refuses to serve others than this machine without a token.
     pub fn from_args(args: &ServeArgs) -> Result<Self, OpError> {
         let mut tokens: Vec<String> = args.token.iter().cloned().collect();

@@ -88,6 +88,24 @@ pub fn router(app: App) -> Router {
         .with_state(shared)
 }
 
+/// Health and figures alone, for a worker: nothing can be asked of it.
+pub fn health_router(app: App) -> Router {
+    let shared = Arc::new(Shared {
+        context: app.context,
+        gate: app.gate,
+        metrics: app.metrics,
+        stop: app.stop,
+        streams: Arc::new(Semaphore::new(0)),
+    });
+    Router::new()
+        .route("/healthz", get(health::live))
+        .route("/readyz", get(health::ready))
+        .route("/metrics", get(health::metrics))
+        .layer(CatchPanicLayer::custom(panicked))
+        .layer(middleware::map_response(with_safe_headers))
+        .with_state(shared)
+}
+
 /// Serve until stopped; answers under way are finished, within a bound.
 pub async fn serve(
     socket: TcpListener,

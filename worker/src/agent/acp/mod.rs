@@ -11,6 +11,7 @@ use std::sync::Arc;
 
 use futures::future::BoxFuture;
 use serde_json::Value;
+use tokio::sync::mpsc;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
@@ -227,6 +228,15 @@ pub(crate) async fn probe(
         thinking_options: values(&session, Choice::Thinking),
         ..Probed::default()
     };
+    if matches!(opened, Ok(Ok(_))) {
+        // The list of commands comes after the answer, if at all.
+        tokio::select! {
+            _ended = session.listen() => {}
+            commands = timeout(limits::COMMANDS_WAIT, first_commands(&mut received)) => {
+                probed.commands = commands.unwrap_or(Value::Null);
+            }
+        }
+    }
     let rest = session.close_down().await;
     let exit = process.end(Manner::Gentle, Some(rest)).await?;
     let Opened { agent, .. } = opened
@@ -244,12 +254,16 @@ pub(crate) async fn probe(
         .get("agentCapabilities")
         .cloned()
         .unwrap_or(Value::Null);
-    while let Ok(event) = received.try_recv() {
+    Ok(probed)
+}
+
+async fn first_commands(received: &mut mpsc::Receiver<AgentEvent>) -> Value {
+    while let Some(event) = received.recv().await {
         if let AgentEvent::Commands { commands } = event {
-            probed.commands = commands;
+            return commands;
         }
     }
-    Ok(probed)
+    Value::Null
 }
 
 /// What an agent offers.

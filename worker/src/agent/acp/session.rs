@@ -22,7 +22,6 @@ use crate::agent::options::{Choice, invalid};
 use crate::agent::permission::Permission;
 use crate::agent::{AgentError, EventSink, TurnRequest};
 use crate::config::agent_spec::AgentSpec;
-use crate::domain::error_class::ErrorClass;
 use crate::domain::limits;
 use crate::domain::usage::UsageReport;
 
@@ -138,7 +137,7 @@ impl<'a> Session<'a> {
         let params = json!({"cwd": turn.worktree, "mcpServers": []});
         let session = match self.call("session/new", params).await? {
             Ok(session) => session,
-            Err(error) => return Err(self.session_refused(&agent, &error)),
+            Err(error) => return Err(verdict::session_refused(&self.spec.name, &agent, &error)),
         };
         let id = session.get("sessionId").and_then(Value::as_str);
         let id = id.ok_or_else(|| protocol("its answer to session/new names no session"))?;
@@ -187,6 +186,16 @@ impl<'a> Session<'a> {
             }
         }
         Ok(())
+    }
+
+    /// Handle what comes without an answer of ours open; ends only when the connection does.
+    pub(crate) async fn listen(&mut self) -> AgentError {
+        loop {
+            match self.peer.receive().await {
+                Ok(message) => drop(self.handle(message).await),
+                Err(error) => return peer_failed(&error),
+            }
+        }
     }
 
     /// Send the prompt and wait for the end of the turn; its answer. May be dropped to cancel.
@@ -292,35 +301,6 @@ impl<'a> Session<'a> {
                 Ok(Err(format!("{method}: {error}")))
             }
         }
-    }
-
-    fn session_refused(&self, agent: &Value, error: &RpcError) -> AgentError {
-        let failure = rpc_failed("session/new", error);
-        if failure.class != ErrorClass::Auth {
-            return failure;
-        }
-        let methods = agent
-            .get("authMethods")
-            .or_else(|| error.data.get("authMethods"));
-        let names: Vec<&str> = methods
-            .and_then(Value::as_array)
-            .into_iter()
-            .flatten()
-            .filter_map(|method| method.get("id")?.as_str())
-            .collect();
-        let ways = if names.is_empty() {
-            String::new()
-        } else {
-            format!(" by {}", names.join(", "))
-        };
-        AgentError::new(
-            ErrorClass::Auth,
-            format!(
-                "agent {} is not authenticated ({error}); log in with its own program{ways}, then \
-                 name its credential files in home_files or its key in env_allow",
-                self.spec.name
-            ),
-        )
     }
 
     async fn prompt_answer(&mut self, id: u64) -> Result<Value, AgentError> {

@@ -130,6 +130,10 @@ impl<'a> Meter<'a> {
             (CostIs::SessionTotal, None) => return None,
         };
         // A total that went backwards belongs to a session that began anew.
+        // Nothing added beside unknown tokens is what an aborted request reports.
+        if now.amount == before && self.tokens.is_none() {
+            return None;
+        }
         let amount = if now.amount >= before {
             now.amount - before
         } else {

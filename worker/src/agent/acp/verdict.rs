@@ -42,6 +42,35 @@ pub(super) fn of_turn(answer: &Value, said: &Projection) -> Result<String, Agent
     }
 }
 
+/// The agent would not make a session, most often because nobody has logged in.
+pub(super) fn session_refused(name: &str, agent: &Value, error: &RpcError) -> AgentError {
+    let failure = rpc_failed("session/new", error);
+    if failure.class != ErrorClass::Auth {
+        return failure;
+    }
+    let methods = agent
+        .get("authMethods")
+        .or_else(|| error.data.get("authMethods"));
+    let names: Vec<&str> = methods
+        .and_then(Value::as_array)
+        .into_iter()
+        .flatten()
+        .filter_map(|method| method.get("id")?.as_str())
+        .collect();
+    let ways = if names.is_empty() {
+        String::new()
+    } else {
+        format!(" by {}", names.join(", "))
+    };
+    AgentError::new(
+        ErrorClass::Auth,
+        format!(
+            "agent {name} is not authenticated ({error}); log in with its own program{ways}, then \
+             name its credential files in home_files or its key in env_allow",
+        ),
+    )
+}
+
 /// The wire form of an answer: by kind, and only ever for this once.
 pub(super) fn outcome(answer: PermissionAnswer, options: &Value) -> Value {
     let kind = match answer {

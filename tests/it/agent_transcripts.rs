@@ -1,0 +1,136 @@
+//! What real agents sent, replayed through the projections by the shipped entries.
+
+use std::path::{Path, PathBuf};
+
+use dispatch_worker::agent::AgentEvent;
+use dispatch_worker::agent::acp::project::Projection;
+use dispatch_worker::agent::pipe::jsonl::Stream;
+use dispatch_worker::config::agent_spec::AgentSpec;
+use dispatch_worker::config::agents::Catalogue;
+use dispatch_worker::domain::usage::TokenCounts;
+use serde_json::Value;
+
+fn lines(file: &str) -> Vec<Value> {
+    let path: PathBuf = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("fixtures/transcripts")
+        .join(file);
+    let text = std::fs::read_to_string(path).unwrap();
+    let (head, rest) = text.split_once('\n').unwrap();
+    assert!(head.starts_with("# "), "a transcript names its source");
+    rest.lines()
+        .map(|line| serde_json::from_str(line).unwrap())
+        .collect()
+}
+
+fn entry(name: &str) -> AgentSpec {
+    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("../agents.toml");
+    Catalogue::load(&file).unwrap().agents[name].clone()
+}
+
+/// What of a turn must come out, whoever the agent was.
+#[derive(Debug, Default)]
+struct Told {
+    text: String,
+    edits: Vec<String>,
+    finished: usize,
+    unknown: Vec<String>,
+}
+
+fn told(events: impl IntoIterator<Item = AgentEvent>) -> Told {
+    let mut told = Told::default();
+    for event in events {
+        match event {
+            AgentEvent::Text { text } => told.text.push_str(&text),
+            AgentEvent::ToolCall(call) => {
+                if call.status.as_deref() == Some("completed") {
+                    told.finished += 1;
+                }
+                told.edits.extend(call.paths);
+            }
+            AgentEvent::Unknown { method, .. } => told.unknown.push(method),
+            _ => {}
+        }
+    }
+    told.edits.sort();
+    told.edits.dedup();
+    told
+}
+
+fn replay_acp(file: &str) -> Told {
+    let mut projection = Projection::new(Path::new("/w"));
+    let updates = lines(file)
+        .into_iter()
+        .filter(|line| line["method"] == "session/update");
+    told(
+        updates
+            .flat_map(|line| projection.update(&line["params"]["update"]))
+            .collect::<Vec<_>>(),
+    )
+}
+
+#[test]
+fn acp_agents_are_understood_without_a_rest() {
+    for file in [
+        "acp/claude-edit.jsonl",
+        "acp/codex-edit.jsonl",
+        "acp/opencode-edit.jsonl",
+    ] {
+        let told = replay_acp(file);
+        assert_eq!(told.unknown, Vec::<String>::new(), "{file}");
+        assert_eq!(told.edits, ["hello.txt"], "{file}");
+        assert!(
+            told.finished >= 1 && told.text.len() > 20,
+            "{file}: {told:?}"
+        );
+    }
+}
+
+#[test]
+fn claude_in_print_mode_is_understood() {
+    let spec = entry("claude-print");
+    let mut stream = Stream::new(&spec.cli.jsonl, &spec.usage);
+    let events: Vec<_> = lines("pipe/claude-print-edit.jsonl")
+        .iter()
+        .flat_map(|line| stream.line(line))
+        .collect();
+    let told = told(events);
+    assert!(told.text.len() > 20 && told.finished == 1, "{told:?}");
+    assert_eq!(told.edits, ["/w/hello.txt"]);
+    assert!(stream.session_id.is_some() && stream.failure().is_none());
+    assert_eq!(stream.ended.as_deref(), Some("success"));
+    let report = stream.report().unwrap();
+    // The mock counts 400 + 800 cached + 100 written + 42 per request; there were two.
+    let truth = TokenCounts {
+        input: Some(800),
+        output: Some(84),
+        cache_read: Some(1_600),
+        cache_write: Some(200),
+        reasoning: None,
+    };
+    assert_eq!(report.tokens, truth);
+    assert!(report.cost.is_some());
+}
+
+#[test]
+fn codex_exec_is_understood() {
+    let spec = entry("codex-exec");
+    let mut stream = Stream::new(&spec.cli.jsonl, &spec.usage);
+    let events: Vec<_> = lines("pipe/codex-exec-edit.jsonl")
+        .iter()
+        .flat_map(|line| stream.line(line))
+        .collect();
+    let told = told(events);
+    assert!(told.text.len() > 20 && told.finished == 1, "{told:?}");
+    assert_eq!(told.edits, ["/w/hello.txt"]);
+    assert!(stream.session_id.is_some() && stream.failure().is_none());
+    assert!(stream.ended.is_some());
+    // Two requests of 1200 (800 cached) and 42 (7 reasoning).
+    let truth = TokenCounts {
+        input: Some(800),
+        output: Some(70),
+        cache_read: Some(1_600),
+        cache_write: Some(0),
+        reasoning: Some(14),
+    };
+    assert_eq!(stream.report().unwrap().tokens, truth);
+}

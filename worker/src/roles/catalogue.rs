@@ -1,0 +1,86 @@
+//! The catalogue of agents as the roles find it, and probing by its entries.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use futures::FutureExt;
+use futures::future::BoxFuture;
+
+use crate::agent::catalog;
+use crate::config::agents::Catalogue;
+use crate::ops::{OpError, ProbeReport, Prober};
+use crate::surface::cli::roles::ConfigCheckArgs;
+
+/// Used when no agents.toml is found: the ready-made entries. The user only needs the programs.
+const READY_MADE: &str = include_str!("../../../agents.toml");
+
+/// The file that is looked for when none is named.
+const DEFAULT_FILE: &str = "agents.toml";
+
+/// Read the catalogue. A file that was named must be there; the default one may be missing.
+pub(super) fn load(file: &Path) -> Result<Catalogue, OpError> {
+    if file == Path::new(DEFAULT_FILE) && !file.exists() {
+        tracing::info!("no agents.toml here: using the ready-made entries");
+        return Catalogue::parse(READY_MADE).map_err(|error| invalid(&error));
+    }
+    Catalogue::load(file).map_err(|error| invalid(&error))
+}
+
+fn invalid(error: &dyn std::fmt::Display) -> OpError {
+    OpError::invalid(error.to_string())
+        .code("invalid_agents_toml")
+        .hint("Mend the file; `dispatch config check` reads it as a worker would.")
+}
+
+/// Read the catalogue and say what is wrong with it, or show it as a worker sees it.
+#[expect(clippy::print_stdout, reason = "it is the command's output")]
+pub(super) fn config_check(args: &ConfigCheckArgs) -> Result<(), OpError> {
+    let catalogue = load(&args.agents)?;
+    let agents: serde_json::Map<String, serde_json::Value> = catalogue
+        .agents
+        .values()
+        .map(|spec| (spec.name.clone(), spec.describe()))
+        .collect();
+    let view = serde_json::json!({
+        "default_agent": catalogue.default_agent, "agents": agents, "prices": catalogue.prices,
+    });
+    let shown = serde_json::to_string_pretty(&view)
+        .map_err(|error| OpError::internal(error.to_string()))?;
+    println!("{shown}");
+    Ok(())
+}
+
+/// Probes by the catalogue of this directory (or of `DISPATCH_AGENTS`).
+pub(super) fn prober() -> Option<Arc<dyn Prober>> {
+    let named = std::env::var_os("DISPATCH_AGENTS").filter(|name| !name.is_empty());
+    let file = named.map_or_else(|| PathBuf::from(DEFAULT_FILE), PathBuf::from);
+    Some(Arc::new(CatalogueProber { file }))
+}
+
+struct CatalogueProber {
+    file: PathBuf,
+}
+
+impl Prober for CatalogueProber {
+    fn probe<'a>(&'a self, agent: &'a str) -> BoxFuture<'a, Option<ProbeReport>> {
+        async move {
+            let catalogue = load(&self.file).ok()?;
+            let spec = catalogue.agents.get(agent)?;
+            let scratch = tempfile::tempdir().ok()?;
+            let probe = catalog::probe(spec, scratch.path()).await;
+            Some(ProbeReport {
+                name: spec.name.clone(),
+                status: probe.status.as_str().to_owned(),
+                error: probe.error,
+                execution_path: spec.path.as_str().to_owned(),
+                version: probe.version,
+                models: probe.models.into(),
+                modes: probe.modes.into(),
+                thinking_options: probe.thinking_options.into(),
+                commands: probe.commands,
+                capabilities: probe.capabilities,
+            })
+        }
+        .boxed()
+    }
+}

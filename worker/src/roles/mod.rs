@@ -1,0 +1,102 @@
+//! What a process of the fleet does, from its arguments until it stops.
+
+mod bench;
+mod catalogue;
+mod serve;
+mod signals;
+mod up;
+mod worker;
+
+use std::path::PathBuf;
+
+use futures::FutureExt;
+
+use crate::localpg::{self, LocalPostgres};
+use crate::ops::OpError;
+use crate::store;
+use crate::surface::cli::Wiring;
+use crate::surface::cli::roles::{MigrateArgs, Role};
+use crate::surface::connect::ConnectArgs;
+
+pub use serve::{serve, serve_until};
+
+/// Name of the database in the Postgres of `up`.
+pub const LOCAL_DATABASE: &str = "dispatch";
+
+/// What the command line gets from this program.
+pub static WIRING: Wiring = Wiring {
+    database_url: |connect| database_url(connect).boxed(),
+    prober: catalogue::prober,
+    role: |connect, role| async move { perform(&connect, role).await }.boxed(),
+};
+
+async fn perform(connect: &ConnectArgs, role: Role) -> Result<(), OpError> {
+    match role {
+        Role::Worker(args) => worker::worker(connect, args).await,
+        Role::Serve(args) => serve(connect, args).await,
+        Role::Up(args) => up::up(connect, args).await,
+        Role::Down => up::down(connect).await,
+        Role::Migrate(args) => migrate(connect, args).await,
+        Role::ConfigCheck(args) => catalogue::config_check(&args),
+        Role::Bench(args) => bench::bench(connect, args).await,
+    }
+}
+
+/// Where this machine's stores, worktrees and homes live.
+pub fn data_dir(connect: &ConnectArgs) -> PathBuf {
+    connect.data.clone().unwrap_or_else(|| {
+        let postgres = localpg::default_data_dir();
+        postgres
+            .parent()
+            .map_or_else(|| postgres.clone(), PathBuf::from)
+    })
+}
+
+/// Where the Postgres of `up` keeps its data.
+pub fn local_data_dir(connect: &ConnectArgs) -> PathBuf {
+    let named = connect.data.as_ref().map(|data| data.join("pg"));
+    named.unwrap_or_else(localpg::default_data_dir)
+}
+
+/// The database to use: the one that is named, else the one that `up` started on this machine.
+pub async fn database_url(connect: &ConnectArgs) -> Result<String, OpError> {
+    if let Some(url) = connect
+        .database_url
+        .as_deref()
+        .filter(|url| !url.is_empty())
+    {
+        return Ok(url.to_owned());
+    }
+    if let Some(postgres) = LocalPostgres::running(&local_data_dir(connect)).await {
+        return Ok(postgres.url(LOCAL_DATABASE));
+    }
+    Err(OpError::unavailable(
+        "no database: DATABASE_URL is not set and no local one is running",
+    )
+    .code("no_database")
+    .hint("Start everything on this machine with `dispatch up`, or name the fleet's database with DATABASE_URL or --database-url."))
+}
+
+/// Bring the schema up to date, or say whether it fits.
+pub async fn migrate(connect: &ConnectArgs, args: MigrateArgs) -> Result<(), OpError> {
+    let url = database_url(connect).await?;
+    if args.check {
+        store::migrate::check(&url).await?;
+        println!(
+            "The schema fits: version {}.",
+            store::migrate::wanted_version()
+        );
+        return Ok(());
+    }
+    let applied = store::migrate::migrate(&url).await?;
+    if applied.is_empty() {
+        println!(
+            "Nothing to do: version {}.",
+            store::migrate::wanted_version()
+        );
+    }
+    for migration in applied {
+        println!("Applied {migration}.");
+    }
+    Ok(())
+}

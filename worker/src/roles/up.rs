@@ -1,0 +1,87 @@
+//! `dispatch up`: everything on this machine in one process, and `dispatch down`.
+
+use tokio::task::JoinSet;
+
+use crate::localpg::{LocalPgError, LocalPostgres, Options, Stopped};
+use crate::ops::OpError;
+use crate::store::migrate;
+use crate::surface::cli::roles::UpArgs;
+use crate::surface::connect::ConnectArgs;
+
+use super::{LOCAL_DATABASE, catalogue, data_dir, local_data_dir, serve, signals, worker};
+
+/// A Postgres of its own (unless a database is named), the schema, a worker and HTTP.
+pub(super) async fn up(connect: &ConnectArgs, args: UpArgs) -> Result<(), OpError> {
+    let stop = signals::stop_on_signal()?;
+    let named = connect.database_url.clone().filter(|url| !url.is_empty());
+    let (url, postgres) = match named {
+        Some(url) => (url, None),
+        None => {
+            let options = Options::durable(local_data_dir(connect));
+            let postgres = LocalPostgres::start(options).await.map_err(local_error)?;
+            migrate::ensure_database(&postgres.url("postgres"), LOCAL_DATABASE).await?;
+            (postgres.url(LOCAL_DATABASE), Some(postgres))
+        }
+    };
+    migrate::migrate(&url).await?;
+    let ran = both(connect, args, &url, &stop).await;
+    if let Some(postgres) = postgres {
+        match postgres.stop().await {
+            Ok(Stopped::Down | Stopped::StillUsed) => {}
+            Err(error) => tracing::warn!(%error, "the local Postgres did not stop"),
+        }
+    }
+    ran
+}
+
+async fn both(
+    connect: &ConnectArgs,
+    args: UpArgs,
+    url: &str,
+    stop: &signals::StopOnSignal,
+) -> Result<(), OpError> {
+    let settings = worker::settings(
+        &args.worker,
+        url.to_owned(),
+        connect.listen_url.clone(),
+        &data_dir(connect),
+    );
+    let listen_url = connect.listen_url.clone().unwrap_or_else(|| url.to_owned());
+    let mut parts = JoinSet::new();
+    let signals = stop.signals.clone();
+    parts.spawn(worker::run(settings, args.worker, signals.clone()));
+    let (url, soft) = (url.to_owned(), signals.soft.clone());
+    parts.spawn(async move {
+        let prober = catalogue::prober();
+        serve::serve_until(&url, listen_url, args.serve, prober, soft, serve::announce).await
+    });
+    let mut result = Ok(());
+    while let Some(done) = parts.join_next().await {
+        let done = done.unwrap_or_else(|error| Err(OpError::internal(error.to_string())));
+        // One part that ends takes the other with it, in order.
+        signals.soft.cancel();
+        result = result.and(done);
+    }
+    result
+}
+
+/// Stop the Postgres that `up` left running, if nobody uses it.
+#[expect(clippy::print_stdout, reason = "it is the command's output")]
+pub(super) async fn down(connect: &ConnectArgs) -> Result<(), OpError> {
+    let joined = LocalPostgres::join(&local_data_dir(connect))
+        .await
+        .map_err(local_error)?;
+    let Some(postgres) = joined else {
+        println!("No local Postgres is running.");
+        return Ok(());
+    };
+    match postgres.stop().await.map_err(local_error)? {
+        Stopped::Down => println!("The local Postgres is stopped."),
+        Stopped::StillUsed => println!("`dispatch up` is running and uses it: stop that first."),
+    }
+    Ok(())
+}
+
+fn local_error(error: LocalPgError) -> OpError {
+    OpError::unavailable(error.to_string()).code("local_postgres")
+}
