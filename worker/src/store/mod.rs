@@ -52,7 +52,7 @@ pub type Params<'a> = &'a [&'a (dyn ToSql + Sync)];
 
 /// Every statement there is, for the test that prepares them.
 pub fn all_statements() -> impl Iterator<Item = &'static Statement> {
-    let modules: [&[&Statement]; 18] = [
+    let modules: [&[&Statement]; 19] = [
         ALL,
         applies::ALL,
         asks::ALL,
