@@ -159,7 +159,9 @@ impl From<StoreError> for OpError {
         };
         // Constraints are named as the sentence they stand for.
         let message = match &error.constraint {
-            Some(rule) if rule.contains("_is_") => rule.replace('_', " "),
+            Some(rule) if rule.contains("_is_") => {
+                format!("not allowed; the rule is: {}", rule.replace('_', " "))
+            }
             _ => error.message,
         };
         Self {
@@ -168,5 +170,31 @@ impl From<StoreError> for OpError {
             message,
             hint: error.hint,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_broken_rule_is_told_as_a_sentence() {
+        let error = OpError::from(StoreError {
+            kind: StoreErrorKind::Invalid,
+            message: "new row violates check constraint".to_owned(),
+            hint: None,
+            constraint: Some("priority_is_0_to_9_and_9_runs_first".to_owned()),
+        });
+        let told = "not allowed; the rule is: priority is 0 to 9 and 9 runs first";
+        assert_eq!(
+            (error.kind, error.message.as_str()),
+            (OpErrorKind::Invalid, told)
+        );
+    }
+
+    #[test]
+    fn each_kind_has_an_exit_code_of_its_own() {
+        let codes = OpErrorKind::ALL.map(OpErrorKind::exit_code);
+        assert_eq!(codes, [1, 2, 4, 5, 6, 8]);
     }
 }
