@@ -604,11 +604,8 @@ async fn a_cancel_answers_open_permissions_first() {
     bench.permission = Answers::never();
     let script = json!([{"say": "x"}, {"ask": {"answer_to": "answer.txt"}}, {"hang": true}]);
     let running = bench.start(script).until_text("x").await.unwrap();
-    eventually("it asks", || {
-        !bench.permission.asked.lock().unwrap().is_empty()
-    })
-    .await
-    .unwrap();
+    let asked = || !bench.permission.asked.lock().unwrap().is_empty();
+    let running = running.until("it asks", asked).await.unwrap();
     let began = Instant::now();
     let ran = running.cancel().await.unwrap();
     assert_eq!(class(&ran), Some(ErrorClass::Cancelled));
