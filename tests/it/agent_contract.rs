@@ -1176,10 +1176,6 @@ fn tail(text: &str) -> &str {
 
 /// Poll until it holds; bounded.
 async fn eventually(what: &str, holds: impl Fn() -> bool) -> Result<()> {
-    let began = Instant::now();
-    while !holds() {
-        ensure!(began.elapsed() < END_IN, "{what}: not within {END_IN:?}");
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
+    crate::harness::eventually(what, END_IN, || std::future::ready(holds())).await;
     Ok(())
 }

@@ -41,7 +41,7 @@ async fn the_claim_never_scans_the_whole_table_even_with_a_generic_plan() {
     sql.batch_execute(&format!("PREPARE claim AS {}", claim.sql))
         .await
         .unwrap();
-    let marks = vec!["'1970-01-01'::timestamptz"; 10].join(",");
+    let marks = ["'1970-01-01'::timestamptz"; 10].join(",");
     let explain = format!(
         "EXPLAIN EXECUTE claim ('00000000-0000-0000-0000-000000000000', ARRAY['a'], ARRAY[5], ARRAY[{marks}], 5)"
     );

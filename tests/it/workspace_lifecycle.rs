@@ -6,6 +6,7 @@ use dispatch_worker::domain::error_class::ErrorClass;
 use dispatch_worker::workspace::{HooksPolicy, Start, Workspaces, WorktreeMode};
 use tokio_util::sync::CancellationToken;
 
+use crate::harness::eventually;
 use crate::harness::repo::{Ground, git, key, rows, sh, try_git, write};
 
 #[tokio::test]
@@ -94,9 +95,11 @@ async fn a_cancelled_creation_leaves_nothing() {
     ));
     let create = work.create(&project, key(1), Start::Tip, &cancel);
     let stop = async {
-        while !started.exists() {
-            tokio::time::sleep(std::time::Duration::from_millis(5)).await;
-        }
+        let bound = std::time::Duration::from_secs(30);
+        eventually("the hook runs", bound, || {
+            std::future::ready(started.exists())
+        })
+        .await;
         cancel.cancel();
     };
     let (made, ()) = tokio::time::timeout(std::time::Duration::from_secs(30), async {

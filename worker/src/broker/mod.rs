@@ -109,6 +109,10 @@ impl Reader {
             if self.ended || self.follow == Follow::History || self.stop.is_cancelled() {
                 return Ok(None);
             }
+            // A reader that comes back after the end has seen it in an earlier life.
+            if streams::is_told(&self.store, self.task, self.last).await? {
+                return Ok(None);
+            }
             self.wait().await;
         }
     }

@@ -18,6 +18,9 @@ pub const STDERR_TAIL_BYTES_MAX: usize = 16 * 1024;
 /// Events between an adapter and the run; a full channel stops the adapter's reading.
 pub const AGENT_EVENTS_MAX: usize = 256;
 
+/// Most bytes of events that one attempt may store; a task that talks more is flooding.
+pub const ATTEMPT_EVENT_BYTES_MAX: usize = 512 * 1024 * 1024;
+
 /// Longest text in one delta; longer ones are split so that no event row grows without bound.
 pub const DELTA_BYTES_MAX: usize = 64 * 1024;
 

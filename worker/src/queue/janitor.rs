@@ -3,8 +3,10 @@
 
 use std::time::Duration;
 
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use crate::domain::limits::PAGE_MAX;
 use crate::run::prepare::project_spec;
 use crate::store::{Store, StoreError, attempts, projects};
 use crate::workspace::{Workspaces, WorktreeKey};
@@ -13,6 +15,9 @@ use super::lease::LeaseBook;
 
 /// How often to look.
 const TICK: Duration = Duration::from_secs(60);
+
+/// How often the stores of all projects are repacked.
+const REPACK_EVERY: Duration = Duration::from_secs(3_600);
 
 /// Look once; returns how many worktrees were removed.
 pub async fn run_once(
@@ -74,9 +79,36 @@ async fn keep_and_remove(
     }
 }
 
+/// Keep the stores quick.
+async fn repack(store: &Store, workspaces: &Workspaces) {
+    let mut after: Option<String> = None;
+    loop {
+        let page = match projects::list(store, after.as_deref(), PAGE_MAX).await {
+            Ok(page) => page,
+            Err(error) => {
+                tracing::warn!(%error, "projects could not be listed");
+                return;
+            }
+        };
+        let Some(last) = page.last() else { return };
+        after = Some(last.name.clone());
+        for project in page {
+            let project = project_spec(project);
+            if let Err(error) = workspaces.maintain(&project).await {
+                tracing::warn!(%error, project = project.name, "its store could not be repacked");
+            }
+        }
+    }
+}
+
 /// Look until stopped.
 pub async fn run(store: Store, workspaces: Workspaces, book: LeaseBook, stop: CancellationToken) {
+    let mut repacked_at = Instant::now();
     loop {
+        if repacked_at.elapsed() >= REPACK_EVERY {
+            repack(&store, &workspaces).await;
+            repacked_at = Instant::now();
+        }
         if let Err(error) = run_once(&store, &workspaces, &book).await {
             tracing::warn!(%error, "looking for leftovers failed");
         }

@@ -177,6 +177,7 @@ impl Worker {
         heartbeat_stop.cancel();
         while heart.join_next().await.is_some() {}
         fleet::leave(&self.context.store, self.context.worker).await?;
+        self.context.workspaces.close().await;
         alive::end(&self.settings.data_dir.join("alive"), self.context.worker);
         drop(self.lock);
         tracing::info!("worker stopped");

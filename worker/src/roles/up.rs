@@ -18,7 +18,9 @@ pub(super) async fn up(connect: &ConnectArgs, args: UpArgs) -> Result<(), OpErro
         Some(url) => (url, None),
         None => {
             let options = Options::durable(local_data_dir(connect));
-            let postgres = LocalPostgres::start(options).await.map_err(local_error)?;
+            let postgres = LocalPostgres::start(options)
+                .await
+                .map_err(|e| local_error(&e))?;
             migrate::ensure_database(&postgres.url("postgres"), LOCAL_DATABASE).await?;
             (postgres.url(LOCAL_DATABASE), Some(postgres))
         }
@@ -70,18 +72,18 @@ async fn both(
 pub(super) async fn down(connect: &ConnectArgs) -> Result<(), OpError> {
     let joined = LocalPostgres::join(&local_data_dir(connect))
         .await
-        .map_err(local_error)?;
+        .map_err(|e| local_error(&e))?;
     let Some(postgres) = joined else {
         println!("No local Postgres is running.");
         return Ok(());
     };
-    match postgres.stop().await.map_err(local_error)? {
+    match postgres.stop().await.map_err(|e| local_error(&e))? {
         Stopped::Down => println!("The local Postgres is stopped."),
         Stopped::StillUsed => println!("`dispatch up` is running and uses it: stop that first."),
     }
     Ok(())
 }
 
-fn local_error(error: LocalPgError) -> OpError {
+fn local_error(error: &LocalPgError) -> OpError {
     OpError::unavailable(error.to_string()).code("local_postgres")
 }

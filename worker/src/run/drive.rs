@@ -13,6 +13,7 @@ use crate::agent::{Agent, AgentError, AgentEvent, EventSink, Exit, TurnOutcome, 
 use crate::config::agent_spec::AgentSpec;
 use crate::domain::attempt::AttemptEnd;
 use crate::domain::error_class::ErrorClass;
+use crate::domain::limits;
 use crate::domain::usage::UsageReport;
 use crate::store::attempts;
 use crate::store::claims::Claimed;
@@ -77,6 +78,7 @@ pub struct Driven {
 enum Verdict {
     Stopped(Stop),
     TimedOut(ErrorClass, Duration),
+    Flooded,
 }
 
 /// Watches the clock of one turn.
@@ -150,7 +152,7 @@ pub async fn drive(
         watch,
     };
     let (result, verdict) = pump
-        .to_the_end(running, events, notes, &asker, &stop_agent, leash)
+        .until_over(running, events, notes, &asker, &stop_agent, leash)
         .await;
     pump.stream.times.turn_ended_at = Some(Utc::now());
     settle(result, verdict, pump.usage, pump.model, pump.session)
@@ -170,7 +172,7 @@ struct Pump<'a> {
 type TurnResult = Result<TurnOutcome, AgentError>;
 
 impl Pump<'_> {
-    async fn to_the_end(
+    async fn until_over(
         &mut self,
         running: impl Future<Output = TurnResult>,
         mut events: mpsc::Receiver<AgentEvent>,
@@ -212,6 +214,9 @@ impl Pump<'_> {
                     }
                     verdict = Some(self.watch.verdict());
                 }
+            }
+            if verdict.is_none() && self.stream.is_over_budget() {
+                verdict = Some(Verdict::Flooded);
             }
             if verdict.is_some() && !stop_agent.is_cancelled() {
                 stop_agent.cancel();
@@ -322,6 +327,16 @@ fn settle(
             driven.end = AttemptEnd::Failed {
                 class,
                 message: timeout_message(class, limit),
+            };
+        }
+        Some(Verdict::Flooded) => {
+            let message = format!(
+                "the agent wrote more than {} MiB of events",
+                limits::ATTEMPT_EVENT_BYTES_MAX / (1024 * 1024)
+            );
+            driven.end = AttemptEnd::Failed {
+                class: ErrorClass::Budget,
+                message,
             };
         }
         Some(Verdict::Stopped(Stop::Interrupt) | Verdict::TimedOut(..)) => {}

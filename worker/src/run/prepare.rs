@@ -7,7 +7,8 @@ use crate::agent::{Agent, TurnRequest, catalog};
 use crate::config::agent_spec::AgentSpec;
 use crate::domain::attempt::AttemptEnd;
 use crate::domain::error_class::ErrorClass;
-use crate::store::attempts::{self, ConversationState, Held};
+use crate::store::applies;
+use crate::store::attempts::{self, ConversationState, Held, OpenChange};
 use crate::store::claims::Claimed;
 use crate::store::projects::{self, Project};
 use crate::store::{StoreError, StoreErrorKind};
@@ -52,10 +53,13 @@ pub async fn prepare(
     };
     let start = match (&claimed.base_ref, &before.open_change) {
         (Some(name), _) => Start::Named(name.clone()),
-        (None, Some((base, result))) => Start::Continue {
-            base: base.clone(),
-            result: result.clone(),
-        },
+        (None, Some(change)) => {
+            bring_objects(context, &project, change).await?;
+            Start::Continue {
+                base: change.base.clone(),
+                result: change.result.clone(),
+            }
+        }
         (None, None) => Start::Tip,
     };
     let key = WorktreeKey {
@@ -110,6 +114,26 @@ pub async fn prepare(
         agent,
         turn,
     })
+}
+
+/// The change may have been made on another host: its objects come from Postgres.
+async fn bring_objects(
+    context: &RunContext,
+    project: &ProjectSpec,
+    change: &OpenChange,
+) -> Result<(), AttemptEnd> {
+    let pack = applies::pack(&context.store, change.id)
+        .await
+        .map_err(|error| internal("read the objects of the change", &error))?;
+    let Some(pack) = pack else { return Ok(()) };
+    context
+        .workspaces
+        .import(project, &change.base, &change.result, &pack)
+        .await
+        .map_err(|error| AttemptEnd::Failed {
+            class: error.class,
+            message: error.message,
+        })
 }
 
 /// One HOME per conversation and agent: sessions live there and are continued from there.

@@ -34,6 +34,7 @@ pub struct AttemptStream {
     piece: Option<Piece>,
     tools: HashMap<String, (i32, ToolCall)>,
     summary: String,
+    bytes: usize,
     /// When things happened first.
     pub times: Times,
 }
@@ -66,6 +67,7 @@ impl AttemptStream {
             piece: None,
             tools: HashMap::new(),
             summary: String::new(),
+            bytes: 0,
             times: Times::default(),
         }
     }
@@ -79,6 +81,11 @@ impl AttemptStream {
     pub fn summary(&self) -> Option<String> {
         let text = self.summary.trim();
         (!text.is_empty()).then(|| tail_chars(text, limits::SUMMARY_CHARS_MAX).to_owned())
+    }
+
+    /// Whether the attempt has stored more than one attempt may.
+    pub fn is_over_budget(&self) -> bool {
+        self.bytes > limits::ATTEMPT_EVENT_BYTES_MAX
     }
 
     /// When the open row of deltas must go out.
@@ -101,6 +108,7 @@ impl AttemptStream {
             payload: storable(payload),
         };
         self.next_seq += 1;
+        self.bytes = self.bytes.saturating_add(bytes);
         self.writer.event(row, bytes).await;
     }
 
@@ -216,6 +224,7 @@ impl AttemptStream {
             payload: json!({ "text": storable_text(delta.text) }),
         };
         self.next_seq += 1;
+        self.bytes = self.bytes.saturating_add(bytes);
         self.writer.event(row, bytes).await;
     }
 

@@ -87,8 +87,19 @@ pub struct ConversationState {
     pub native_session_id: Option<String>,
     /// Agent that ran last.
     pub agent: Option<String>,
-    /// Base and result commit of the newest open change.
-    pub open_change: Option<(String, String)>,
+    /// The newest open change.
+    pub open_change: Option<OpenChange>,
+}
+
+/// A change that a follow-up builds on.
+#[derive(Clone, Debug)]
+pub struct OpenChange {
+    /// Its id.
+    pub id: i64,
+    /// Commit it is based on.
+    pub base: String,
+    /// Commit it is.
+    pub result: String,
 }
 
 /// What is known of a conversation; empty when it did not begin yet.
@@ -107,7 +118,17 @@ pub async fn conversation(store: &Store, id: i64) -> Result<ConversationState, S
     Ok(ConversationState {
         native_session_id: row.try_get("native_session_id")?,
         agent: row.try_get("agent")?,
-        open_change: text("base").zip(text("result")),
+        open_change: change
+            .as_ref()
+            .and_then(|c| c.get("id"))
+            .and_then(Value::as_i64)
+            .and_then(|id| {
+                Some(OpenChange {
+                    id,
+                    base: text("base")?,
+                    result: text("result")?,
+                })
+            }),
     })
 }
 

@@ -69,8 +69,6 @@ impl StoreError {
         }
     }
 
-    /// A row has a value that this version does not know.
-
     pub(crate) fn from_pool(error: &deadpool_postgres::PoolError) -> Self {
         match error {
             deadpool_postgres::PoolError::Backend(error) => Self::from_pg("connect", error),

@@ -12,6 +12,7 @@ crate::statements! {
     PUT_ITEMS = "put_items";
     READ_EVENTS = "read_events";
     TASK_EXISTS = "task_exists";
+    STREAM_IS_TOLD = "stream_is_told";
     NOTIFY = "notify";
 }
 
@@ -135,6 +136,14 @@ pub async fn read(
             })
         })
         .collect()
+}
+
+/// Whether a reader that has everything up to this number has the end of the task too.
+pub async fn is_told(store: &Store, task: TaskId, up_to: i64) -> Result<bool, StoreError> {
+    Ok(store
+        .query_one(&STREAM_IS_TOLD, &[&task.0, &up_to])
+        .await?
+        .try_get("told")?)
 }
 
 /// Whether there is such a task.
