@@ -1,5 +1,6 @@
 //! Migrations: plain SQL files, forward only, embedded, one at a time under an advisory lock.
 
+use tokio::task::JoinSet;
 use tokio_postgres::Client;
 
 use super::error::StoreError;
@@ -24,17 +25,7 @@ pub fn wanted_version() -> i64 {
 /// Bring the schema up to this program's version. Needs a direct connection (no pooler in
 /// transaction mode), for the lock belongs to the session.
 pub async fn migrate(url: &str) -> Result<Vec<String>, StoreError> {
-    let (config, tls) = super::parse_url(url)?;
-    let (mut client, connection) = config
-        .connect(tls)
-        .await
-        .map_err(|e| StoreError::from_pg("connect", &e))?;
-    let mut driver = tokio::task::JoinSet::new();
-    driver.spawn(async move {
-        if let Err(error) = connection.await {
-            tracing::debug!(%error, "the migration connection ended");
-        }
-    });
+    let (mut client, mut driver) = direct(url).await?;
     let applied = migrate_locked(&mut client).await;
     drop(client);
     driver.shutdown().await;
@@ -91,17 +82,7 @@ fn refuse_newer(found: i64) -> Result<(), StoreError> {
 
 /// Refuse to start on a schema that is older or newer than this program's.
 pub async fn check(url: &str) -> Result<(), StoreError> {
-    let (config, tls) = super::parse_url(url)?;
-    let (client, connection) = config
-        .connect(tls)
-        .await
-        .map_err(|e| StoreError::from_pg("connect", &e))?;
-    let mut driver = tokio::task::JoinSet::new();
-    driver.spawn(async move {
-        if let Err(error) = connection.await {
-            tracing::debug!(%error, "the schema check connection ended");
-        }
-    });
+    let (client, mut driver) = direct(url).await?;
     let found = schema_version(&client).await;
     drop(client);
     driver.shutdown().await;
@@ -116,6 +97,22 @@ pub async fn check(url: &str) -> Result<(), StoreError> {
     Ok(())
 }
 
+/// A connection of its own, with what drives it.
+async fn direct(url: &str) -> Result<(Client, JoinSet<()>), StoreError> {
+    let (config, tls) = super::parse_url(url)?;
+    let (client, connection) = config
+        .connect(tls)
+        .await
+        .map_err(|e| StoreError::from_pg("connect", &e))?;
+    let mut driver = JoinSet::new();
+    driver.spawn(async move {
+        if let Err(error) = connection.await {
+            tracing::debug!(%error, "a direct connection ended");
+        }
+    });
+    Ok((client, driver))
+}
+
 fn chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut source = error.source();
@@ -128,17 +125,7 @@ fn chain(error: &dyn std::error::Error) -> String {
 
 /// Make a database if it is not there. `url` leads to another database of the same server.
 pub async fn ensure_database(url: &str, name: &str) -> Result<(), StoreError> {
-    let (config, tls) = super::parse_url(url)?;
-    let (client, connection) = config
-        .connect(tls)
-        .await
-        .map_err(|e| StoreError::from_pg("connect", &e))?;
-    let mut driver = tokio::task::JoinSet::new();
-    driver.spawn(async move {
-        if let Err(error) = connection.await {
-            tracing::debug!(%error, "the connection that made the database ended");
-        }
-    });
+    let (client, mut driver) = direct(url).await?;
     let quoted = name.replace('"', "\"\"");
     let made = client
         .batch_execute(&format!("CREATE DATABASE \"{quoted}\""))
