@@ -139,11 +139,12 @@ COMMENT ON COLUMN outcomes.seq IS 'Number of the terminal event of the task''s s
 CREATE FUNCTION dispatch_channel() RETURNS text LANGUAGE sql STABLE AS
     $$ SELECT 'dispatch_' || current_schema() $$;
 
--- Tell the waiting workers that there is work; nothing when nobody waits.
-CREATE FUNCTION ring_bell() RETURNS void LANGUAGE plpgsql AS $$
+-- Tell the waiting workers that there are ready tasks, or such as need a move first (later);
+-- nothing when nobody waits.
+CREATE FUNCTION ring_bell(what text DEFAULT 'ready') RETURNS void LANGUAGE plpgsql AS $$
 BEGIN
     IF EXISTS (SELECT 1 FROM bells b WHERE b.armed_until > clock_timestamp()) THEN
-        PERFORM pg_notify(dispatch_channel(), 'ready');
+        PERFORM pg_notify(dispatch_channel(), what);
     END IF;
 END $$;
 
@@ -216,6 +217,7 @@ BEGIN
          WHERE f.run_at <= now()
            AND f.conversation_id IS NULL AND coalesce(f.limit_key, project_limit(f.project)) IS NULL
            AND NOT EXISTS (SELECT 1 FROM outcomes o WHERE o.task_id = f.id);
+        PERFORM ring_bell('later');
     ELSE
         INSERT INTO ready_tasks (run_at, task_id, priority, agent)
         SELECT f.run_at, f.id, f.priority, f.agent FROM fresh f;

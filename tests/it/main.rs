@@ -26,6 +26,7 @@ mod confine;
 mod diff;
 mod docs_sql;
 mod http;
+mod idle;
 mod localpg;
 mod ops_parity;
 mod queue;

@@ -11,8 +11,10 @@ use crate::store::claims::{self, Maintained};
 use crate::store::listen::{Listener, Wakeup};
 use crate::store::{Store, StoreError};
 
-/// Longest time between two looks: a task scheduled by plain SQL wakes nobody.
-const TICK: Duration = Duration::from_secs(1);
+/// Longest time between two looks: while LISTEN is up, which tells of scheduled and parked tasks,
+/// and while it is down.
+const TICK: Duration = Duration::from_secs(5);
+const TICK_DEAF: Duration = Duration::from_secs(1);
 
 /// Asks for a look now. Cheap to clone.
 #[derive(Clone, Default)]
@@ -37,14 +39,16 @@ pub async fn run_once(store: &Store, listener: &Listener) -> Result<Maintained, 
 /// Look until stopped.
 pub async fn run(store: Store, listener: Listener, poke: Poke, stop: CancellationToken) {
     let mut wakeups = listener.subscribe();
+    let connected = listener.connected();
     loop {
+        let tick = if *connected.borrow() { TICK } else { TICK_DEAF };
         let pause = match run_once(&store, &listener).await {
             // As many as one look moves: there may be more.
             Ok(done) if done.moved >= 500 => Duration::ZERO,
-            Ok(done) => done.next_due.unwrap_or(TICK).min(TICK),
+            Ok(done) => done.next_due.unwrap_or(tick).min(tick),
             Err(error) => {
                 tracing::warn!(%error, "maintenance failed");
-                TICK
+                tick
             }
         };
         let timer = tokio::time::sleep(pause);

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use serde_json::json;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::domain::error_class::ErrorClass;
@@ -17,6 +18,9 @@ use super::lease::LeaseBook;
 
 /// How often to look.
 const TICK: Duration = Duration::from_secs(5);
+
+/// How often rows of workers that died long ago are removed.
+const FORGET_EVERY: Duration = Duration::from_secs(3_600);
 
 /// A claim's answer is under way for at most this long.
 const CLAIM_GRACE: Duration = Duration::from_secs(30);
@@ -65,6 +69,7 @@ pub async fn reclaim_forgotten(
 
 /// Look until stopped.
 pub async fn run(store: Store, worker: WorkerId, book: LeaseBook, stop: CancellationToken) {
+    let mut forgot_at: Option<Instant> = None;
     loop {
         if let Err(error) = run_once(&store, limits::LEASE_TTL).await {
             tracing::warn!(%error, "rescue failed");
@@ -72,8 +77,11 @@ pub async fn run(store: Store, worker: WorkerId, book: LeaseBook, stop: Cancella
         if let Err(error) = reclaim_forgotten(&store, worker, &book, CLAIM_GRACE).await {
             tracing::warn!(%error, "looking for unanswered claims failed");
         }
-        if let Err(error) = fleet::forget_dead(&store).await {
-            tracing::warn!(%error, "old workers could not be forgotten");
+        if forgot_at.is_none_or(|at| at.elapsed() >= FORGET_EVERY) {
+            forgot_at = Some(Instant::now());
+            if let Err(error) = fleet::forget_dead(&store).await {
+                tracing::warn!(%error, "old workers could not be forgotten");
+            }
         }
         tokio::select! {
             () = stop.cancelled() => return,

@@ -1,0 +1,57 @@
+//! What wakes a worker that has nothing to do.
+
+use dispatch_worker::store::listen::{Listener, Wakeup};
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use crate::harness::worker::{PATIENCE, Stage};
+
+/// What the next notification says.
+async fn heard(stage: &Stage, insert: &str) -> Wakeup {
+    let (listener, stop) = (Listener::new(), CancellationToken::new());
+    let mut wakeups = listener.subscribe();
+    let mut running = JoinSet::new();
+    let (url, quiet, ear) = (stage.db.url(), stop.clone(), listener.clone());
+    running.spawn(async move { ear.run(&url, quiet).await });
+    let next = async |wakeups: &mut tokio::sync::broadcast::Receiver<Wakeup>| {
+        tokio::time::timeout(PATIENCE, wakeups.recv())
+            .await
+            .unwrap()
+            .unwrap()
+    };
+    assert_eq!(
+        next(&mut wakeups).await,
+        Wakeup::Gap,
+        "it listens from now on"
+    );
+    stage.sql.batch_execute(insert).await.unwrap();
+    stage
+        .sql
+        .batch_execute("SELECT pg_notify(dispatch_channel(), 'ping 7')")
+        .await
+        .unwrap();
+    let first = next(&mut wakeups).await;
+    stop.cancel();
+    while running.join_next().await.is_some() {}
+    first
+}
+
+#[tokio::test]
+async fn an_insert_notifies_only_when_somebody_waits() {
+    let stage = Stage::new().await;
+    let insert = "INSERT INTO tasks (project, input, agent) VALUES ('p', 'x', 'noop')";
+    assert_eq!(
+        heard(&stage, insert).await,
+        Wakeup::Ping(7),
+        "nobody waits: nothing is sent"
+    );
+    let arm = "INSERT INTO bells VALUES (gen_random_uuid(), now() + interval '1 minute')";
+    stage.sql.batch_execute(arm).await.unwrap();
+    assert_eq!(heard(&stage, insert).await, Wakeup::Ready);
+    let scheduled = "INSERT INTO tasks (project, input, agent, run_at) \
+                     VALUES ('p', 'x', 'noop', now() + interval '1 hour')";
+    assert_eq!(heard(&stage, scheduled).await, Wakeup::Later);
+    let limited =
+        "INSERT INTO tasks (project, input, agent, limit_key) VALUES ('p', 'x', 'noop', 'k')";
+    assert_eq!(heard(&stage, limited).await, Wakeup::Later);
+}
