@@ -39,6 +39,11 @@ async fn heard(stage: &Stage, insert: &str) -> Wakeup {
 #[tokio::test]
 async fn an_insert_notifies_only_when_somebody_waits() {
     let stage = Stage::new().await;
+    stage
+        .sql
+        .execute("INSERT INTO catalogue_agents VALUES ('noop')", &[])
+        .await
+        .unwrap();
     let insert = "INSERT INTO tasks (project, input, agent) VALUES ('p', 'x', 'noop')";
     assert_eq!(
         heard(&stage, insert).await,
