@@ -4,6 +4,7 @@ mod change_view;
 mod forms;
 mod out;
 mod prepare;
+mod progress;
 mod render;
 pub mod roles;
 mod story;

@@ -5,6 +5,7 @@ use serde_json::Value;
 
 use super::forms::{clock, thousands};
 use super::out::Paint;
+use super::progress::Progress;
 use crate::ops::stream::TaskEvent;
 use crate::surface::safe_text;
 
@@ -24,6 +25,7 @@ pub(crate) struct Story {
     task: i64,
     voice: Voice,
     held: String,
+    progress: Progress,
     /// Tokens as last reported.
     pub(crate) tokens: Option<i64>,
     /// When the latest attempt began.
@@ -41,6 +43,7 @@ impl Story {
             task,
             voice: Voice::Text,
             held: String::new(),
+            progress: Progress::default(),
             tokens: None,
             began: None,
             agent: None,
@@ -137,8 +140,8 @@ impl Story {
                 before(", worker ", &shown(&facts["worker"]))
             ))],
             "agent_started" => vec![paint.dim(&agent_started(facts))],
-            "tool_call" => tool_call(paint, facts),
-            "plan" => plan(paint, facts),
+            "tool_call" => self.progress.tool_call(paint, facts),
+            "plan" => self.progress.plan(paint, facts),
             "mode" => vec![paint.dim(&format!("mode{}", before(" ", &mode(facts))))],
             "notice" => vec![paint.yellow(&format!("note: {}", word("text")))],
             "permission_requested" => asked(paint, facts),
@@ -210,12 +213,12 @@ impl Story {
     }
 }
 
-fn text<'a>(facts: &'a Value, name: &str) -> &'a str {
+pub(super) fn text<'a>(facts: &'a Value, name: &str) -> &'a str {
     facts[name].as_str().unwrap_or("")
 }
 
 /// A value as harmless text; nothing when it is absent.
-fn shown(value: &Value) -> String {
+pub(super) fn shown(value: &Value) -> String {
     match value {
         Value::Null => String::new(),
         Value::String(text) => safe_text::line(text),
@@ -264,58 +267,6 @@ fn agent_started(facts: &Value) -> String {
     ];
     let told: Vec<String> = parts.into_iter().filter(|part| !part.is_empty()).collect();
     format!("agent {}", told.join(", "))
-}
-
-fn tool_call(paint: Paint, facts: &Value) -> Vec<String> {
-    let status = safe_text::line(text(facts, "status"));
-    let title = [text(facts, "title"), text(facts, "tool"), text(facts, "id")];
-    let title = title.into_iter().find(|t| !t.is_empty()).unwrap_or("tool");
-    let mark = match status.as_str() {
-        "completed" | "done" | "ok" => paint.green("✓"),
-        "failed" | "error" => paint.red("✗"),
-        _ => paint.cyan("●"),
-    };
-    let mut line = format!("{mark} {}", safe_text::line(title));
-    let paths: Vec<String> = facts["paths"]
-        .as_array()
-        .into_iter()
-        .flatten()
-        .map(shown)
-        .collect();
-    if !paths.is_empty() && !paths.iter().all(|path| title.contains(path.as_str())) {
-        line.push_str(&paint.dim(&format!("  {}", paths.join(", "))));
-    }
-    if !status.is_empty() {
-        line.push_str(&paint.dim(&format!("  {status}")));
-    }
-    let mut lines = vec![line];
-    if matches!(status.as_str(), "failed" | "error") {
-        let output = safe_text::block(&shown_output(&facts["output"]));
-        lines.extend(output.lines().take(5).map(|l| paint.dim(&format!("  {l}"))));
-    }
-    lines
-}
-
-fn shown_output(output: &Value) -> String {
-    match output {
-        Value::Null => String::new(),
-        Value::String(text) => text.clone(),
-        other => other.to_string(),
-    }
-}
-
-fn plan(paint: Paint, facts: &Value) -> Vec<String> {
-    let entries = facts["entries"].as_array().into_iter().flatten();
-    entries
-        .map(|entry| {
-            let done = matches!(entry["status"].as_str(), Some("completed" | "done"));
-            let words = ["content", "text", "title"]
-                .iter()
-                .find_map(|n| entry[*n].as_str());
-            let words = words.map_or_else(|| shown(entry), safe_text::line);
-            paint.dim(&format!("{} {words}", if done { "☑" } else { "☐" }))
-        })
-        .collect()
 }
 
 fn asked(paint: Paint, facts: &Value) -> Vec<String> {
@@ -409,7 +360,7 @@ mod tests {
         .iter()
         .map(|e| story.tell(e))
         .collect();
-        let wanted = "task 42 for agent a in shop, by ada\n── attempt 1 with a over acp, worker w1\nHello\nwor\nhm\n✗ edit  failed\n  no␛[2J\n? asks: rm -rf [execute]\n  dispatch permissions allow 3   or   dispatch permissions deny 3\nbrand_new {\"x\":1}\n── completed · 1,234 tokens · 1:00\nnext: dispatch changes show 7\n";
+        let wanted = "task 42 for agent a in shop, by ada\n── attempt 1 with a over acp, worker w1\nHello\nwor\nhm\n✗ edit\n  no␛[2J\n? asks: rm -rf [execute]\n  dispatch permissions allow 3   or   dispatch permissions deny 3\nbrand_new {\"x\":1}\n── completed · 1,234 tokens · 1:00\nnext: dispatch changes show 7\n";
         assert_eq!(told, wanted);
         assert_eq!(story.ended.as_deref(), Some("completed"));
     }
