@@ -72,7 +72,11 @@ pub(crate) fn serve(setting: &Value) -> anyhow::Result<()> {
 }
 
 fn prompt(wire: &mut Wire<'_>, id: &Value, setting: &Value, params: &Value) -> anyhow::Result<()> {
-    let script = match setting.get("script") {
+    let from_file = match setting["script_file"].as_str() {
+        Some(path) => Some(serde_json::from_slice::<Value>(&std::fs::read(path)?)?),
+        None => None,
+    };
+    let script = match from_file.as_ref().or(setting.get("script")) {
         Some(script) => script.as_array().context("script is an array")?.clone(),
         None => play::script(params["prompt"][0]["text"].as_str().unwrap_or_default())?,
     };

@@ -6,7 +6,8 @@
 //!
 //! say, thought: text · tool: the members of an ACP tool call · plan: entries · write: {path, text}
 //! · ask: {tool, options?, answer_to?: file that gets the answer} · request: method (the answer
-//! goes to stdout.txt of the worktree) · raw: a line as it is · garbage: text · big_line: bytes ·
+//! goes to stdout.txt of the worktree) · raw: a line as it is · garbage: text · bytes: numbers, as
+//! they are · wait_for: a file that the test makes when the agent may go on · big_line: bytes ·
 //! flood: {count, bytes} · usage: {result?|update?|chunk?|line?} · env: file for its environment ·
 //! fds: file for its open descriptors · argv: file · ignore_term · fork: "group"|"setsid"|"daemon"
 //! |"wiped" (grandchildren that hold stdout) · hang · exit: code · signal: number · close_stdin ·
@@ -14,7 +15,7 @@
 //!
 //! Before the handshake (second argument, an object): never_initialize, version: n, auth (session/new
 //! says -32000), no_read, offers: the members of the answer to session/new, exit: code,
-//! script: steps, capabilities: the agent's.
+//! script: steps, script_file: a file with them, capabilities: the agent's.
 
 #![allow(clippy::needless_pass_by_value, reason = "reads better with json!")]
 

@@ -64,6 +64,19 @@ pub(crate) fn common(key: &str, value: &Value) -> anyhow::Result<()> {
             std::fs::write(path, value["text"].as_str().unwrap_or_default())?;
         }
         "raw" | "garbage" => out(&format!("{text}\n")),
+        "bytes" => {
+            let bytes = value.as_array().context("bytes are an array")?;
+            let bytes = bytes.iter().map(|b| b.as_u64().unwrap_or_default() as u8);
+            let mut stdout = std::io::stdout().lock();
+            stdout.write_all(&bytes.collect::<Vec<u8>>())?;
+            stdout.flush()?;
+        }
+        // The test says when to go on.
+        "wait_for" => {
+            while !std::path::Path::new(text).exists() {
+                std::thread::sleep(Duration::from_millis(5));
+            }
+        }
         "big_line" => {
             out(&"x".repeat(number as usize));
             out("\n");

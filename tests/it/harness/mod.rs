@@ -1,6 +1,8 @@
 //! What the integration tests share.
 
 pub mod db;
+pub mod program;
+pub mod proxy;
 pub mod repo;
 pub mod worker;
 

@@ -173,7 +173,7 @@ async fn version(spec: &AgentSpec, turn: &TurnRequest) -> Result<Option<String>,
     let in_time = timeout(VERSION_TIMEOUT, reading).await.is_ok();
     let exit = process.end(Manner::Firm, stdout).await?;
     if in_time && exit.code == Some(0) {
-        let text = String::from_utf8_lossy(&text);
+        let text = super::utf8::clean(&String::from_utf8_lossy(&text));
         return Ok(text
             .lines()
             .map(str::trim)

@@ -214,7 +214,7 @@ pub fn unknown_method(method: &str) -> RpcError {
 
 fn parse(line: &[u8]) -> Message {
     let text = line.strip_prefix(b"\xef\xbb\xbf").unwrap_or(line);
-    let Ok(Value::Object(mut members)) = serde_json::from_slice::<Value>(text) else {
+    let Ok(Value::Object(mut members)) = super::utf8::json(text) else {
         return noise(line);
     };
     let params = members.remove("params").unwrap_or(Value::Null);
@@ -255,7 +255,7 @@ fn parse(line: &[u8]) -> Message {
 fn noise(line: &[u8]) -> Message {
     let kept = line.get(..limits::NOISE_LINE_BYTES_MAX).unwrap_or(line);
     Message::Noise {
-        text: String::from_utf8_lossy(kept).into_owned(),
+        text: super::utf8::clean(&String::from_utf8_lossy(kept)),
     }
 }
 

@@ -15,7 +15,7 @@ use tokio::time::timeout;
 
 use super::environment::{self, Variables};
 use super::process_set::ProcessSet;
-use super::{AgentError, Exit, TurnRequest};
+use super::{AgentError, Exit, TurnRequest, utf8};
 use crate::blocking;
 use crate::config::agent_spec::AgentSpec;
 use crate::domain::error_class::ErrorClass;
@@ -332,7 +332,7 @@ impl Tail {
     async fn finish(&mut self) -> String {
         let _held_open = timeout(limits::DRAIN_TIMEOUT, self.reading.join_next()).await;
         let kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
-        String::from_utf8_lossy(&kept).into_owned()
+        utf8::clean(&String::from_utf8_lossy(&kept))
     }
 }
 

@@ -1,5 +1,7 @@
 //! Bytes that come in pieces → text, also when a character is cut between two reads.
 
+use serde_json::Value;
+
 /// An incremental decoder; what is no UTF-8 becomes U+FFFD, NUL too (Postgres refuses it).
 #[derive(Debug, Default)]
 pub(crate) struct Decoder {
@@ -27,8 +29,33 @@ impl Decoder {
     }
 }
 
-fn clean(text: &str) -> String {
+/// NUL becomes U+FFFD.
+pub(crate) fn clean(text: &str) -> String {
     text.replace('\0', "\u{FFFD}")
+}
+
+/// A JSON value whose strings hold no NUL either: Postgres would refuse the whole result for it.
+pub(crate) fn json(line: &[u8]) -> serde_json::Result<Value> {
+    let value = serde_json::from_slice(line)?;
+    // JSON can only spell it; most lines are spared the walk.
+    let spells_nul = line.windows(6).any(|part| part == br"\u0000");
+    Ok(if spells_nul {
+        without_nul(value)
+    } else {
+        value
+    })
+}
+
+fn without_nul(value: Value) -> Value {
+    match value {
+        Value::String(text) => Value::String(clean(&text)),
+        Value::Array(values) => values.into_iter().map(without_nul).collect(),
+        Value::Object(members) => members
+            .into_iter()
+            .map(|(key, value)| (clean(&key), without_nul(value)))
+            .collect(),
+        other @ (Value::Null | Value::Bool(_) | Value::Number(_)) => other,
+    }
 }
 
 /// Bytes at the end that begin a character and do not end it, after an earlier fault.
@@ -48,6 +75,15 @@ fn incomplete_tail(bytes: &[u8]) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn json_holds_no_nul_however_deep() {
+        let value = json(br#"{"a\u0000":["\u0000",{"b":"x\u0000y"},1],"c":"\\u0000"}"#).unwrap();
+        let expected = serde_json::json!({
+            "a\u{FFFD}": ["\u{FFFD}", {"b": "x\u{FFFD}y"}, 1], "c": "\\u0000",
+        });
+        assert_eq!(value, expected);
+    }
 
     #[test]
     fn every_cut_gives_the_same_text_as_one_read() {

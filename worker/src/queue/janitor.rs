@@ -12,6 +12,7 @@ use crate::store::{Store, StoreError, attempts, projects};
 use crate::workspace::{Workspaces, WorktreeKey};
 
 use super::lease::LeaseBook;
+use super::maintainer::Poke;
 
 /// How often to look.
 const TICK: Duration = Duration::from_secs(60);
@@ -102,7 +103,13 @@ async fn repack(store: &Store, workspaces: &Workspaces) {
 }
 
 /// Look until stopped.
-pub async fn run(store: Store, workspaces: Workspaces, book: LeaseBook, stop: CancellationToken) {
+pub async fn run(
+    store: Store,
+    workspaces: Workspaces,
+    book: LeaseBook,
+    poke: Poke,
+    stop: CancellationToken,
+) {
     let mut repacked_at = Instant::now();
     loop {
         if repacked_at.elapsed() >= REPACK_EVERY {
@@ -114,6 +121,7 @@ pub async fn run(store: Store, workspaces: Workspaces, book: LeaseBook, stop: Ca
         }
         tokio::select! {
             () = stop.cancelled() => return,
+            () = poke.asked() => {}
             () = tokio::time::sleep(TICK) => {}
         }
     }

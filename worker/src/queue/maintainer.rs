@@ -25,6 +25,11 @@ impl Poke {
     pub fn now(&self) {
         self.0.notify_one();
     }
+
+    /// Until somebody asked.
+    pub async fn asked(&self) {
+        self.0.notified().await;
+    }
 }
 
 /// One look.
@@ -57,7 +62,7 @@ pub async fn run(store: Store, listener: Listener, poke: Poke, stop: Cancellatio
             tokio::select! {
                 () = stop.cancelled() => return,
                 () = &mut timer => break,
-                () = poke.0.notified() => break,
+                () = poke.asked() => break,
                 heard = wakeups.recv() => match heard {
                     Ok(Wakeup::Later | Wakeup::Gap) | Err(RecvError::Lagged(_)) => break,
                     Ok(_) => {}

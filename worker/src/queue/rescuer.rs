@@ -15,6 +15,7 @@ use crate::store::finish::{self, Disposition, Ender, Finish, Finished, FirstSeq}
 use crate::store::{Store, StoreError, fleet};
 
 use super::lease::LeaseBook;
+use super::maintainer::Poke;
 
 /// How often to look.
 const TICK: Duration = Duration::from_secs(5);
@@ -67,12 +68,20 @@ pub async fn reclaim_forgotten(
     Ok(forgotten.len())
 }
 
-/// Look until stopped.
-pub async fn run(store: Store, worker: WorkerId, book: LeaseBook, stop: CancellationToken) {
+/// Look until stopped. `janitor`: a dead worker of this machine left worktrees too.
+pub async fn run(
+    store: Store,
+    worker: WorkerId,
+    book: LeaseBook,
+    janitor: Poke,
+    stop: CancellationToken,
+) {
     let mut forgot_at: Option<Instant> = None;
     loop {
-        if let Err(error) = run_once(&store, limits::LEASE_TTL).await {
-            tracing::warn!(%error, "rescue failed");
+        match run_once(&store, limits::LEASE_TTL).await {
+            Ok(0) => {}
+            Ok(_) => janitor.now(),
+            Err(error) => tracing::warn!(%error, "rescue failed"),
         }
         if let Err(error) = reclaim_forgotten(&store, worker, &book, CLAIM_GRACE).await {
             tracing::warn!(%error, "looking for unanswered claims failed");

@@ -209,10 +209,12 @@ impl Worker {
             stop.clone(),
         ));
         let (worker, book) = (context.worker, self.book.clone());
+        let rescued = Poke::default();
         services.spawn(rescuer::run(
             store.clone(),
             worker,
             book.clone(),
+            rescued.clone(),
             stop.clone(),
         ));
         let workspaces = context.workspaces.clone();
@@ -222,7 +224,7 @@ impl Worker {
             listener,
             stop.clone(),
         ));
-        services.spawn(janitor::run(store, workspaces, book, stop.clone()));
+        services.spawn(janitor::run(store, workspaces, book, rescued, stop.clone()));
         let scratch = self.settings.data_dir.join("probes");
         private_dir(&scratch)?;
         let offers = Offers {

@@ -17,7 +17,7 @@ use super::event::Started;
 use super::lines::{Line, Lines};
 use super::options::Choice;
 use super::process::{AgentProcess, Input, Launch, Manner};
-use super::utf8::Decoder;
+use super::utf8::{self, Decoder};
 use super::{
     Agent, AgentError, AgentEvent, EventSink, Permission, TurnOutcome, TurnRequest, cli,
     environment,
@@ -276,7 +276,7 @@ impl<'a> Reader<'a> {
             if line.iter().all(u8::is_ascii_whitespace) {
                 continue;
             }
-            match serde_json::from_slice::<Value>(&line) {
+            match utf8::json(&line) {
                 Ok(value @ Value::Object(_)) => {
                     for event in self.stream.line(&value) {
                         self.events.send(event).await;

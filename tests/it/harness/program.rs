@@ -1,0 +1,130 @@
+//! Workers as processes of their own, for signals, exit codes and sudden death.
+
+use std::path::PathBuf;
+use std::process::{ExitStatus, Stdio};
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use tokio::process::{Child, Command};
+
+use super::eventually;
+use super::worker::{PATIENCE, Stage};
+
+/// The program as it ships.
+const PROGRAM: &str = env!("CARGO_BIN_EXE_dispatch-under-test");
+
+/// A `dispatch worker`; killed when dropped.
+pub struct Program {
+    child: Child,
+    pub name: String,
+    log: PathBuf,
+}
+
+impl Program {
+    /// Start a worker of this name on the stage's database and data; returns when it is registered.
+    pub async fn worker(stage: &Stage, name: &str, agents: &str, flags: &[&str]) -> Self {
+        let url = stage.db.url();
+        Self::worker_at(stage, &url, name, agents, flags).await
+    }
+
+    /// The same with another way to the database.
+    pub async fn worker_at(
+        stage: &Stage,
+        url: &str,
+        name: &str,
+        agents: &str,
+        flags: &[&str],
+    ) -> Self {
+        let file = stage.data.path().join(format!("{name}.toml"));
+        std::fs::write(&file, agents).unwrap();
+        let log = stage.data.path().join(format!("{name}.log"));
+        let out = std::fs::File::create(&log).unwrap();
+        #[expect(
+            clippy::disallowed_methods,
+            reason = "the program under test is started as a person starts it"
+        )]
+        let mut command = Command::new(PROGRAM);
+        command
+            .args(["worker", "--name", name, "--slots", "20", "--agents"])
+            .arg(&file)
+            .args(flags)
+            .env("DATABASE_URL", url)
+            .env("DISPATCH_DATA", stage.data.path())
+            .env("RUST_LOG", "info")
+            .env_remove("DATABASE_LISTEN_URL")
+            .stdin(Stdio::null())
+            .stdout(out.try_clone().unwrap())
+            .stderr(out)
+            .kill_on_drop(true);
+        let mut this = Self {
+            child: command.spawn().unwrap(),
+            name: name.to_owned(),
+            log,
+        };
+        let registered = format!("SELECT EXISTS (SELECT 1 FROM workers WHERE name = '{name}')");
+        eventually(&format!("{name} is registered"), PATIENCE, || async {
+            stage.text(&registered).await == "true"
+        })
+        .await;
+        assert!(this.child.try_wait().unwrap().is_none(), "{}", this.log());
+        this
+    }
+
+    /// What it has logged.
+    pub fn log(&self) -> String {
+        std::fs::read_to_string(&self.log).unwrap_or_default()
+    }
+
+    /// Its id in the database.
+    pub async fn id(&self, stage: &Stage) -> String {
+        let query = format!("SELECT id FROM workers WHERE name = '{}'", self.name);
+        stage.text(&query).await
+    }
+
+    /// Send it a signal.
+    pub fn signal(&self, signal: Signal) {
+        let pid = i32::try_from(self.child.id().expect("it runs")).unwrap();
+        kill(Pid::from_raw(pid), signal).unwrap();
+    }
+
+    /// Wait until it has ended.
+    pub async fn ended(&mut self) -> ExitStatus {
+        let ended = tokio::time::timeout(PATIENCE, self.child.wait()).await;
+        ended
+            .unwrap_or_else(|_| panic!("{} goes on: {}", self.name, self.log()))
+            .unwrap()
+    }
+
+    /// Kill it as a crash would, and let the database believe that its lease time has passed.
+    pub async fn crash(mut self, stage: &Stage) {
+        self.signal(Signal::SIGKILL);
+        self.ended().await;
+        forget(stage, &self.name).await;
+    }
+}
+
+/// Time passes for the database alone: the worker was last seen a minute ago.
+pub async fn forget(stage: &Stage, name: &str) {
+    let age = "UPDATE workers SET last_seen = now() - interval '1 minute' WHERE name = $1";
+    stage.sql.execute(age, &[&name]).await.unwrap();
+}
+
+/// The wait before a retry is the schedule's; tests do not sit it out.
+pub async fn make_due(stage: &Stage) {
+    let due =
+        "UPDATE later_tasks SET run_at = now(); SELECT pg_notify(dispatch_channel(), 'later')";
+    stage.sql.batch_execute(due).await.unwrap();
+}
+
+/// How many processes carry the mark of an attempt of this worker.
+pub fn processes_of(worker_id: &str) -> usize {
+    let mark = format!("DISPATCH_ATTEMPT=dispatch-{worker_id}-");
+    let entries = std::fs::read_dir("/proc").unwrap().flatten();
+    entries
+        .filter_map(|entry| std::fs::read(entry.path().join("environ")).ok())
+        .filter(|environ| {
+            let mut variables = environ.split(|byte| *byte == 0);
+            variables.any(|variable| variable.starts_with(mark.as_bytes()))
+        })
+        .count()
+}
