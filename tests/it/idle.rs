@@ -60,3 +60,15 @@ async fn an_insert_notifies_only_when_somebody_waits() {
         "INSERT INTO tasks (project, input, agent, limit_key) VALUES ('p', 'x', 'noop', 'k')";
     assert_eq!(heard(&stage, limited).await, Wakeup::Later);
 }
+
+#[tokio::test]
+async fn nothing_scheduled_is_not_due_now() {
+    let stage = Stage::new().await;
+    let due = "SELECT coalesce(next_due_ms::text, 'never') FROM maintain(10)";
+    assert_eq!(stage.text(due).await, "never");
+    let scheduled = "INSERT INTO tasks (project, input, agent, run_at) \
+                     VALUES ('p', 'x', 'noop', now() + interval '1 hour')";
+    stage.sql.batch_execute(scheduled).await.unwrap();
+    let due: i64 = stage.text(due).await.parse().unwrap();
+    assert!((3_000_000..=3_600_000).contains(&due), "{due} ms");
+}

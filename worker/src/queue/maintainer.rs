@@ -16,6 +16,9 @@ use crate::store::{Store, StoreError};
 const TICK: Duration = Duration::from_secs(5);
 const TICK_DEAF: Duration = Duration::from_secs(1);
 
+/// Shortest time between two looks that moved little: a due row may be locked by somebody.
+const PAUSE: Duration = Duration::from_millis(20);
+
 /// Asks for a look now. Cheap to clone.
 #[derive(Clone, Default)]
 pub struct Poke(Arc<Notify>);
@@ -50,7 +53,7 @@ pub async fn run(store: Store, listener: Listener, poke: Poke, stop: Cancellatio
         let pause = match run_once(&store, &listener).await {
             // As many as one look moves: there may be more.
             Ok(done) if done.moved >= 500 => Duration::ZERO,
-            Ok(done) => done.next_due.unwrap_or(tick).min(tick),
+            Ok(done) => done.next_due.unwrap_or(tick).clamp(PAUSE, tick),
             Err(error) => {
                 tracing::warn!(%error, "maintenance failed");
                 tick
