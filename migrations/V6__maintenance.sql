@@ -135,7 +135,9 @@ BEGIN
     IF moved > 0 THEN
         PERFORM ring_bell();
     END IF;
-    SELECT greatest(0, (extract(epoch FROM min(l.run_at) - clock_timestamp()) * 1000)::bigint)
+    -- greatest() ignores NULL, and "nothing scheduled" is not "due now".
+    SELECT CASE WHEN min(l.run_at) IS NOT NULL
+                THEN greatest(0, (extract(epoch FROM min(l.run_at) - clock_timestamp()) * 1000)::bigint) END
       INTO next_due_ms FROM later_tasks l;
     RETURN NEXT;
 END $$;
