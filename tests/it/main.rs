@@ -21,6 +21,7 @@ mod agent_live;
 mod agent_transcripts;
 mod apply;
 mod attempt;
+mod bench_driver;
 mod cli_reference;
 mod confine;
 mod crash;

@@ -2,10 +2,13 @@
 //! by the same script. Prints `RESULT key=value` lines. Uses the path that does nothing; everything
 //! else is the product: trigger, claim, spawn, finish.
 
+pub mod agent;
+
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
+use nix::sys::resource::{UsageWho, getrusage};
 use tokio::task::JoinSet;
 
 use crate::config::agents::Catalogue;
@@ -22,6 +25,16 @@ const ENQUEUE_BATCH: i64 = 5_000;
 
 /// Connections of `enqueue1`.
 const ENQUEUE_CLIENTS: i64 = 8;
+
+/// How often the drain looks whether the newest task has ended …
+const LOOK: Duration = Duration::from_millis(2);
+
+/// … and how often it counts although the newest one has not: a task that an earlier, killed
+/// driver left in a lease ends late.
+const COUNT_EVERY: Duration = Duration::from_millis(500);
+
+/// The drain gives up when nothing ended for so long: longer than a lease of a killed driver.
+const DRAIN_PATIENCE: Duration = Duration::from_secs(60);
 
 /// Samples of `latency` may take this long to start, in all, before it gives up.
 const LATENCY_GRACE: Duration = Duration::from_secs(30);
@@ -99,26 +112,62 @@ async fn enqueue_singly(url: &str, count: i64) -> Result<(), WorkerError> {
     Ok(())
 }
 
+/// Time runs from the start of the worker, which then connects, proves its session, probes and
+/// offers its agent, until the database shows that `count` tasks have ended. The newest task is
+/// looked up by its key, since counting all the time would be a good part of what is measured.
 async fn drain(url: &str, count: i64) -> Result<(), WorkerError> {
     let store = Store::connect(url, 1)?;
-    let before = bench::ended(&store).await?;
-    let bench = BenchWorker::start(url).await?;
+    store.trust_sessions();
+    let open = bench::open(&store).await?;
+    let before = bench::ended(&store, open.first).await?;
+    let cpu_before = cpu();
     let began = Instant::now();
-    loop {
-        let ended = bench::ended(&store).await? - before;
-        if ended >= count {
-            break;
+    let bench = BenchWorker::start(url).await?;
+    let mut counted = (0, Instant::now());
+    while counted.0 < count {
+        tokio::time::sleep(LOOK).await;
+        if counted.1.elapsed() < COUNT_EVERY && !bench::has_ended(&store, open.last).await? {
+            continue;
         }
-        tokio::time::sleep(Duration::from_millis(5)).await;
+        let ended = bench::ended(&store, open.first).await? - before;
+        if ended > counted.0 {
+            counted = (ended, Instant::now());
+        } else if counted.1.elapsed() > DRAIN_PATIENCE {
+            bench.stop().await?;
+            return Err(WorkerError::Setup(format!(
+                "{ended} tasks have ended and no more do; {count} were asked for. Insert them first: dispatch bench driver enqueue {count}"
+            )));
+        }
     }
     let took = began.elapsed();
+    let cpu = cpu().saturating_sub(cpu_before);
     bench.stop().await?;
     rate("drain", count, took);
+    let per_task = cpu.as_secs_f64() * 1e6 / count as f64;
+    result("drain_worker_cpu_us_per_task", format!("{per_task:.2}"));
+    result("drain_worker_rss_peak_kb", rss_peak_kb());
     Ok(())
 }
 
-/// From before the INSERT to the moment the attempt's end is committed by the worker: an upper
-/// bound of the time to start.
+/// Processor time of this process so far, the observer's included.
+fn cpu() -> Duration {
+    let Ok(usage) = getrusage(UsageWho::RUSAGE_SELF) else {
+        return Duration::ZERO;
+    };
+    let spent = usage.user_time() + usage.system_time();
+    let us = spent.tv_sec() * 1_000_000 + spent.tv_usec();
+    Duration::from_micros(us.unsigned_abs())
+}
+
+/// Most resident memory that this process ever had; Linux tells it in KiB.
+fn rss_peak_kb() -> i64 {
+    getrusage(UsageWho::RUSAGE_SELF).map_or(0, |usage| usage.max_rss())
+}
+
+/// From before the INSERT is sent to the moment the transaction begins that stores the attempt's
+/// end. The attempt does nothing, so that this is its start plus the way to the end's statement:
+/// an upper bound of the time to start. Both stamps are the database's clock; the round trip that
+/// reads the first one counts too.
 async fn latency(url: &str, count: i64, every: Duration) -> Result<(), WorkerError> {
     let store = Store::connect(url, 2)?;
     store.trust_sessions();

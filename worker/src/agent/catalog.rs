@@ -25,11 +25,11 @@ use crate::domain::limits;
 
 /// The agent of an entry.
 pub fn build(spec: &AgentSpec) -> Arc<dyn Agent> {
-    let spec = Arc::new(spec.clone());
+    let own = || Arc::new(spec.clone());
     match spec.path {
-        ExecutionPath::Acp => Arc::new(AcpAgent::new(spec)),
-        ExecutionPath::Pipe => Arc::new(PipeAgent::new(spec)),
-        ExecutionPath::Pty => Arc::new(PtyAgent::new(spec)),
+        ExecutionPath::Acp => Arc::new(AcpAgent::new(own())),
+        ExecutionPath::Pipe => Arc::new(PipeAgent::new(own())),
+        ExecutionPath::Pty => Arc::new(PtyAgent::new(own())),
         ExecutionPath::Noop => Arc::new(NoopAgent),
     }
 }

@@ -1,7 +1,6 @@
 //! Attempts that end well and leave nothing are completed many at a time, in one statement.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use tokio::sync::mpsc;
 
@@ -14,9 +13,8 @@ use crate::store::claims::{self, Claimed, PlainFinish};
 use super::lease::LeaseBook;
 use super::slots::SlotGuard;
 
-/// Attempts in one statement, and how long they may gather.
+/// Attempts in one statement.
 const BATCH: usize = 1_000;
-const GATHER: Duration = Duration::from_millis(1);
 
 /// An attempt that is over, with the slot it still holds.
 pub struct Over {
@@ -26,23 +24,11 @@ pub struct Over {
     pub slot: SlotGuard,
 }
 
-/// Stores plain ends until every sender is gone.
+/// Stores plain ends until every sender is gone. Never waits for more: what ends while one batch is
+/// being stored is the next one, so that batches are as large as the load makes them.
 pub async fn run(context: Arc<RunContext>, book: LeaseBook, mut over: mpsc::Receiver<Over>) {
     let mut batch = Vec::with_capacity(BATCH);
     while over.recv_many(&mut batch, BATCH).await > 0 {
-        if batch.len() < BATCH {
-            let gather = tokio::time::sleep(GATHER);
-            tokio::pin!(gather);
-            while batch.len() < BATCH {
-                tokio::select! {
-                    () = &mut gather => break,
-                    more = over.recv() => match more {
-                        Some(one) => batch.push(one),
-                        None => break,
-                    }
-                }
-            }
-        }
         store(&context, &book, &mut batch).await;
     }
 }

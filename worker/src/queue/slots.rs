@@ -87,7 +87,10 @@ impl Slots {
     pub fn take(&self, agent: &str) -> SlotGuard {
         let mut state = self.state();
         state.used += 1;
-        state.agents.entry(agent.to_owned()).or_default().used += 1;
+        match state.agents.get_mut(agent) {
+            Some(known) => known.used += 1,
+            None => state.agents.entry(agent.to_owned()).or_default().used = 1,
+        }
         drop(state);
         SlotGuard {
             slots: self.clone(),

@@ -1,8 +1,11 @@
 //! `dispatch bench`: arguments of the benchmark driver.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
+use crate::bench::agent::{self, Script};
 use crate::bench::{self, Measure};
+use crate::blocking;
 use crate::ops::OpError;
 use crate::surface::cli::roles::BenchArgs;
 use crate::surface::connect::ConnectArgs;
@@ -10,15 +13,38 @@ use crate::surface::connect::ConnectArgs;
 use super::{database_url, worker};
 
 const USAGE: &str = "dispatch bench driver setup | enqueue N | enqueue1 N | drain N | latency COUNT MS \
-                     (reads DATABASE_URL; prints RESULT key=value lines; use a database of its own)";
+                     (reads DATABASE_URL; prints RESULT key=value lines; use a database of its own) \
+                     or: dispatch bench agent DELTAS BYTES [GATE-FILE] (an ACP agent on stdio)";
 
 /// The role.
 pub(super) async fn bench(connect: &ConnectArgs, args: BenchArgs) -> Result<(), OpError> {
+    if let Some(script) = script(&args.args) {
+        return blocking::run(move || {
+            let (input, output) = (std::io::stdin().lock(), std::io::stdout().lock());
+            agent::serve(&script, input, output)
+        })
+        .await
+        .map_err(|error| OpError::internal(error.to_string()))?
+        .map_err(|error| OpError::internal(format!("the scripted agent: {error}")));
+    }
     let measure = parse(&args.args).ok_or_else(|| OpError::invalid(format!("usage: {USAGE}")))?;
     let url = database_url(connect).await?;
     bench::run(&url, measure)
         .await
         .map_err(worker::worker_error)
+}
+
+fn script(args: &[String]) -> Option<Script> {
+    let (deltas, bytes, gate) = match args {
+        [agent, deltas, bytes] if agent == "agent" => (deltas, bytes, None),
+        [agent, deltas, bytes, gate] if agent == "agent" => (deltas, bytes, Some(gate)),
+        _ => return None,
+    };
+    Some(Script {
+        deltas: deltas.parse().ok()?,
+        delta_bytes: bytes.parse().ok()?,
+        gate: gate.map(PathBuf::from),
+    })
 }
 
 fn parse(args: &[String]) -> Option<Measure> {
@@ -50,6 +76,7 @@ mod tests {
             args("driver latency 10 30"),
             Some(Measure::Latency { count: 10, every })
         );
+        assert_eq!(script(&["agent".to_owned()]), None);
         assert_eq!(args("driver drain"), None);
         assert_eq!(args("driver drain -1"), None);
     }

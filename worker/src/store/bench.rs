@@ -7,14 +7,18 @@ use super::{Store, StoreError};
 crate::statements! {
     BENCH_PREPARE = "bench_prepare";
     BENCH_INSERT = "bench_insert";
+    BENCH_CLEAR = "bench_clear";
+    BENCH_OPEN = "bench_open";
     BENCH_ENDED = "bench_ended";
+    BENCH_HAS_ENDED = "bench_has_ended";
     BENCH_STARTED = "bench_started";
     BENCH_CLOCK = "bench_clock";
 }
 
-/// The project and the agent of the benchmark.
+/// The project and the agent of the benchmark; what a killed driver left open is cancelled.
 pub async fn prepare(store: &Store) -> Result<(), StoreError> {
     store.query(&BENCH_PREPARE, &[]).await?;
+    store.query(&BENCH_CLEAR, &[]).await?;
     Ok(())
 }
 
@@ -32,12 +36,41 @@ pub async fn insert_one(store: &Store) -> Result<i64, StoreError> {
         .try_get("id")?)
 }
 
-/// How many tasks have ended, ever.
-pub async fn ended(store: &Store) -> Result<i64, StoreError> {
-    Ok(store.query_one(&BENCH_ENDED, &[]).await?.try_get("ended")?)
+/// The open tasks of the benchmark.
+#[derive(Clone, Copy, Debug)]
+pub struct Open {
+    /// Id of the oldest; above every id when there are none.
+    pub first: i64,
+    /// Id of the newest; 0 when there are none.
+    pub last: i64,
 }
 
-/// When these tasks were claimed, in microseconds since the epoch, by task.
+/// Which tasks of the benchmark are ready or running.
+pub async fn open(store: &Store) -> Result<Open, StoreError> {
+    let row = store.query_one(&BENCH_OPEN, &[]).await?;
+    Ok(Open {
+        first: row.try_get("first")?,
+        last: row.try_get("last")?,
+    })
+}
+
+/// How many tasks from this one on have ended.
+pub async fn ended(store: &Store, first: i64) -> Result<i64, StoreError> {
+    Ok(store
+        .query_one(&BENCH_ENDED, &[&first])
+        .await?
+        .try_get("ended")?)
+}
+
+/// Whether this task has ended: one look into an index.
+pub async fn has_ended(store: &Store, task: i64) -> Result<bool, StoreError> {
+    Ok(store
+        .query_one(&BENCH_HAS_ENDED, &[&task])
+        .await?
+        .try_get("ended")?)
+}
+
+/// When the ends of these tasks were being stored, in microseconds since the epoch, by task.
 pub async fn started_us(store: &Store, ids: &[i64]) -> Result<BTreeMap<i64, i64>, StoreError> {
     let rows = store.query(&BENCH_STARTED, &[&ids]).await?;
     rows.iter()

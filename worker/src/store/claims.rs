@@ -209,6 +209,9 @@ pub struct PlainFinish {
 /// Complete many plain attempts in one statement. Returns the tasks that were completed; the
 /// others have a cancel request or another owner and need the full way.
 pub async fn finish_plain(store: &Store, batch: &[PlainFinish]) -> Result<Vec<TaskId>, StoreError> {
+    // The statement finds a row's place in the lists by a binary search for its token.
+    let mut batch: Vec<&PlainFinish> = batch.iter().collect();
+    batch.sort_unstable_by_key(|f| f.lease.token.0);
     let tasks: Vec<i64> = batch.iter().map(|f| f.lease.task.0).collect();
     let tokens: Vec<i64> = batch.iter().map(|f| f.lease.token.0).collect();
     let seqs: Vec<i64> = batch.iter().map(|f| f.seq).collect();

@@ -1,1 +1,1 @@
-SELECT count(*) AS ended FROM outcomes
+SELECT count(*) AS ended FROM outcomes WHERE task_id >= $1::bigint

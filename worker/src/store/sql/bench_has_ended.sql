@@ -1,0 +1,1 @@
+SELECT EXISTS (SELECT 1 FROM outcomes WHERE task_id = $1::bigint) AS ended
