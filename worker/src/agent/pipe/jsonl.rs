@@ -184,6 +184,10 @@ fn texts(rules: &[Select], line: &Value) -> impl Iterator<Item = String> {
             .filter(|value| !value.is_null())
             .map(plain)
             .filter(|text| !text.is_empty())
+            .map(|text| match rule.whole && !text.ends_with('\n') {
+                true => text + "\n",
+                false => text,
+            })
             .collect::<Vec<_>>()
     })
 }

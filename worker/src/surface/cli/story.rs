@@ -1,9 +1,11 @@
 //! The stream of a task, told to a person. Tolerant: a fact that is absent is left out, a kind
 //! that is unknown is named.
 
+use std::collections::HashMap;
+
 use serde_json::Value;
 
-use super::forms::{clock, thousands};
+use super::forms::{clock, counted, thousands};
 use super::out::Paint;
 use crate::ops::stream::TaskEvent;
 use crate::surface::safe_text;
@@ -18,12 +20,22 @@ enum Voice {
     Thought,
 }
 
+/// A tool call as last told.
+#[derive(Clone, Debug, Default, PartialEq)]
+struct Call {
+    title: String,
+    paths: Vec<String>,
+    over: bool,
+}
+
 /// Tells a stream and remembers what a status line needs.
 pub(crate) struct Story {
     paint: Paint,
     task: i64,
     voice: Voice,
     held: String,
+    /// What was told of each tool call, because later messages name only what changed.
+    calls: HashMap<String, Call>,
     /// Tokens as last reported.
     pub(crate) tokens: Option<i64>,
     /// When the latest attempt began.
@@ -41,6 +53,7 @@ impl Story {
             task,
             voice: Voice::Text,
             held: String::new(),
+            calls: HashMap::new(),
             tokens: None,
             began: None,
             agent: None,
@@ -68,6 +81,7 @@ impl Story {
                 self.began = Some(event.at);
                 self.agent = facts["agent"].as_str().map(safe_text::line);
                 self.ended = None;
+                self.calls.clear();
             }
             _ => {}
         }
@@ -137,7 +151,7 @@ impl Story {
                 before(", worker ", &shown(&facts["worker"]))
             ))],
             "agent_started" => vec![paint.dim(&agent_started(facts))],
-            "tool_call" => tool_call(paint, facts),
+            "tool_call" => self.tool_call(facts),
             "plan" => plan(paint, facts),
             "mode" => vec![paint.dim(&format!("mode{}", before(" ", &mode(facts))))],
             "notice" => vec![paint.yellow(&format!("note: {}", word("text")))],
@@ -165,18 +179,42 @@ impl Story {
         }
     }
 
+    /// A line when a call appears, when it gets a better name, and when it is over.
+    fn tool_call(&mut self, facts: &Value) -> Vec<String> {
+        let before = self.calls.get(text(facts, "id"));
+        let mut call = before.cloned().unwrap_or_default();
+        let named = [text(facts, "title"), text(facts, "tool")];
+        if let Some(title) = named.into_iter().find(|title| !title.is_empty()) {
+            call.title = safe_text::line(title);
+        }
+        let paths = facts["paths"].as_array().into_iter().flatten();
+        let paths: Vec<String> = paths.map(shown).collect();
+        if !paths.is_empty() {
+            call.paths = paths;
+        }
+        let status = safe_text::line(text(facts, "status"));
+        call.over |= matches!(status.as_str(), "completed" | "failed");
+        if before == Some(&call) {
+            return Vec::new();
+        }
+        let lines = tool_lines(self.paint, &call, &status, &facts["output"]);
+        self.calls.insert(text(facts, "id").to_owned(), call);
+        lines
+    }
+
     fn change_ready(&self, facts: &Value) -> String {
         let partial = if facts["partial"] == true {
             ", not finished"
         } else {
             ""
         };
+        let files = facts["files"]
+            .as_array()
+            .map_or_else(|| shown(&facts["files"]), |f| f.len().to_string());
         self.paint.cyan(&format!(
-            "change {}: {} files, +{} -{}{partial}",
+            "change {}: {}, +{} -{}{partial}",
             shown(&facts["change_id"]),
-            facts["files"]
-                .as_array()
-                .map_or_else(|| shown(&facts["files"]), |f| f.len().to_string()),
+            counted(&files, "file"),
             shown(&facts["added_lines"]),
             shown(&facts["removed_lines"])
         ))
@@ -266,40 +304,39 @@ fn agent_started(facts: &Value) -> String {
     format!("agent {}", told.join(", "))
 }
 
-fn tool_call(paint: Paint, facts: &Value) -> Vec<String> {
-    let status = safe_text::line(text(facts, "status"));
-    let title = [text(facts, "title"), text(facts, "tool"), text(facts, "id")];
-    let title = title.into_iter().find(|t| !t.is_empty()).unwrap_or("tool");
-    let mark = match status.as_str() {
-        "completed" | "done" | "ok" => paint.green("✓"),
-        "failed" | "error" => paint.red("✗"),
+fn tool_lines(paint: Paint, call: &Call, status: &str, output: &Value) -> Vec<String> {
+    let mark = match status {
+        "completed" => paint.green("✓"),
+        "failed" => paint.red("✗"),
         _ => paint.cyan("●"),
     };
-    let mut line = format!("{mark} {}", safe_text::line(title));
-    let paths: Vec<String> = facts["paths"]
-        .as_array()
-        .into_iter()
-        .flatten()
-        .map(shown)
-        .collect();
-    if !paths.is_empty() && !paths.iter().all(|path| title.contains(path.as_str())) {
-        line.push_str(&paint.dim(&format!("  {}", paths.join(", "))));
-    }
-    if !status.is_empty() {
-        line.push_str(&paint.dim(&format!("  {status}")));
+    let title = match call.title.as_str() {
+        "" => "tool",
+        title => title,
+    };
+    let mut line = format!("{mark} {title}");
+    if !call.paths.is_empty() && !call.paths.iter().all(|path| title.contains(path)) {
+        line.push_str(&paint.dim(&format!("  {}", call.paths.join(", "))));
     }
     let mut lines = vec![line];
-    if matches!(status.as_str(), "failed" | "error") {
-        let output = safe_text::block(&shown_output(&facts["output"]));
-        lines.extend(output.lines().take(5).map(|l| paint.dim(&format!("  {l}"))));
+    if status == "failed" {
+        let output = safe_text::block(&words(output));
+        let shown = output.lines().filter(|line| !line.trim().is_empty());
+        lines.extend(shown.take(5).map(|l| paint.dim(&format!("  {l}"))));
     }
     lines
 }
 
-fn shown_output(output: &Value) -> String {
+/// The words in an output: itself, or the texts of its parts as the protocols wrap them.
+fn words(output: &Value) -> String {
     match output {
         Value::Null => String::new(),
         Value::String(text) => text.clone(),
+        Value::Array(parts) => parts.iter().map(words).collect::<Vec<_>>().join("\n"),
+        Value::Object(part) => match part.get("text").or_else(|| part.get("content")) {
+            Some(inner) => words(inner),
+            None => output.to_string(),
+        },
         other => other.to_string(),
     }
 }
@@ -409,9 +446,32 @@ mod tests {
         .iter()
         .map(|e| story.tell(e))
         .collect();
-        let wanted = "task 42 for agent a in shop, by ada\n── attempt 1 with a over acp, worker w1\nHello\nwor\nhm\n✗ edit  failed\n  no␛[2J\n? asks: rm -rf [execute]\n  dispatch permissions allow 3   or   dispatch permissions deny 3\nbrand_new {\"x\":1}\n── completed · 1,234 tokens · 1:00\nnext: dispatch changes show 7\n";
+        let wanted = "task 42 for agent a in shop, by ada\n── attempt 1 with a over acp, worker w1\nHello\nwor\nhm\n✗ edit\n  no␛[2J\n? asks: rm -rf [execute]\n  dispatch permissions allow 3   or   dispatch permissions deny 3\nbrand_new {\"x\":1}\n── completed · 1,234 tokens · 1:00\nnext: dispatch changes show 7\n";
         assert_eq!(told, wanted);
         assert_eq!(story.ended.as_deref(), Some("completed"));
+    }
+
+    #[test]
+    fn a_tool_call_keeps_its_name_and_is_told_once_per_news() {
+        let mut story = Story::new(Paint(false), 1);
+        // As Claude's adapter tells one command: a name, a better name, silence, its end.
+        let told: String = [
+            json!({"id": "c", "title": "Terminal", "status": "pending"}),
+            json!({"id": "c", "title": "touch x"}),
+            json!({"id": "c"}),
+            json!({"id": "c", "title": "touch x", "status": "in_progress"}),
+            json!({"id": "c", "status": "failed", "output": [
+                {"type": "content", "content": {"type": "text", "text": "```\nrefused\n```"}},
+            ]}),
+            json!({"id": "d", "title": "write", "paths": ["a.txt"], "status": "completed"}),
+        ]
+        .into_iter()
+        .map(|facts| story.tell(&event(2, "tool_call", facts)))
+        .collect();
+        assert_eq!(
+            told,
+            "● Terminal\n● touch x\n✗ touch x\n  ```\n  refused\n  ```\n✓ write  a.txt\n"
+        );
     }
 
     #[test]
