@@ -979,6 +979,7 @@ impl Bench {
             mode_id: None,
             thinking_option_id: None,
             resume: None,
+            session_used: Default::default(),
         };
         let permission = Answers::with(PermissionAnswer::Allow);
         Self {

@@ -7,7 +7,8 @@ use dispatch_worker::agent::acp::project::Projection;
 use dispatch_worker::agent::pipe::jsonl::Stream;
 use dispatch_worker::config::agent_spec::AgentSpec;
 use dispatch_worker::config::agents::Catalogue;
-use dispatch_worker::domain::usage::TokenCounts;
+use dispatch_worker::domain::usage::{SessionUsage, TokenCounts};
+use rust_decimal::Decimal;
 use serde_json::Value;
 
 fn lines(file: &str) -> Vec<Value> {
@@ -88,7 +89,7 @@ fn acp_agents_are_understood_without_a_rest() {
 #[test]
 fn claude_in_print_mode_is_understood() {
     let spec = entry("claude-print");
-    let mut stream = Stream::new(&spec.cli.jsonl, &spec.usage);
+    let mut stream = Stream::new(&spec.cli.jsonl, &spec.usage, SessionUsage::default());
     let events: Vec<_> = lines("pipe/claude-print-edit.jsonl")
         .iter()
         .flat_map(|line| stream.line(line))
@@ -114,7 +115,7 @@ fn claude_in_print_mode_is_understood() {
 #[test]
 fn codex_exec_is_understood() {
     let spec = entry("codex-exec");
-    let mut stream = Stream::new(&spec.cli.jsonl, &spec.usage);
+    let mut stream = Stream::new(&spec.cli.jsonl, &spec.usage, SessionUsage::default());
     let events: Vec<_> = lines("pipe/codex-exec-edit.jsonl")
         .iter()
         .flat_map(|line| stream.line(line))
@@ -133,4 +134,87 @@ fn codex_exec_is_understood() {
         reasoning: Some(14),
     };
     assert_eq!(stream.report().unwrap().tokens, truth);
+}
+
+#[test]
+fn opencode_run_is_understood() {
+    let spec = entry("opencode-run");
+    let mut stream = Stream::new(&spec.cli.jsonl, &spec.usage, SessionUsage::default());
+    let events: Vec<_> = lines("pipe/opencode-run-edit.jsonl")
+        .iter()
+        .flat_map(|line| stream.line(line))
+        .collect();
+    let told = told(events);
+    assert_eq!(
+        told.text,
+        "I will do this in the working tree now. \nAll done. The mock model finished the task. \n"
+    );
+    assert_eq!(
+        (told.finished, told.edits),
+        (1, vec!["hello.txt".to_owned()])
+    );
+    assert!(stream.session_id.is_some() && stream.failure().is_none());
+    // Two requests, the second with one more of the first's answer in its prompt.
+    let truth = TokenCounts {
+        input: Some(1_200),
+        output: Some(91),
+        cache_read: Some(900),
+        cache_write: Some(0),
+        reasoning: Some(10),
+    };
+    let report = stream.report().unwrap();
+    assert_eq!(report.tokens, truth);
+    assert_eq!(report.cost.unwrap().amount.to_string(), "0.005385");
+}
+
+#[test]
+fn opencode_run_that_refused_itself_has_failed() {
+    let spec = entry("opencode-run");
+    let mut stream = Stream::new(&spec.cli.jsonl, &spec.usage, SessionUsage::default());
+    for line in lines("pipe/opencode-run-denied.jsonl") {
+        stream.line(&line);
+    }
+    let failure = stream.failure().unwrap();
+    assert!(
+        failure.message.contains("rejected permission"),
+        "{failure:?}"
+    );
+}
+
+/// Both were seen to tell the totals of the session after `resume`.
+#[test]
+fn a_resumed_session_counts_only_its_new_turn() {
+    for (name, file) in [
+        ("codex-exec", "pipe/codex-exec-edit.jsonl"),
+        ("claude-print", "pipe/claude-print-edit.jsonl"),
+    ] {
+        let spec = entry(name);
+        let report = |before| {
+            let mut stream = Stream::new(&spec.cli.jsonl, &spec.usage, before);
+            for line in lines(file) {
+                stream.line(&line);
+            }
+            stream.report().unwrap()
+        };
+        let whole = report(SessionUsage::default());
+        let half = |n: Option<i64>| n.map(|n| n / 2);
+        let before = SessionUsage {
+            tokens: TokenCounts {
+                input: half(whole.tokens.input),
+                output: half(whole.tokens.output),
+                cache_read: half(whole.tokens.cache_read),
+                cache_write: half(whole.tokens.cache_write),
+                reasoning: half(whole.tokens.reasoning),
+            },
+            cost: whole.cost.as_ref().map(|cost| cost.amount / Decimal::TWO),
+        };
+        let turn = report(before.clone());
+        match name {
+            "codex-exec" => assert_eq!(turn.tokens, before.tokens),
+            _ => {
+                assert_eq!(turn.tokens, whole.tokens, "its tokens are the turn's");
+                assert_eq!(turn.cost.unwrap().amount, before.cost.unwrap().normalize());
+            }
+        }
+    }
 }

@@ -36,14 +36,20 @@ pub(crate) fn variables(spec: &AgentSpec, turn: &TurnRequest, term: &str) -> Var
             all.push((name.to_owned(), value));
         }
     }
+    let home = value_of(&all, "HOME");
     all.extend(
         spec.env
             .iter()
-            .map(|(name, value)| (name.clone(), value.clone())),
+            .map(|(name, value)| (name.clone(), value.replace("{home}", &home))),
     );
     all.retain(|(name, _)| !ENV_FORBIDDEN.contains(&name.as_str()));
     all.push((MARK_VARIABLE.to_owned(), turn.mark.clone()));
     all
+}
+
+fn value_of(all: &Variables, name: &str) -> String {
+    let found = all.iter().find(|(known, _)| known == name);
+    found.map(|(_, value)| value.clone()).unwrap_or_default()
 }
 
 fn home_variables(spec: &AgentSpec, turn: &TurnRequest) -> Variables {

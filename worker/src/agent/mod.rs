@@ -39,7 +39,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::domain::attempt::ExecutionPath;
 use crate::domain::error_class::ErrorClass;
-use crate::domain::usage::UsageReport;
+use crate::domain::usage::{SessionUsage, UsageReport};
 
 pub use crate::domain::attempt::Exit;
 pub use event::{AgentEvent, EventSink};
@@ -86,6 +86,8 @@ pub struct TurnRequest {
     pub thinking_option_id: Option<String>,
     /// The agent's own session to continue, when the conversation has one.
     pub resume: Option<String>,
+    /// What was recorded for that session so far, to be taken off totals of the session.
+    pub session_used: SessionUsage,
 }
 
 impl TurnRequest {
@@ -101,6 +103,7 @@ impl TurnRequest {
             mode_id: None,
             thinking_option_id: None,
             resume: None,
+            session_used: SessionUsage::default(),
         }
     }
 }

@@ -249,6 +249,9 @@ pub struct Select {
     pub only: When,
     /// JSON pointer to the value.
     pub at: String,
+    /// The value is a whole message, not a piece of one: a line break follows it.
+    #[serde(default)]
+    pub whole: bool,
 }
 
 /// Where a tool call stands in matching lines.

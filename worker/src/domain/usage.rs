@@ -42,6 +42,15 @@ pub struct TokenCounts {
     pub reasoning: Option<i64>,
 }
 
+/// What was recorded for an agent's session before a turn: some agents report totals of the session.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct SessionUsage {
+    /// Tokens of its earlier turns.
+    pub tokens: TokenCounts,
+    /// Their cost.
+    pub cost: Option<Decimal>,
+}
+
 impl TokenCounts {
     /// The sum of what is known; `None` when nothing is.
     pub fn total(&self) -> Option<i64> {

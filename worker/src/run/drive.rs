@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::agent::{Agent, AgentError, AgentEvent, EventSink, Exit, TurnOutcome, TurnRequest};
 use crate::config::agent_spec::AgentSpec;
-use crate::domain::attempt::AttemptEnd;
+use crate::domain::attempt::{AttemptEnd, Phase};
 use crate::domain::error_class::ErrorClass;
 use crate::domain::limits;
 use crate::domain::usage::UsageReport;
@@ -256,6 +256,11 @@ impl Pump<'_> {
                     attempts::record_launch(&self.context.store, lease, started).await
                 {
                     tracing::warn!(%error, "the launch could not be recorded");
+                }
+                if let Err(error) =
+                    attempts::set_phase(&self.context.store, lease, Phase::Turn).await
+                {
+                    tracing::debug!(%error, "the phase could not be shown");
                 }
             }
             AgentEvent::Usage(report) => self.usage = Some(report.clone()),

@@ -7,6 +7,7 @@ use crate::agent::{Agent, TurnRequest, catalog};
 use crate::config::agent_spec::AgentSpec;
 use crate::domain::attempt::AttemptEnd;
 use crate::domain::error_class::ErrorClass;
+use crate::domain::usage::SessionUsage;
 use crate::store::applies;
 use crate::store::attempts::{self, ConversationState, Held, OpenChange};
 use crate::store::claims::Claimed;
@@ -106,6 +107,10 @@ pub async fn prepare(
             .thinking_option_id
             .clone()
             .or_else(|| spec.thinking.clone()),
+        session_used: match same_agent {
+            true => before.session_used,
+            false => SessionUsage::default(),
+        },
         resume: before.native_session_id.filter(|_| same_agent),
     };
     Ok(Prepared {

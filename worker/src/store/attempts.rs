@@ -4,6 +4,7 @@ use chrono::{DateTime, Utc};
 use serde_json::Value;
 
 use crate::domain::attempt::{ExecutionPath, Phase, Started};
+use crate::domain::usage::{SessionUsage, TokenCounts};
 
 use super::claims::{Claimed, Lease};
 use super::{Store, StoreError};
@@ -87,6 +88,8 @@ pub struct ConversationState {
     pub native_session_id: Option<String>,
     /// Agent that ran last.
     pub agent: Option<String>,
+    /// What was recorded for that session so far.
+    pub session_used: SessionUsage,
     /// The newest open change.
     pub open_change: Option<OpenChange>,
 }
@@ -118,6 +121,16 @@ pub async fn conversation(store: &Store, id: i64) -> Result<ConversationState, S
     Ok(ConversationState {
         native_session_id: row.try_get("native_session_id")?,
         agent: row.try_get("agent")?,
+        session_used: SessionUsage {
+            tokens: TokenCounts {
+                input: row.try_get("input_tokens")?,
+                output: row.try_get("output_tokens")?,
+                cache_read: row.try_get("cache_read_tokens")?,
+                cache_write: row.try_get("cache_write_tokens")?,
+                reasoning: row.try_get("reasoning_tokens")?,
+            },
+            cost: row.try_get("cost")?,
+        },
         open_change: change
             .as_ref()
             .and_then(|c| c.get("id"))

@@ -195,15 +195,15 @@ fn explain(error: &mut AgentError, exit: &super::Exit) {
     if matches!(told.class, ErrorClass::Auth) && exit.code.is_some_and(|code| code != 0) {
         error.class = told.class;
     }
-    let tail: String = said
+    // Programs put the reason before hints, with empty lines between: fast-agent says nine lines.
+    let lines: Vec<&str> = said
         .lines()
-        .rev()
-        .take(5)
-        .collect::<Vec<_>>()
-        .into_iter()
-        .rev()
-        .collect::<Vec<_>>()
-        .join("\n");
+        .filter(|line| !line.trim().is_empty())
+        .collect();
+    let tail = lines
+        .get(lines.len().saturating_sub(10)..)
+        .unwrap_or_default();
+    let tail = tail.join("\n");
     error.message = format!("{}; it ended with {how}", error.message);
     if !tail.is_empty() {
         error.message.push_str(&format!(" and said: {tail}"));

@@ -16,6 +16,7 @@ pub struct Projection {
     worktree: PathBuf,
     calls: HashMap<String, ToolCall>,
     failed: Option<String>,
+    denied: bool,
     last_text: String,
 }
 
@@ -26,6 +27,7 @@ impl Projection {
             worktree: worktree.to_owned(),
             calls: HashMap::new(),
             failed: None,
+            denied: false,
             last_text: String::new(),
         }
     }
@@ -43,6 +45,7 @@ impl Projection {
                 });
                 for event in &events {
                     if let AgentEvent::Text { text } = event {
+                        self.denied = false;
                         self.remember_text(text);
                     }
                 }
@@ -53,11 +56,13 @@ impl Projection {
             }),
             // Our own prompt, or history; never the agent's words.
             "user_message_chunk" => Vec::new(),
-            "tool_call" | "tool_call_update" => self
-                .tool_call(update)
-                .map(AgentEvent::ToolCall)
-                .into_iter()
-                .collect(),
+            "tool_call" | "tool_call_update" => {
+                // Another call: the agent goes on. More about the denied one is no such sign.
+                let id = update.get("toolCallId").and_then(Value::as_str);
+                self.denied &= id.is_some_and(|id| self.calls.contains_key(id));
+                let call = self.tool_call(update).map(AgentEvent::ToolCall);
+                call.into_iter().collect()
+            }
             "plan" => vec![AgentEvent::Plan {
                 entries: plan(update),
             }],
@@ -110,6 +115,17 @@ impl Projection {
         self.failed.as_deref()
     }
 
+    /// A question was answered with no.
+    pub fn was_denied(&mut self) {
+        self.denied = true;
+    }
+
+    /// Whether nothing came after a denied question: opencode ends its turn there, with
+    /// `end_turn` as if its work were done.
+    pub fn ends_denied(&self) -> bool {
+        self.denied
+    }
+
     /// The end of the answer so far: agents put error texts there.
     pub fn last_text(&self) -> &str {
         &self.last_text
@@ -118,6 +134,7 @@ impl Projection {
     /// A new turn begins: what was said before it does not count.
     pub fn begin_turn(&mut self) {
         self.failed = None;
+        self.denied = false;
         self.last_text.clear();
     }
 
@@ -145,7 +162,7 @@ impl Projection {
     fn tool_call(&mut self, wire: &Value) -> Option<ToolCall> {
         let id = text_at(wire, "/toolCallId")?;
         let change = ToolCall {
-            title: text_at(wire, "/title"),
+            title: text_at(wire, "/title").map(|title| self.without_worktree(&title)),
             kind: text_at(wire, "/kind"),
             status: text_at(wire, "/status"),
             input: wire
@@ -162,6 +179,11 @@ impl Projection {
             merge(call, &change);
         }
         Some(change)
+    }
+
+    /// Agents put absolute paths into titles; people know the files by their place in the project.
+    fn without_worktree(&self, title: &str) -> String {
+        title.replace(&format!("{}/", self.worktree.display()), "")
     }
 
     fn paths(&self, wire: &Value) -> Vec<String> {
@@ -296,6 +318,33 @@ mod tests {
         let (ask, event) = projection.ask(&params);
         assert_eq!(ask.kind, "execute");
         assert!(matches!(event, Some(AgentEvent::ToolCall(call)) if call.id == "d"));
+    }
+
+    #[test]
+    fn a_title_names_a_file_by_its_place_in_the_project() {
+        let call = json!({"toolCallId": "c", "title": "/w/src/a.rs", "kind": "edit"});
+        let (ask, _) = projection().ask(&json!({"toolCall": call}));
+        assert_eq!(ask.title, "src/a.rs");
+    }
+
+    #[test]
+    fn a_denied_question_ends_the_turn_only_when_nothing_follows_it() {
+        let update = |kind: &str, id: &str| json!({"sessionUpdate": kind, "toolCallId": id});
+        let mut projection = projection();
+        projection.update(&update("tool_call", "c"));
+        projection.was_denied();
+        projection.update(&update("tool_call_update", "c"));
+        assert!(
+            projection.ends_denied(),
+            "the denied call is told as failed"
+        );
+        projection.update(&update("tool_call", "d"));
+        assert!(!projection.ends_denied(), "the agent tries something else");
+        projection.was_denied();
+        projection.update(&json!({
+            "sessionUpdate": "agent_message_chunk", "content": {"type": "text", "text": "then not"},
+        }));
+        assert!(!projection.ends_denied(), "the agent answers without it");
     }
 
     #[test]

@@ -19,7 +19,7 @@ use super::verdict::{self, cancelled_outcome, outcome, peer_failed, protocol, rp
 use crate::agent::event::AgentEvent;
 use crate::agent::jsonrpc::{Message, Peer, RpcError, unknown_method};
 use crate::agent::options::{Choice, invalid};
-use crate::agent::permission::Permission;
+use crate::agent::permission::{Permission, PermissionAnswer};
 use crate::agent::{AgentError, EventSink, TurnRequest};
 use crate::config::agent_spec::AgentSpec;
 use crate::domain::limits;
@@ -68,6 +68,7 @@ enum Waiting {
 /// An answer that became ready.
 struct Reply {
     id: Value,
+    denied: bool,
     result: Result<Value, RpcError>,
 }
 
@@ -336,6 +337,9 @@ impl<'a> Session<'a> {
                 }
                 Some(ready) = self.pending.next() => {
                     if let Ok(reply) = ready {
+                        if reply.denied {
+                            self.projection.was_denied();
+                        }
                         self.close(&reply.id.to_string(), reply.result);
                     }
                 }
@@ -425,6 +429,7 @@ impl<'a> Session<'a> {
                         Box::pin(async move {
                             Reply {
                                 id: key,
+                                denied: false,
                                 result: Ok(exit.await),
                             }
                         }),
@@ -459,6 +464,7 @@ impl<'a> Session<'a> {
                 let answer = asked.await;
                 Reply {
                     id: key,
+                    denied: answer == PermissionAnswer::Deny,
                     result: Ok(outcome(answer, &options)),
                 }
             }),

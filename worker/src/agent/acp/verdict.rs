@@ -23,6 +23,10 @@ pub(super) fn of_turn(answer: &Value, said: &Projection) -> Result<String, Agent
     };
     match reason {
         "end_turn" if said.failure().is_some() => Err(classify::reported(text)),
+        "end_turn" | "cancelled" if said.ends_denied() => Err(AgentError::new(
+            ErrorClass::Refused,
+            "the agent stopped because a permission was denied",
+        )),
         "end_turn" => Ok(reason.to_owned()),
         "max_tokens" => Err(failed("its model reached the token limit (max_tokens)")),
         "max_turn_requests" => Err(failed("too many requests in one turn")),
@@ -33,8 +37,7 @@ pub(super) fn of_turn(answer: &Value, said: &Projection) -> Result<String, Agent
         }),
         "cancelled" => Err(AgentError::new(
             ErrorClass::Refused,
-            "the agent ended the turn as cancelled without being asked to; some agents do so \
-             when a permission is refused",
+            "the agent ended the turn as cancelled without being asked to",
         )),
         other => Err(protocol(&format!(
             "it ended the turn with the unknown reason `{other}`"

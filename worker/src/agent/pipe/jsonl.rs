@@ -7,16 +7,17 @@ use crate::agent::acp::project::cut;
 use crate::agent::event::{AgentEvent, ToolCall};
 use crate::agent::{AgentError, classify, figures};
 use crate::config::agent_spec::{
-    CostIs, JsonlSpec, Select, ToolSelect, UsageFormat, UsageMode, UsageSpec, When,
+    CostIs, JsonlSpec, Select, ToolSelect, UsageFormat, UsageMode, UsageSemantics, UsageSpec, When,
 };
 use crate::domain::limits;
-use crate::domain::usage::{Cost, TokenCounts, UsageReport};
+use crate::domain::usage::{Cost, SessionUsage, TokenCounts, UsageReport};
 
 /// What the lines of one turn said so far.
 #[derive(Debug)]
 pub struct Stream<'a> {
     rules: &'a JsonlSpec,
     usage: &'a UsageSpec,
+    before: SessionUsage,
     /// The program's session.
     pub session_id: Option<String>,
     /// Text of the last sign of failure.
@@ -30,11 +31,12 @@ pub struct Stream<'a> {
 }
 
 impl<'a> Stream<'a> {
-    /// By these rules.
-    pub fn new(rules: &'a JsonlSpec, usage: &'a UsageSpec) -> Self {
+    /// By these rules; `before` is what was recorded for the session that goes on.
+    pub fn new(rules: &'a JsonlSpec, usage: &'a UsageSpec, before: SessionUsage) -> Self {
         Self {
             rules,
             usage,
+            before,
             session_id: None,
             error: None,
             ended: None,
@@ -107,6 +109,10 @@ impl<'a> Stream<'a> {
             .map_or(Some(line), |at| line.pointer(at));
         if let Some(report) = report {
             let counts = figures::tokens(self.usage, report);
+            let counts = match self.usage.semantics {
+                UsageSemantics::SessionCumulative => counts.since(&self.before.tokens),
+                _ => counts,
+            };
             // Zeros are what failed and aborted requests report: they mean unknown.
             let known = counts.total().is_some_and(|total| total > 0);
             self.tokens = known
@@ -123,7 +129,15 @@ impl<'a> Stream<'a> {
         if let Some(amount) = amount.filter(|_| self.tokens.is_some()) {
             self.cost = match self.usage.cost_is {
                 CostIs::Absent => None,
-                CostIs::SessionTotal => Some(amount),
+                CostIs::SessionTotal => {
+                    let before = self.before.cost.unwrap_or_default();
+                    // A total that went backwards belongs to a session that began anew.
+                    Some(if amount >= before {
+                        amount - before
+                    } else {
+                        amount
+                    })
+                }
                 CostIs::PerReport => match self.usage.mode {
                     UsageMode::Sum => Some(self.cost.unwrap_or_default() + amount),
                     UsageMode::Last | UsageMode::Max => Some(amount),
@@ -184,6 +198,10 @@ fn texts(rules: &[Select], line: &Value) -> impl Iterator<Item = String> {
             .filter(|value| !value.is_null())
             .map(plain)
             .filter(|text| !text.is_empty())
+            .map(|text| match rule.whole && !text.ends_with('\n') {
+                true => text + "\n",
+                false => text,
+            })
             .collect::<Vec<_>>()
     })
 }

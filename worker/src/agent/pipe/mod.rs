@@ -67,7 +67,8 @@ impl PipeAgent {
         let stdout = process.stdout.take().ok_or_else(|| {
             AgentError::new(ErrorClass::Internal, "the agent was started without pipes")
         })?;
-        let mut reader = Reader::new(spec, stdout, events);
+        let stream = Stream::new(&spec.cli.jsonl, &spec.usage, turn.session_used.clone());
+        let mut reader = Reader::new(spec, stdout, stream, events);
         let memory = process.memory_exceeded();
         let exited = reader.exited.clone();
         let talk = tokio::select! {
@@ -210,11 +211,16 @@ struct Reader<'a> {
 }
 
 impl<'a> Reader<'a> {
-    fn new(spec: &'a AgentSpec, stdout: ChildStdout, events: EventSink) -> Self {
+    fn new(
+        spec: &'a AgentSpec,
+        stdout: ChildStdout,
+        stream: Stream<'a>,
+        events: EventSink,
+    ) -> Self {
         Self {
             output: spec.cli.output,
             lines: Some(Lines::new(stdout, limits::PROTOCOL_LINE_BYTES_MAX)),
-            stream: Stream::new(&spec.cli.jsonl, &spec.usage),
+            stream,
             exited: CancellationToken::new(),
             deadline: None,
             late_bytes: 0,

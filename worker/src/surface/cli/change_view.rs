@@ -5,7 +5,7 @@ use std::io;
 use chrono::{DateTime, Utc};
 use serde_json::Value;
 
-use super::forms::Form;
+use super::forms::{Form, counted};
 use super::out::{Out, Paint};
 use super::render;
 use super::table::{self, Column};
@@ -76,8 +76,10 @@ fn head(out: &mut Out, value: &Value, now: DateTime<Utc>) -> io::Result<()> {
     let title = out.paint.bold(&format!("Change {}", value["id"]));
     let state = out.paint.state(&safe_text::line(state));
     out.line(&format!(
-        "{title} {state}  {} files, +{} -{}",
-        value["files"], value["added_lines"], value["removed_lines"]
+        "{title} {state}  {}, +{} -{}",
+        counted(&value["files"].to_string(), "file"),
+        value["added_lines"],
+        value["removed_lines"]
     ))?;
     render::some_fields(out, value, &ELSEWHERE, now)?;
     for notice in value["notices"].as_array().into_iter().flatten() {
@@ -146,7 +148,23 @@ fn coloured(paint: Paint, line: &str) -> String {
     }
 }
 
+/// How a checkout of the branch follows it. Nobody's checkout is touched, so that its next commit
+/// would take the change back unless somebody does this; edits of its own are kept.
+fn follow(out: &mut Out, value: &Value) -> io::Result<()> {
+    let (Some(undo), Some(commit)) = (value["undo_ref"].as_str(), value["applied_commit"].as_str())
+    else {
+        return Ok(());
+    };
+    let (undo, commit) = (safe_text::line(undo), safe_text::line(commit));
+    let next = format!("\nIn a checkout of the branch: git read-tree -m -u {undo} {commit}");
+    let next = out.paint.dim(&next);
+    out.line(&next)
+}
+
 fn decide(out: &mut Out, value: &Value) -> io::Result<()> {
+    if value["state"] == "applied" {
+        return follow(out, value);
+    }
     if !matches!(value["state"].as_str(), Some("pending" | "conflicted")) {
         return Ok(());
     }

@@ -10,6 +10,8 @@ use super::super::safe_text;
 pub(crate) enum Form {
     /// As it is.
     Text,
+    /// Prose: its white space as single spaces.
+    Prose,
     /// The word of a state, coloured.
     State,
     /// A timestamp, as how long ago.
@@ -31,6 +33,10 @@ pub(crate) fn show(value: &Value, form: Form, now: DateTime<Utc>) -> String {
         (Value::String(text), Form::Ago) => DateTime::parse_from_rfc3339(text)
             .map(|at| ago(at.to_utc(), now))
             .unwrap_or_else(|_| safe_text::line(text)),
+        (Value::String(text), Form::Prose) => {
+            let words: Vec<&str> = text.split_whitespace().collect();
+            safe_text::line(&words.join(" "))
+        }
         (Value::Number(number), Form::Count) => number
             .as_i64()
             .map_or_else(|| number.to_string(), thousands),
@@ -68,6 +74,12 @@ pub(crate) fn ago(at: DateTime<Utc>, now: DateTime<Utc>) -> String {
     } else {
         format!("{text} ago")
     }
+}
+
+/// `1 file`, `2 files`.
+pub(crate) fn counted(count: &str, noun: &str) -> String {
+    let plural = if count == "1" { "" } else { "s" };
+    format!("{count} {noun}{plural}")
 }
 
 /// `0:42`, `12:05`, `1:02:03`.

@@ -32,13 +32,14 @@ enum Mark {
 }
 
 impl Progress {
-    /// Lines for a tool call that began or ended; none for what says nothing new.
+    /// Lines for a tool call that began, got a better name or ended; none for what says nothing new.
     pub(super) fn tool_call(&mut self, paint: Paint, facts: &Value) -> Vec<String> {
         let id = text(facts, "id");
         if self.tools.len() >= TOOLS_KEPT {
             self.tools.clear();
         }
         let tool = self.tools.entry(id.to_owned()).or_default();
+        let before = tool.title.clone();
         let named = [text(facts, "title"), text(facts, "tool")];
         if let Some(title) = named.into_iter().find(|t| !t.is_empty()) {
             title.clone_into(&mut tool.title);
@@ -51,7 +52,10 @@ impl Progress {
         // A title may come after the call's first sign, so a call without one waits for it.
         let first = tool.told.is_none() && (!tool.title.is_empty() || mark != Mark::Running);
         let ended = tool.told == Some(Mark::Running) && mark != Mark::Running;
-        if !first && !ended {
+        // Agents begin with a bare name and say later what exactly they do.
+        let running = tool.told == Some(Mark::Running) && mark == Mark::Running;
+        let renamed = running && tool.title != before;
+        if !first && !ended && !renamed {
             return Vec::new();
         }
         tool.told = Some(mark);
@@ -102,16 +106,23 @@ fn tool_lines(paint: Paint, mark: Mark, title: &str, facts: &Value) -> Vec<Strin
     }
     let mut lines = vec![line];
     if mark == Mark::Failed {
-        let output = safe_text::block(&shown_output(&facts["output"]));
-        lines.extend(output.lines().take(5).map(|l| paint.dim(&format!("  {l}"))));
+        let output = safe_text::block(&words(&facts["output"]));
+        let shown = output.lines().filter(|line| !line.trim().is_empty());
+        lines.extend(shown.take(5).map(|l| paint.dim(&format!("  {l}"))));
     }
     lines
 }
 
-fn shown_output(output: &Value) -> String {
+/// The words in an output: itself, or the texts of its parts as the protocols wrap them.
+fn words(output: &Value) -> String {
     match output {
         Value::Null => String::new(),
         Value::String(text) => text.clone(),
+        Value::Array(parts) => parts.iter().map(words).collect::<Vec<_>>().join("\n"),
+        Value::Object(part) => match part.get("text").or_else(|| part.get("content")) {
+            Some(inner) => words(inner),
+            None => output.to_string(),
+        },
         other => other.to_string(),
     }
 }

@@ -24,8 +24,8 @@ const TASKS: &[Column] = &[
     Column("CHANGE", "change_id", Form::Id),
     Column("REVIEW", "change_state", Form::State),
     Column("ERROR", "error_class", Form::Text),
-    Column("WAITS FOR", "waiting_reason", Form::Text),
-    Column("INPUT", "input", Form::Text),
+    Column("WAITS FOR", "waiting_reason", Form::Prose),
+    Column("INPUT", "input", Form::Prose),
 ];
 const EVENTS: &[Column] = &[
     Column("SEQ", "seq", Form::Text),
@@ -38,7 +38,7 @@ const ITEMS: &[Column] = &[
     Column("TASK", "task_id", Form::Id),
     Column("TURN", "turn", Form::Text),
     Column("KIND", "kind", Form::Text),
-    Column("TEXT", "text", Form::Text),
+    Column("TEXT", "text", Form::Prose),
     Column("DETAIL", "detail", Form::Text),
 ];
 const CHANGES: &[Column] = &[
@@ -52,7 +52,7 @@ const CHANGES: &[Column] = &[
     Column("-", "removed_lines", Form::Count),
     Column("CREATED", "created_at", Form::Ago),
     Column("BY", "decided_by", Form::Text),
-    Column("INPUT", "input", Form::Text),
+    Column("INPUT", "input", Form::Prose),
 ];
 const PERMISSIONS: &[Column] = &[
     Column("REQUEST", "id", Form::Id),
@@ -63,7 +63,7 @@ const PERMISSIONS: &[Column] = &[
     Column("UNTIL", "deadline_at", Form::Ago),
     Column("BY", "decided_by", Form::Text),
     Column("KIND", "kind", Form::Text),
-    Column("WANTS TO", "title", Form::Text),
+    Column("WANTS TO", "title", Form::Prose),
 ];
 const AGENTS: &[Column] = &[
     Column("AGENT", "name", Form::Text),
@@ -75,7 +75,7 @@ const AGENTS: &[Column] = &[
     Column("MODES", "modes", Form::Len),
     Column("THINKING", "thinking_options", Form::Len),
     Column("PROBED", "probed_at", Form::Ago),
-    Column("ERROR", "error", Form::Text),
+    Column("ERROR", "error", Form::Prose),
 ];
 const PROJECTS: &[Column] = &[
     Column("PROJECT", "name", Form::Text),

@@ -3,7 +3,7 @@
 
 use serde_json::Value;
 
-use super::forms::{clock, thousands};
+use super::forms::{clock, counted, thousands};
 use super::out::Paint;
 use super::progress::Progress;
 use crate::ops::stream::TaskEvent;
@@ -71,6 +71,7 @@ impl Story {
                 self.began = Some(event.at);
                 self.agent = facts["agent"].as_str().map(safe_text::line);
                 self.ended = None;
+                self.progress = Progress::default();
             }
             _ => {}
         }
@@ -174,12 +175,13 @@ impl Story {
         } else {
             ""
         };
+        let files = facts["files"]
+            .as_array()
+            .map_or_else(|| shown(&facts["files"]), |f| f.len().to_string());
         self.paint.cyan(&format!(
-            "change {}: {} files, +{} -{}{partial}",
+            "change {}: {}, +{} -{}{partial}",
             shown(&facts["change_id"]),
-            facts["files"]
-                .as_array()
-                .map_or_else(|| shown(&facts["files"]), |f| f.len().to_string()),
+            counted(&files, "file"),
             shown(&facts["added_lines"]),
             shown(&facts["removed_lines"])
         ))
@@ -363,6 +365,29 @@ mod tests {
         let wanted = "task 42 for agent a in shop, by ada\n── attempt 1 with a over acp, worker w1\nHello\nwor\nhm\n✗ edit\n  no␛[2J\n? asks: rm -rf [execute]\n  dispatch permissions allow 3   or   dispatch permissions deny 3\nbrand_new {\"x\":1}\n── completed · 1,234 tokens · 1:00\nnext: dispatch changes show 7\n";
         assert_eq!(told, wanted);
         assert_eq!(story.ended.as_deref(), Some("completed"));
+    }
+
+    #[test]
+    fn a_tool_call_keeps_its_name_and_is_told_once_per_news() {
+        let mut story = Story::new(Paint(false), 1);
+        // As Claude's adapter tells one command: a name, a better name, silence, its end.
+        let told: String = [
+            json!({"id": "c", "title": "Terminal", "status": "pending"}),
+            json!({"id": "c", "title": "touch x"}),
+            json!({"id": "c"}),
+            json!({"id": "c", "title": "touch x", "status": "in_progress"}),
+            json!({"id": "c", "status": "failed", "output": [
+                {"type": "content", "content": {"type": "text", "text": "```\nrefused\n```"}},
+            ]}),
+            json!({"id": "d", "title": "write", "paths": ["a.txt"], "status": "completed"}),
+        ]
+        .into_iter()
+        .map(|facts| story.tell(&event(2, "tool_call", facts)))
+        .collect();
+        assert_eq!(
+            told,
+            "● Terminal\n● touch x\n✗ touch x\n  ```\n  refused\n  ```\n✓ write  a.txt\n"
+        );
     }
 
     #[test]
