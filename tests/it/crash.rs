@@ -51,7 +51,7 @@ async fn half_is_recorded(stage: &Stage) {
         .text("SELECT result_commit FROM attempts WHERE attempt = 1")
         .await;
     let stores = std::fs::read_dir(stage.data.path().join("work/stores")).unwrap();
-    let store = stores.flatten().next().unwrap().path();
+    let store = stores.flatten().next().unwrap().path().join("results.git");
     let told = git(
         stage.data.path(),
         &[

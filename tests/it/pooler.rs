@@ -1,5 +1,5 @@
 //! Everything through a pooler in transaction mode: a real pgbouncer that shares three sessions
-//! between all clients and knows no prepared statements.
+//! between all clients.
 
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::Path;
@@ -67,7 +67,7 @@ impl Pooler {
             "[databases]\n{name} = host={host} port={port} dbname={name} user={user}{secret}\n\
              [pgbouncer]\nlisten_addr = 127.0.0.1\nlisten_port = {here}\nunix_socket_dir =\n\
              auth_type = any\npool_mode = transaction\ndefault_pool_size = 3\n\
-             max_client_conn = 200\nmax_prepared_statements = 0\nignore_startup_parameters = extra_float_digits\n"
+             max_client_conn = 200\nignore_startup_parameters = extra_float_digits\n"
         );
         std::fs::write(&file, text).unwrap();
         std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o644)).unwrap();

@@ -378,7 +378,8 @@ async fn bytes_that_no_text_may_hold_cost_no_result() {
     let nul = "nul \u{0} here";
     let stage = Stage::new().await;
     let allowed = format!(
-        "{}\n[agents.acp.permissions]\ndefault = \"allow\"\n",
+        "{}\n[agents.acp.permissions]\ndefault = \"allow\"\n\
+         [agents.acp.usage]\nformat = \"acp\"\noutput = \"/totalTokens\"\n",
         agents()
     );
     let worker = stage.worker_with(&allowed, |_| {}).await;

@@ -70,6 +70,23 @@ impl Program {
         this
     }
 
+    /// `dispatch config check` on this file: exit code and what it said.
+    pub fn config_check(file: &std::path::Path) -> (Option<i32>, String) {
+        #[expect(
+            clippy::disallowed_methods,
+            reason = "the program under test is started as a person starts it"
+        )]
+        let mut command = std::process::Command::new(PROGRAM);
+        let output = command
+            .args(["config", "check", "--agents"])
+            .arg(file)
+            .output()
+            .unwrap();
+        let mut said = String::from_utf8_lossy(&output.stdout).into_owned();
+        said.push_str(&String::from_utf8_lossy(&output.stderr));
+        (output.status.code(), said)
+    }
+
     /// What it has logged.
     pub fn log(&self) -> String {
         std::fs::read_to_string(&self.log).unwrap_or_default()
@@ -100,6 +117,14 @@ impl Program {
         self.signal(Signal::SIGKILL);
         self.ended().await;
         forget(stage, &self.name).await;
+    }
+}
+
+impl Drop for Program {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("---- log of worker {}\n{}", self.name, self.log());
+        }
     }
 }
 

@@ -16,6 +16,8 @@ pub enum Cut {
     BeforeCommit,
     /// It does, and the answer never reaches the client.
     AfterCommit,
+    /// A statement with this text never reaches the server.
+    Statement(&'static str),
     /// An answer with this text never reaches the client.
     Answer(&'static str),
 }
@@ -135,6 +137,13 @@ async fn carry(
                 let bytes = &from_client[..count];
                 if state.deaf.load(Ordering::SeqCst) {
                     continue;
+                }
+                let cut = *state.cut.lock().unwrap();
+                if let Some(Cut::Statement(text)) = cut
+                    && contains(bytes, text)
+                    && take(state, Cut::Statement(text))
+                {
+                    return;
                 }
                 stores_an_end |= contains(bytes, "INSERT INTO outcomes");
                 if stores_an_end && contains(bytes, "COMMIT\0") {

@@ -125,7 +125,8 @@ impl Offers {
 
     /// Keep offers fresh and the catalogue current until stopped.
     pub async fn run(mut self, stop: CancellationToken) {
-        let mut seen = modified(self.file.as_deref());
+        // Nothing yet: the file may have changed since the worker read it.
+        let mut seen = None;
         let mut which = Which::All;
         let mut probed_at = Instant::now();
         loop {
@@ -161,10 +162,12 @@ impl Offers {
         }
     }
 
-    /// Take a changed catalogue; a broken one is reported and the old one stays.
+    /// Take a changed catalogue; a broken one is reported and the old one stays. `true`: it says
+    /// something else than before.
     fn reload(&self) -> bool {
         let Some(file) = &self.file else { return false };
         match Catalogue::load(file) {
+            Ok(catalogue) if catalogue == *self.context.catalogue() => false,
             Ok(catalogue) => {
                 let fresh = Arc::new(catalogue);
                 match self.context.agents.write() {

@@ -353,13 +353,13 @@ fn timeout_message(class: ErrorClass, limit: Duration) -> String {
     let limit = format!("{:?}", limit);
     match class {
         ErrorClass::StartTimeout => format!(
-            "the agent did not begin its turn within {limit}: see `dispatch agents probe`, or raise timeouts.start in agents.toml"
+            "the agent did not begin its turn within {limit}: see `dispatch agents probe`, or raise start_timeout in agents.toml"
         ),
         ErrorClass::IdleTimeout => format!(
-            "the agent was silent for {limit}: raise tasks.idle_timeout or timeouts.idle in agents.toml if it needs longer"
+            "the agent was silent for {limit}: raise tasks.idle_timeout or idle_timeout in agents.toml if it needs longer"
         ),
         _ => format!(
-            "the attempt took longer than {limit}: raise tasks.timeout or timeouts.total in agents.toml if it needs longer"
+            "the attempt took longer than {limit}: raise tasks.timeout or total_timeout in agents.toml if it needs longer"
         ),
     }
 }

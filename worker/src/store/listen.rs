@@ -117,8 +117,10 @@ impl Listener {
             .map_err(|e| StoreError::from_pg("connect", &e))?;
         let mut messages = futures::stream::poll_fn(move |cx| connection.poll_message(cx));
         let asking = async {
-            let row = client.query_one("SELECT dispatch_channel()", &[]).await?;
-            let channel: String = row.try_get(0)?;
+            // Not prepared by name: this may lead through a pooler after all.
+            let rows = client.query_typed("SELECT dispatch_channel()", &[]).await?;
+            let channel = rows.first().map(|row| row.try_get::<_, String>(0));
+            let channel = channel.transpose()?.unwrap_or_default();
             let quoted = channel.replace('"', "\"\"");
             client.batch_execute(&format!("LISTEN \"{quoted}\"")).await
         };

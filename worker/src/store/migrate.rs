@@ -51,21 +51,18 @@ async fn migrate_locked(client: &mut Client) -> Result<Vec<String>, StoreError> 
 
 /// The version the database has; 0 when it has no schema of ours.
 async fn schema_version(client: &Client) -> Result<i64, StoreError> {
-    let there = client
-        .query_one(
-            "SELECT to_regclass('refinery_schema_history') IS NOT NULL",
-            &[],
-        )
-        .await?;
-    if !there.try_get::<_, bool>(0)? {
+    // Never prepared by name: a pooler may give the next message to another session.
+    let there = "SELECT to_regclass('refinery_schema_history') IS NOT NULL";
+    let there = client.query_typed(there, &[]).await?;
+    let is_there = there.first().map(|row| row.try_get::<_, bool>(0));
+    if !is_there.transpose()?.unwrap_or(false) {
         return Ok(0);
     }
-    let row = client
-        .query_one(
-            "SELECT coalesce(max(version), 0)::bigint FROM refinery_schema_history",
-            &[],
-        )
-        .await?;
+    let newest = "SELECT coalesce(max(version), 0)::bigint FROM refinery_schema_history";
+    let rows = client.query_typed(newest, &[]).await?;
+    let row = rows
+        .first()
+        .ok_or_else(|| StoreError::no_row("schema_version"))?;
     Ok(row.try_get(0)?)
 }
 

@@ -109,7 +109,10 @@ pub(super) fn rpc_failed(method: &str, error: &RpcError) -> AgentError {
     if error.code == -32_000 {
         return AgentError::new(
             ErrorClass::Auth,
-            format!("the agent is not authenticated ({method}: {error})"),
+            format!(
+                "the agent is not authenticated ({method}: {error}); log in with its own program, \
+                 then name its credential files in home_files or its key in env_allow"
+            ),
         );
     }
     let kind = error

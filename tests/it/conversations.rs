@@ -1,0 +1,113 @@
+//! Conversations of several tasks, and a catalogue that changes under a running worker.
+
+use serde_json::{Value, json};
+
+use crate::harness::program::Program;
+use crate::harness::worker::{FAKE, Stage, agents, write};
+
+async fn follow_up(stage: &Stage, first: i64, script: &Value) -> i64 {
+    let insert = "INSERT INTO tasks (project, input, agent, conversation_id) VALUES ('p', $1, 'acp', $2) RETURNING id";
+    let row = stage
+        .sql
+        .query_one(insert, &[&script.to_string(), &first])
+        .await;
+    row.unwrap().get(0)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_follow_up_by_sql_waits_for_its_conversation_and_pays_only_for_itself() {
+    let stage = Stage::new().await;
+    let metered = format!(
+        "{}\n[agents.acp.usage]\nformat = \"acp\"\ninput = \"/inputTokens\"\noutput = \"/outputTokens\"\n",
+        agents()
+    );
+    let worker = stage.worker_with(&metered, |_| {}).await;
+    let gates = tempfile::tempdir().unwrap();
+    let gate = gates.path().join("go");
+    let used = |input: u32, output: u32| json!({ "usage": { "result": { "usage": { "inputTokens": input, "outputTokens": output } } } });
+    let first = stage
+        .submit(
+            "acp",
+            &json!([{ "say": "working" }, used(100, 20), { "wait_for": gate }]),
+        )
+        .await;
+    stage
+        .holds(
+            "it works",
+            "SELECT EXISTS (SELECT 1 FROM events WHERE kind = 'text')",
+        )
+        .await;
+    let mut later = Vec::new();
+    for n in 0..3 {
+        later.push(
+            follow_up(
+                &stage,
+                first,
+                &json!([used(7, 3), write(&format!("{n}.txt"), "x\n")]),
+            )
+            .await,
+        );
+    }
+    for task in &later {
+        let reason = stage
+            .status(*task, "waiting_reason")
+            .await
+            .unwrap_or_default();
+        assert!(reason.contains("conversation"), "{reason}");
+    }
+    std::fs::write(&gate, "").unwrap();
+    for task in &later {
+        stage.reaches(*task, "completed").await;
+        assert_eq!(
+            stage.status(*task, "cost_tokens").await.as_deref(),
+            Some("10")
+        );
+    }
+    assert_eq!(
+        stage.status(first, "cost_tokens").await.as_deref(),
+        Some("120")
+    );
+    let overlap = "SELECT count(*) FROM attempts a JOIN attempts b ON a.conversation_id = b.conversation_id \
+                   AND a.task_id < b.task_id AND b.started_at < a.ended_at";
+    assert_eq!(stage.text(overlap).await, "0", "one attempt at a time");
+    let sum = "SELECT sum(total_tokens) || ' ' || count(*) FROM usage_reports";
+    assert_eq!(stage.text(sum).await, "150 4");
+    // Each builds on what the one before left.
+    let files = format!(
+        "SELECT files FROM pending_changes WHERE task_id = {}",
+        later[2]
+    );
+    assert_eq!(stage.text(&files).await, "3");
+    worker.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_changed_catalogue_is_taken_up_and_a_broken_one_is_not() {
+    let stage = Stage::new().await;
+    let mut worker = Program::worker(&stage, "w", &agents(), &[]).await;
+    let file = stage.data.path().join("w.toml");
+    let more = format!(
+        "{}\n[agents.newcomer]\nlabel = \"new\"\npath = \"acp\"\ncommand = [\"{FAKE}\", \"acp\"]\n",
+        agents()
+    );
+    std::fs::write(&file, more).unwrap();
+    let offered = "SELECT EXISTS (SELECT 1 FROM available_agents WHERE name = 'newcomer' AND status = 'ready')";
+    stage.holds("the new agent is offered", offered).await;
+    let task = stage
+        .submit("newcomer", &json!([write("b.txt", "b\n")]))
+        .await;
+    stage.reaches(task, "completed").await;
+    std::fs::write(&file, "[agents.newcomer]\ncolour = 1\n").unwrap();
+    crate::harness::eventually(
+        "it says what is wrong",
+        crate::harness::worker::PATIENCE,
+        || async { worker.log().contains("colour") },
+    )
+    .await;
+    let task = stage
+        .submit("newcomer", &json!([write("c.txt", "c\n")]))
+        .await;
+    stage.reaches(task, "completed").await;
+    worker.signal(nix::sys::signal::Signal::SIGTERM);
+    assert_eq!(worker.ended().await.code(), Some(0));
+}

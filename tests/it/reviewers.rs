@@ -1,0 +1,169 @@
+//! Several reviewers at once, and applications that are interrupted or meet a branch that moved.
+
+use std::sync::Arc;
+
+use serde_json::json;
+use tokio::sync::Barrier;
+use tokio::task::JoinSet;
+
+use crate::harness::proxy::{Cut, Proxy};
+use crate::harness::repo::{git, write as put};
+use crate::harness::worker::{Stage, TestWorker, agents, write};
+
+/// A task's change that waits for a decision; its id.
+async fn change(stage: &Stage, file: &str, text: &str) -> i64 {
+    let task = stage.submit("acp", &json!([write(file, text)])).await;
+    stage.reaches(task, "completed").await;
+    let query = "SELECT id FROM pending_changes WHERE task_id = $1";
+    stage.sql.query_one(query, &[&task]).await.unwrap().get(0)
+}
+
+async fn approve(stage: &Stage, change: i64) {
+    let approve = "SELECT approve_change(id, digest) FROM pending_changes WHERE id = $1";
+    stage.sql.query(approve, &[&change]).await.unwrap();
+}
+
+async fn becomes(stage: &Stage, change: i64, state: &str) {
+    let query = format!("SELECT state = '{state}' FROM pending_changes WHERE id = {change}");
+    stage
+        .holds(&format!("change {change} is {state}"), &query)
+        .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn of_twenty_reviewers_at_once_one_decides() {
+    let stage = Stage::new().await;
+    let worker = stage.worker().await;
+    let mut changes = Vec::new();
+    for n in 0..3 {
+        changes.push(change(&stage, &format!("{n}.txt"), "x\n").await);
+    }
+    // Nobody applies while we count.
+    worker.stop().await;
+    // All approve; approve or reject; all reject.
+    for (n, change) in changes.into_iter().enumerate() {
+        let start = Arc::new(Barrier::new(20));
+        let mut reviewers = JoinSet::new();
+        for reviewer in 0..20 {
+            let (client, start) = (stage.db.client().await, start.clone());
+            let rejects = n == 2 || (n == 1 && reviewer % 2 == 0);
+            reviewers.spawn(async move {
+                start.wait().await;
+                let actor = format!("reviewer {reviewer}");
+                let decision = if rejects {
+                    "SELECT reject_change(id, 'no', $2) FROM pending_changes WHERE id = $1"
+                } else {
+                    "SELECT approve_change(id, digest, NULL, $2) FROM pending_changes WHERE id = $1"
+                };
+                client.query(decision, &[&change, &actor]).await.map(|_| ())
+            });
+        }
+        let mut decided = 0;
+        while let Some(done) = reviewers.join_next().await {
+            match done.unwrap() {
+                Ok(()) => decided += 1,
+                Err(error) => {
+                    let error = error.as_db_error().unwrap().clone();
+                    assert_eq!(error.code().code(), "55000", "{error}");
+                    assert!(error.message().contains("is already"), "{error}");
+                }
+            }
+        }
+        assert_eq!(decided, 1);
+        let agree = format!(
+            "SELECT count(*) = 1 AND bool_and(r.verdict = c.state AND r.actor = c.decided_by) \
+             FROM reviews r JOIN pending_changes c ON c.id = r.change_id WHERE c.id = {change}"
+        );
+        assert_eq!(
+            stage.text(&agree).await,
+            "true",
+            "one review, and it is the decision"
+        );
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_application_that_died_after_moving_the_branch_is_finished_without_a_second_commit() {
+    let stage = Stage::new().await;
+    let proxy = Proxy::new(&stage.db.url()).await;
+    let (through, direct) = (proxy.url().to_owned(), stage.db.url());
+    let worker: TestWorker = stage
+        .worker_with(&agents(), |settings| {
+            settings.database_url = through;
+            settings.listen_url = Some(direct);
+        })
+        .await;
+    let change = change(&stage, "b.txt", "b\n").await;
+    proxy.cut_at(Cut::Statement("SET state = 'applied'"));
+    approve(&stage, change).await;
+    let moved = || async { git(&stage.ground.repo, &["rev-list", "--count", "main"]) == "2" };
+    crate::harness::eventually(
+        "the branch has moved",
+        crate::harness::worker::PATIENCE,
+        moved,
+    )
+    .await;
+    crate::harness::eventually(
+        "the fact is lost",
+        crate::harness::worker::PATIENCE,
+        || async { proxy.has_cut() },
+    )
+    .await;
+    let state = stage.text("SELECT state FROM pending_changes").await;
+    assert_eq!(state, "approved");
+    let tip = git(&stage.ground.repo, &["rev-parse", "main"]);
+    // The time of the claim that died is over.
+    stage
+        .sql
+        .batch_execute("UPDATE pending_changes SET apply_until = now(); SELECT pg_notify(dispatch_channel(), 'change 1')")
+        .await
+        .unwrap();
+    becomes(&stage, change, "applied").await;
+    assert_eq!(
+        stage
+            .text("SELECT applied_commit FROM pending_changes")
+            .await,
+        tip
+    );
+    assert_eq!(git(&stage.ground.repo, &["rev-parse", "main"]), tip);
+    let told = stage
+        .text("SELECT count(*) FROM events WHERE kind = 'change_applied'")
+        .await;
+    assert_eq!(told, "1");
+    worker.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_branch_that_moved_is_merged_with_or_the_conflict_is_shown_and_reviewed_again() {
+    let stage = Stage::new().await;
+    let worker = stage.worker().await;
+    let repo = &stage.ground.repo;
+    let beside = change(&stage, "b.txt", "b\n").await;
+    let against = change(&stage, "a.txt", "one\nagent\nthree\n").await;
+    put(&repo.join("a.txt"), "one\nperson\nthree\n");
+    git(repo, &["commit", "-qam", "meanwhile"]);
+    approve(&stage, beside).await;
+    becomes(&stage, beside, "applied").await;
+    assert_eq!(git(repo, &["show", "main:b.txt"]), "b");
+    assert_eq!(git(repo, &["show", "main:a.txt"]), "one\nperson\nthree");
+    let before = git(repo, &["rev-parse", "main"]);
+    approve(&stage, against).await;
+    becomes(&stage, against, "conflicted").await;
+    assert_eq!(
+        git(repo, &["rev-parse", "main"]),
+        before,
+        "nothing is forced"
+    );
+    let paths = format!("SELECT conflicts FROM pending_changes WHERE id = {against}");
+    assert_eq!(stage.text(&paths).await, r#"["a.txt"]"#);
+    // Somebody clears the way; the reviewer decides again.
+    git(repo, &["reset", "-q", "--hard"]);
+    put(&repo.join("a.txt"), "one\ntwo\nthree\n");
+    git(repo, &["commit", "-qam", "clear the way"]);
+    approve(&stage, against).await;
+    becomes(&stage, against, "applied").await;
+    assert_eq!(git(repo, &["show", "main:a.txt"]), "one\nagent\nthree");
+    let reviews = format!("SELECT count(*) FROM reviews WHERE change_id = {against}");
+    assert_eq!(stage.text(&reviews).await, "2");
+    worker.stop().await;
+}
