@@ -593,9 +593,13 @@ async fn permissions_are_answered_by_kind_and_only_once() {
             (asked[0].kind.as_str(), asked[0].title.as_str()),
             ("execute", "Run a command")
         );
-        // Cancelled without a cancel of ours: the agent gave up, which is no success.
-        assert_eq!(ran.result.is_ok(), answer != PermissionAnswer::Cancelled);
+        // Nothing after a no, or cancelled without a cancel of ours: the agent gave up.
+        assert_eq!(ran.result.is_ok(), answer == PermissionAnswer::Allow);
     }
+    let mut bench = Bench::new(Acp);
+    bench.permission = Answers::with(PermissionAnswer::Deny);
+    let script = json!([{"ask": {"answer_to": "answer.txt"}}, {"say": "Done without it."}]);
+    bench.run(script).await.result.unwrap();
 }
 
 #[tokio::test]
@@ -759,6 +763,14 @@ async fn a_session_is_continued_and_its_history_is_not_news() {
             .unwrap()
             .contains("no such session")
     );
+    ran.result.unwrap();
+    // An agent whose sessions belong to a directory is not asked to go on in another.
+    let mut bench = Bench::new(Acp).with(|spec| spec.acp.resume = false);
+    bench.set(json!({"capabilities": {"loadSession": true}}));
+    bench.turn.resume = Some("fake-session".to_owned());
+    let ran = bench.run(json!([{"end": "end_turn"}])).await;
+    let why = ran.started().resume_failed.clone().unwrap();
+    assert!(why.contains("acp.resume"), "{why}");
     ran.result.unwrap();
 }
 

@@ -133,13 +133,26 @@ pub enum Sandbox {
 }
 
 /// Options of the path `acp`.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct AcpSpec {
     /// Offer `fs/*`, confined to the worktree. Most agents write files themselves anyway.
     pub offer_fs: bool,
     /// Offer `terminal/*`; commands run in the worktree and end with the attempt.
     pub offer_terminal: bool,
+    /// Continue its own session in a follow-up. Some agents bind a session to its directory, and
+    /// each attempt has a worktree of its own.
+    pub resume: bool,
+}
+
+impl Default for AcpSpec {
+    fn default() -> Self {
+        Self {
+            offer_fs: false,
+            offer_terminal: false,
+            resume: true,
+        }
+    }
 }
 
 /// Options of the paths `pipe` and `pty`. The argument groups below take the place of `{options}`

@@ -280,6 +280,9 @@ impl<'a> Session<'a> {
         wanted: &str,
         turn: &TurnRequest,
     ) -> Result<Result<(), String>, AgentError> {
+        if !self.spec.acp.resume {
+            return Ok(Err("the agent's entry says acp.resume = false".to_owned()));
+        }
         let capabilities = agent.get("agentCapabilities").unwrap_or(&Value::Null);
         let resumes = capabilities.pointer("/sessionCapabilities/resume");
         let method = if resumes.is_some_and(|can| !can.is_null() && *can != json!(false)) {

@@ -140,7 +140,16 @@ impl Story {
                 before(" over ", &word("path")),
                 before(", worker ", &shown(&facts["worker"]))
             ))],
-            "agent_started" => vec![paint.dim(&agent_started(facts))],
+            "agent_started" => {
+                let mut lines = vec![paint.dim(&agent_started(facts))];
+                if let Some(why) = facts["resume_failed"].as_str() {
+                    let why = safe_text::line(why);
+                    lines.push(paint.yellow(&format!(
+                        "note: a new session, without the earlier one: {why}"
+                    )));
+                }
+                lines
+            }
             "tool_call" => self.progress.tool_call(paint, facts),
             "plan" => self.progress.plan(paint, facts),
             "mode" => vec![paint.dim(&format!("mode{}", before(" ", &mode(facts))))],
@@ -388,6 +397,14 @@ mod tests {
             told,
             "● Terminal\n● touch x\n✗ touch x\n  ```\n  refused\n  ```\n✓ write  a.txt\n"
         );
+    }
+
+    #[test]
+    fn a_session_that_began_anew_is_told() {
+        let facts = json!({"command": ["a"], "resume_failed": "session/resume: gone"});
+        let told = Story::new(Paint(false), 1).tell(&event(2, "agent_started", facts));
+        let note = "note: a new session, without the earlier one: session/resume: gone";
+        assert_eq!(told, format!("agent a\n{note}\n"));
     }
 
     #[test]
