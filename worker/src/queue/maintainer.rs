@@ -16,6 +16,9 @@ use crate::store::{Store, StoreError};
 const TICK: Duration = Duration::from_secs(5);
 const TICK_DEAF: Duration = Duration::from_secs(1);
 
+/// Shortest time between two looks that move nothing.
+const HELD: Duration = Duration::from_millis(20);
+
 /// Asks for a look now. Cheap to clone.
 #[derive(Clone, Default)]
 pub struct Poke(Arc<Notify>);
@@ -31,7 +34,7 @@ impl Poke {
 pub async fn run_once(store: &Store, listener: &Listener) -> Result<Maintained, StoreError> {
     let done = claims::maintain(store).await?;
     if done.moved > 0 {
-        listener.publish(Wakeup::Ready);
+        listener.publish(Wakeup::Moved);
     }
     Ok(done)
 }
@@ -45,6 +48,8 @@ pub async fn run(store: Store, listener: Listener, poke: Poke, stop: Cancellatio
         let pause = match run_once(&store, &listener).await {
             // As many as one look moves: there may be more.
             Ok(done) if done.moved >= 500 => Duration::ZERO,
+            // Due and yet not moved: somebody else holds the row.
+            Ok(done) if done.moved == 0 => done.next_due.unwrap_or(tick).clamp(HELD, tick),
             Ok(done) => done.next_due.unwrap_or(tick).min(tick),
             Err(error) => {
                 tracing::warn!(%error, "maintenance failed");
