@@ -30,6 +30,7 @@ mod idle;
 mod localpg;
 mod ops_parity;
 mod queue;
+mod races;
 mod review_http;
 mod safe_text;
 mod snapshot;
