@@ -222,6 +222,7 @@ async fn nobody_answers_and_the_deadline_decides() {
     let script = json!([
         { "ask": { "tool": { "toolCallId": "t1", "title": "Run make", "kind": "execute" },
                    "answer_to": "answer.txt" } },
+        { "say": "Done without make." },
     ]);
     let task = stage.submit("acp", &script).await;
     stage.reaches(task, "completed").await;
