@@ -17,6 +17,8 @@ CREATE TABLE IF NOT EXISTS bare_queue (
 """
 BASE_FILL = "INSERT INTO bare_queue (payload) SELECT 'do nothing' FROM generate_series(1, %d)"
 BASE_INSERT = "INSERT INTO bare_queue (payload) VALUES ('do nothing');\n"
+# The public way to submit, by the same client as the bare insert.
+TASK_INSERT = "INSERT INTO tasks (project, input, agent) VALUES ('bench', 'do nothing', 'noop');\n"
 BASE_CLAIM = """
 WITH taken AS (
     UPDATE bare_queue SET worker = :client_id
@@ -86,8 +88,8 @@ def main():
     insert_bare, insert_ours, floor, start = [], [], [], []
     for _ in range(options.rounds):
         insert_bare.append(pgbench("insert", BASE_INSERT, CLIENTS, options.singles // CLIENTS))
-        insert_ours.append(driver("enqueue1", options.singles)["enqueue1_per_second"])
-        driver("drain", options.singles)
+        insert_ours.append(pgbench("task", TASK_INSERT, CLIENTS, options.singles // CLIENTS))
+        driver("drain", options.singles // CLIENTS * CLIENTS)
         sql("TRUNCATE bare_queue")
         floor.append(1000 / pgbench("both", BASE_INSERT + BASE_CLAIM % 1, 1, options.samples))
         start.append(driver("latency", options.samples, 30))
