@@ -103,6 +103,21 @@ ensure_tools() {
         "please install with your system's package manager, then run this again: ${missing[*]} (postgresql: server programs of version 14 or newer)"
 }
 
+# A pooler, for the test that goes through one; that test says that it is skipped without it.
+# Debian keeps it in /usr/sbin, which a user's PATH does not have.
+ensure_pooler() {
+    local PATH=$PATH:/usr/sbin:/opt/homebrew/bin
+    have pgbouncer && return 0
+    step "Installing pgbouncer"
+    if have apt-get && { [ "$(id -u)" = 0 ] || have sudo; }; then
+        as_root apt-get update -q </dev/null || true
+        as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -q --no-install-recommends pgbouncer </dev/null || true
+    elif have brew; then
+        brew install pgbouncer </dev/null || true
+    fi
+    have pgbouncer || note "pgbouncer is not installed: the test with a pooler is skipped"
+}
+
 # mapfile for the bash 3.2 of macOS: fill the named array with the lines a command prints.
 mapfile_into() {
     local name=$1 line

@@ -207,6 +207,45 @@ async fn workers_killed_again_and_again_lose_nothing_and_do_nothing_twice() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_worker_that_wakes_up_after_its_lease_stops_its_agent_and_writes_nothing() {
+    let stage = Stage::new().await;
+    let gates = tempfile::tempdir().unwrap();
+    let gate = gates.path().join("go");
+    let script = json!([write("b.txt", "b\n"), { "say": "working" }, { "wait_for": gate }]);
+    let mut first = Program::worker(&stage, "first", &agents(), &[]).await;
+    let id = first.id(&stage).await;
+    let task = stage.submit("acp", &script).await;
+    let works = |attempt: i16| {
+        format!("SELECT EXISTS (SELECT 1 FROM events WHERE kind = 'text' AND attempt = {attempt})")
+    };
+    stage.holds("it works", &works(1)).await;
+    first.signal(Signal::SIGSTOP);
+    forget(&stage, "first").await;
+    let second = Program::worker(&stage, "second", &agents(), &[]).await;
+    assert!(processes_of(&id) > 0, "what lives is not swept");
+    let rescued =
+        "SELECT coalesce((SELECT end_kind = 'lease_lost' FROM attempts WHERE attempt = 1), false)";
+    stage.holds("it was rescued", rescued).await;
+    make_due(&stage).await;
+    stage.holds("it works again", &works(2)).await;
+    first.signal(Signal::SIGCONT);
+    eventually("the late one stops its agent", PATIENCE, || async {
+        processes_of(&id) == 0
+    })
+    .await;
+    assert!(first.log().contains("lease lost"), "{}", first.log());
+    std::fs::write(&gate, "").unwrap();
+    stage.reaches(task, "completed").await;
+    first.signal(Signal::SIGTERM);
+    assert_eq!(first.ended().await.code(), Some(0), "{}", first.log());
+    worktrees_are_gone(&stage).await;
+    nothing_is_lost_or_twice(&stage, 1).await;
+    let ends = "SELECT string_agg(attempt || ' ' || end_kind, ', ' ORDER BY attempt) FROM attempts";
+    assert_eq!(stage.text(ends).await, "1 lease_lost, 2 succeeded");
+    drop(second);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_task_that_kills_its_worker_fails_after_its_attempts_and_harms_no_other() {
     let stage = Stage::new().await;
     let poison = format!(
