@@ -135,10 +135,18 @@ fn kind_of(code: &SqlState) -> StoreErrorKind {
         "23505" => StoreErrorKind::Duplicate,
         "42501" | "28000" | "28P01" => StoreErrorKind::Forbidden,
         "42P01" | "42883" | "42703" | "3D000" => StoreErrorKind::Schema,
-        "40P01" | "55P03" | "57014" | "57P01" | "57P02" | "57P03" | "53300" | "53100" | "53200" => {
+        // 25006: a server that is still, or again, a standby.
+        "40P01" | "55P03" | "57014" | "57P01" | "57P02" | "57P03" | "57P04" | "57P05" | "25006" => {
             StoreErrorKind::Unavailable
         }
-        other if other.starts_with("08") => StoreErrorKind::Unavailable,
+        // Connection, resources of the server, its disk.
+        other
+            if ["08", "53", "58"]
+                .iter()
+                .any(|class| other.starts_with(class)) =>
+        {
+            StoreErrorKind::Unavailable
+        }
         other if other.starts_with("22") || other.starts_with("23") => StoreErrorKind::Invalid,
         _ => StoreErrorKind::Internal,
     }

@@ -143,6 +143,7 @@ pub async fn finish(
     ender: Ender,
     finish: &Finish,
 ) -> Result<Finished, StoreError> {
+    let finish = &storable(finish.clone());
     let tx = store.begin().await?;
     let Some(ended) = end_lease(&tx, lease, ender).await? else {
         return Ok(Finished::Lost);
@@ -381,6 +382,57 @@ async fn place_task(
     )
     .await?;
     Ok(())
+}
+
+/// Agents say what they like: a NUL in any of it must not cost the result.
+fn storable(mut finish: Finish) -> Finish {
+    let mend = |text: &mut Option<String>| {
+        if let Some(text) = text.as_mut().filter(|text| text.contains('\0')) {
+            *text = clean(text);
+        }
+    };
+    mend(&mut finish.error);
+    mend(&mut finish.output_summary);
+    if let Disposition::Again { reason, .. } = &mut finish.disposition {
+        *reason = clean(reason);
+    }
+    for (_, payload) in &mut finish.events {
+        clean_value(payload);
+    }
+    if let Some(facts) = &mut finish.facts {
+        mend(&mut facts.native_session_id);
+        mend(&mut facts.stop_reason);
+        if let Some(usage) = &mut facts.usage {
+            mend(&mut usage.model);
+            if let Some(report) = &mut usage.report {
+                report.raw.iter_mut().for_each(clean_value);
+            }
+            if let Some(cost) = &mut usage.cost {
+                cost.currency = clean(&cost.currency);
+            }
+        }
+        if let Some(snapshot) = &mut facts.snapshot {
+            for notice in &mut snapshot.notices {
+                *notice = clean(notice);
+            }
+        }
+    }
+    finish
+}
+
+fn clean_value(value: &mut Value) {
+    match value {
+        Value::String(text) if text.contains('\0') => *text = clean(text),
+        Value::Array(values) => values.iter_mut().for_each(clean_value),
+        Value::Object(fields) => {
+            if fields.keys().any(|key| key.contains('\0')) {
+                let named = std::mem::take(fields).into_iter();
+                *fields = named.map(|(key, value)| (clean(&key), value)).collect();
+            }
+            fields.values_mut().for_each(clean_value);
+        }
+        Value::String(_) | Value::Null | Value::Bool(_) | Value::Number(_) => {}
+    }
 }
 
 /// Postgres text cannot hold NUL.
