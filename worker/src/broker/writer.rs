@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot};
+use tokio::time::Instant;
 
 use crate::store::listen::{Listener, Wakeup};
 use crate::store::streams::{self, EventRow, ItemRow};
@@ -24,10 +25,37 @@ const BATCH_BYTES: usize = 1024 * 1024;
 /// Told when an attempt turns out to have lost its lease, by token.
 pub type OnLost = Arc<dyn Fn(i64) + Send + Sync>;
 
-enum Message {
+/// One row on its way.
+pub enum Row {
+    /// An event of about this many bytes.
     Event(EventRow, usize),
+    /// A finished item.
     Item(ItemRow),
+}
+
+impl Row {
+    /// About how much it holds.
+    pub fn bytes(&self) -> usize {
+        match self {
+            Self::Event(_, bytes) => *bytes,
+            Self::Item(row) => row.text.as_ref().map_or(0, String::len),
+        }
+    }
+}
+
+enum Message {
+    Row(Row),
     Flush(oneshot::Sender<()>),
+}
+
+/// Room for one row.
+pub struct Room<'a>(mpsc::Permit<'a, Message>);
+
+impl Room<'_> {
+    /// Hand the row over.
+    pub fn put(self, row: Row) {
+        self.0.send(Message::Row(row));
+    }
 }
 
 /// The attempts' end of the writer. Cheap to clone.
@@ -57,14 +85,10 @@ impl EventWriter {
         )
     }
 
-    /// Hand over an event of about this many bytes. Waits when the database is behind.
-    pub async fn event(&self, row: EventRow, bytes: usize) {
-        let _task_gone = self.0.send(Message::Event(row, bytes)).await;
-    }
-
-    /// Hand over a finished item.
-    pub async fn item(&self, row: ItemRow) {
-        let _task_gone = self.0.send(Message::Item(row)).await;
+    /// Wait for room for one row; there is none while the database is behind. Nothing is lost when
+    /// the wait is given up. `None`: the writer is gone, and with it the worker.
+    pub async fn room(&self) -> Option<Room<'_>> {
+        self.0.reserve().await.ok().map(Room)
     }
 
     /// Wait until everything handed over before is stored (or its lease turned out lost).
@@ -82,18 +106,19 @@ struct Batch {
     items: Vec<ItemRow>,
     waiting: Vec<oneshot::Sender<()>>,
     bytes: usize,
+    since: Option<Instant>,
 }
 
 impl Batch {
     fn take(&mut self, message: Message) {
+        self.since.get_or_insert_with(Instant::now);
         match message {
-            Message::Event(row, bytes) => {
-                self.events.push(row);
-                self.bytes += bytes;
-            }
-            Message::Item(row) => {
-                self.bytes += row.text.as_ref().map_or(0, String::len);
-                self.items.push(row);
+            Message::Row(row) => {
+                self.bytes += row.bytes();
+                match row {
+                    Row::Event(row, _) => self.events.push(row),
+                    Row::Item(row) => self.items.push(row),
+                }
             }
             Message::Flush(done) => self.waiting.push(done),
         }
@@ -139,6 +164,9 @@ impl WriterTask {
             // attempt's odd bytes do not end the streams of the others.
             tracing::warn!(%error, "a batch of events was refused; storing attempt by attempt");
             self.write_one_by_one(batch).await;
+        }
+        if let Some(since) = batch.since {
+            metrics::histogram!("dispatch_event_lag_seconds").record(since.elapsed().as_secs_f64());
         }
         metrics::counter!("dispatch_events_stored_total").increment(batch.events.len() as u64);
         let tasks: HashSet<i64> = batch.events.iter().map(|e| e.task).collect();

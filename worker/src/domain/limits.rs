@@ -21,6 +21,10 @@ pub const AGENT_EVENTS_MAX: usize = 256;
 /// Most bytes of events that one attempt may store; a task that talks more is flooding.
 pub const ATTEMPT_EVENT_BYTES_MAX: usize = 512 * 1024 * 1024;
 
+/// Events of a stopped attempt that wait for a database that is behind; an agent that is being
+/// ended has little left to say.
+pub const STOPPED_BACKLOG_BYTES_MAX: usize = 8 * 1024 * 1024;
+
 /// Longest text in one delta; longer ones are split so that no event row grows without bound.
 pub const DELTA_BYTES_MAX: usize = 64 * 1024;
 

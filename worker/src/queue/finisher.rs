@@ -7,6 +7,7 @@ use tokio::sync::mpsc;
 use crate::domain::attempt::AttemptEnd;
 use crate::run::RunContext;
 use crate::run::finish::{self, Ending};
+use crate::run::leash::Leash;
 use crate::run::stream::AttemptStream;
 use crate::store::claims::{self, Claimed, PlainFinish};
 
@@ -58,6 +59,7 @@ async fn store(context: &RunContext, book: &LeaseBook, batch: &mut Vec<Over>) {
                 context.writer.clone(),
                 &over.claimed,
                 over.claimed.conversation.unwrap_or(task),
+                Leash::default(),
             );
             let ending = Ending {
                 end: AttemptEnd::Succeeded,
@@ -67,7 +69,7 @@ async fn store(context: &RunContext, book: &LeaseBook, batch: &mut Vec<Over>) {
             };
             finish::store_end(context, &over.claimed, &stream, ending).await;
         }
-        book.leave(task);
+        book.leave(over.claimed.lease.token().0);
         drop(over.slot);
     }
 }

@@ -15,12 +15,13 @@ use crate::store::{Store, StoreError, fleet};
 /// Attempts younger than this are not named in heartbeats: they cannot have lost their lease yet.
 const YOUNG: Duration = Duration::from_secs(2);
 
-/// Which attempts run here, by task. Cheap to clone.
+/// Which attempts run here, by token: a task may be claimed again while an earlier attempt of it,
+/// whose lease was lost, still winds down. Cheap to clone.
 #[derive(Clone, Default)]
 pub struct LeaseBook(Arc<Mutex<HashMap<i64, Entry>>>);
 
 struct Entry {
-    token: i64,
+    task: i64,
     leash: Leash,
     since: Instant,
 }
@@ -30,33 +31,32 @@ impl LeaseBook {
     pub fn enter(&self, task: i64, token: i64) -> Leash {
         let leash = Leash::default();
         let entry = Entry {
-            token,
+            task,
             leash: leash.clone(),
             since: Instant::now(),
         };
-        self.entries().insert(task, entry);
+        self.entries().insert(token, entry);
         leash
     }
 
     /// Its end is stored.
-    pub fn leave(&self, task: i64) {
-        self.entries().remove(&task);
+    pub fn leave(&self, token: i64) {
+        self.entries().remove(&token);
     }
 
     /// Somebody wants the task cancelled. `false`: it does not run here.
     pub fn cancel(&self, task: i64) -> bool {
-        match self.entries().get(&task) {
-            Some(entry) => {
-                entry.leash.pull(Stop::Cancel);
-                true
-            }
-            None => false,
+        let mut runs_here = false;
+        for entry in self.entries().values().filter(|e| e.task == task) {
+            entry.leash.pull(Stop::Cancel);
+            runs_here = true;
         }
+        runs_here
     }
 
     /// The lease with this token is gone.
     pub fn revoke(&self, token: i64) {
-        if let Some(entry) = self.entries().values().find(|e| e.token == token) {
+        if let Some(entry) = self.entries().get(&token) {
             entry.leash.pull(Stop::LeaseLost);
         }
     }
@@ -85,7 +85,7 @@ impl LeaseBook {
         let old = entries
             .iter()
             .filter(|(_, e)| now.duration_since(e.since) >= at_least);
-        old.map(|(task, e)| (*task, e.token)).collect()
+        old.map(|(token, e)| (e.task, *token)).collect()
     }
 
     fn entries(&self) -> MutexGuard<'_, HashMap<i64, Entry>> {
@@ -139,7 +139,9 @@ impl Heartbeat {
     pub async fn run(self, stop: CancellationToken) {
         let mut last_good = Instant::now();
         loop {
-            let beat = tokio::time::timeout(limits::HEARTBEAT * 2, self.run_once()).await;
+            // What counts is when the database was asked, not when it answered.
+            let asked_at = Instant::now();
+            let beat = tokio::time::timeout(patience(last_good.elapsed()), self.run_once()).await;
             let good = match beat {
                 Ok(Ok(())) => true,
                 Ok(Err(error)) => {
@@ -152,7 +154,7 @@ impl Heartbeat {
                 }
             };
             if good {
-                last_good = Instant::now();
+                last_good = asked_at;
             } else if last_good.elapsed() >= limits::SELF_STOP && !self.book.is_empty() {
                 tracing::error!(
                     "the database is away for too long: stopping all agents, their tasks go back"
@@ -169,5 +171,40 @@ impl Heartbeat {
                 () = tokio::time::sleep(pause) => {}
             }
         }
+    }
+}
+
+/// How long a beat may wait for its answer, so that the agents are stopped in time when none comes.
+fn patience(since_good: Duration) -> Duration {
+    let left = limits::SELF_STOP.saturating_sub(since_good);
+    left.clamp(Duration::from_secs(1), limits::HEARTBEAT * 2)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_attempt_that_winds_down_leaves_only_its_own_entry() {
+        let book = LeaseBook::default();
+        let old = book.enter(7, 1);
+        book.revoke(1);
+        // The task was rescued and claimed again here before the old attempt was over.
+        let new = book.enter(7, 2);
+        book.leave(1);
+        assert_eq!(book.held(Duration::ZERO), [(7, 2)]);
+        assert!(book.cancel(7));
+        assert_eq!(
+            (old.why(), new.why()),
+            (Some(Stop::LeaseLost), Some(Stop::Cancel))
+        );
+    }
+
+    #[test]
+    fn a_beat_without_an_answer_ends_when_the_agents_must_stop() {
+        let silent = limits::HEARTBEAT;
+        assert_eq!(silent + patience(silent), limits::SELF_STOP);
+        assert_eq!(patience(Duration::ZERO), limits::HEARTBEAT * 2);
+        assert_eq!(patience(limits::SELF_STOP * 2), Duration::from_secs(1));
     }
 }

@@ -39,7 +39,7 @@ impl Poke {
 pub async fn run_once(store: &Store, listener: &Listener) -> Result<Maintained, StoreError> {
     let done = claims::maintain(store).await?;
     if done.moved > 0 {
-        listener.publish(Wakeup::Ready);
+        listener.publish(Wakeup::Moved);
     }
     Ok(done)
 }

@@ -187,7 +187,8 @@ impl Poller {
     fn start(&self, claimed: Claimed) {
         let task = claimed.lease.task().0;
         let slot = self.slots.take(&claimed.agent);
-        let leash = self.book.enter(task, claimed.lease.token().0);
+        let token = claimed.lease.token().0;
+        let leash = self.book.enter(task, token);
         let catalogue = self.context.catalogue();
         let path = catalogue.agents.get(&claimed.agent).map(|spec| spec.path);
         if path == Some(ExecutionPath::Noop) {
@@ -202,7 +203,7 @@ impl Poller {
         self.attempts.spawn(async move {
             let gated = claimed.gated;
             guarded(context, claimed, leash).await;
-            book.leave(task);
+            book.leave(token);
             drop(slot);
             if gated {
                 poke.now();
@@ -280,7 +281,13 @@ impl Poller {
                     }
                 }
                 heard = wakeups.recv() => match heard {
-                    Ok(Wakeup::Ready | Wakeup::Gap) | Err(RecvError::Lagged(_)) => return,
+                    Ok(Wakeup::Ready) => return,
+                    // A task that waited elsewhere keeps its old time, behind the marks: only a
+                    // sweep finds it.
+                    Ok(Wakeup::Moved | Wakeup::Gap) | Err(RecvError::Lagged(_)) => {
+                        self.last_sweep = None;
+                        return;
+                    }
                     Ok(_) => {}
                     Err(RecvError::Closed) => {
                         timer.await;

@@ -32,8 +32,15 @@ pub async fn run_once(store: &Store, ttl: Duration) -> Result<usize, StoreError>
     let mut rescued = 0;
     for lease in &expired {
         let record = lost(lease);
-        if end(store, lease, Ender::Rescuer(ttl), record).await? == Finished::Lost {
-            continue;
+        // One that cannot be ended must not keep the others waiting.
+        match end(store, lease, Ender::Rescuer(ttl), record).await {
+            Ok(Finished::Lost) => continue,
+            Ok(Finished::Stored(_) | Finished::CancelFirst) => {}
+            Err(error) if error.is_transient() => return Err(error),
+            Err(error) => {
+                tracing::error!(%error, task.id = lease.lease.task().0, "a task could not be rescued");
+                continue;
+            }
         }
         rescued += 1;
         metrics::counter!("dispatch_leases_rescued_total").increment(1);
@@ -63,7 +70,13 @@ pub async fn reclaim_forgotten(
             task.id = lease.lease.task().0,
             "a claim was never answered; the task goes back"
         );
-        end(store, lease, Ender::Owner, give_back()).await?;
+        match end(store, lease, Ender::Owner, give_back()).await {
+            Ok(_) => {}
+            Err(error) if error.is_transient() => return Err(error),
+            Err(error) => {
+                tracing::error!(%error, task.id = lease.lease.task().0, "a task could not be given back");
+            }
+        }
     }
     Ok(forgotten.len())
 }

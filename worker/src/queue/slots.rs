@@ -62,7 +62,8 @@ impl Slots {
             entry.ready = ready;
         }
         drop(state);
-        self.0.freed.notify_waiters();
+        // A permit is stored: the poller may be between its look and its wait.
+        self.0.freed.notify_one();
     }
 
     /// What could be started now, and how many in all.

@@ -145,6 +145,7 @@ pub async fn drive(
     let mut pump = Pump {
         context,
         claimed,
+        leash,
         stream,
         usage: None,
         model: None,
@@ -152,7 +153,7 @@ pub async fn drive(
         watch,
     };
     let (result, verdict) = pump
-        .until_over(running, events, notes, &asker, &stop_agent, leash)
+        .until_over(running, events, notes, &asker, &stop_agent)
         .await;
     pump.stream.times.turn_ended_at = Some(Utc::now());
     settle(result, verdict, pump.usage, pump.model, pump.session)
@@ -162,6 +163,7 @@ pub async fn drive(
 struct Pump<'a> {
     context: &'a RunContext,
     claimed: &'a Claimed,
+    leash: &'a Leash,
     stream: &'a mut AttemptStream,
     usage: Option<UsageReport>,
     model: Option<String>,
@@ -179,10 +181,9 @@ impl Pump<'_> {
         mut notes: mpsc::Receiver<Note>,
         asker: &Asker,
         stop_agent: &CancellationToken,
-        leash: &Leash,
     ) -> (Option<TurnResult>, Option<Verdict>) {
         tokio::pin!(running);
-        let pulled = leash.pulled();
+        let pulled = self.leash.pulled();
         let mut verdict = None;
         let mut give_up = Instant::now() + FOREVER;
         let result = loop {
@@ -202,7 +203,7 @@ impl Pump<'_> {
                 () = tokio::time::sleep_until(due) => self.stream.tick().await,
                 result = &mut running => break Some(result),
                 () = pulled.cancelled(), if verdict.is_none() => {
-                    verdict = leash.why().map(Verdict::Stopped);
+                    verdict = self.leash.why().map(Verdict::Stopped);
                 }
                 () = tokio::time::sleep_until(alarm) => {
                     if verdict.is_some() {
@@ -252,10 +253,14 @@ impl Pump<'_> {
                 self.model = started.model.clone();
                 self.session = started.native_session_id.clone();
                 let lease = &self.claimed.lease;
-                if let Err(error) =
-                    attempts::record_launch(&self.context.store, lease, started).await
-                {
-                    tracing::warn!(%error, "the launch could not be recorded");
+                let pulled = self.leash.pulled();
+                tokio::select! {
+                    () = pulled.cancelled() => {}
+                    done = attempts::record_launch(&self.context.store, lease, started) => {
+                        if let Err(error) = done {
+                            tracing::warn!(%error, "the launch could not be recorded");
+                        }
+                    }
                 }
             }
             AgentEvent::Usage(report) => self.usage = Some(report.clone()),

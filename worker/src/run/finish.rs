@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use rust_decimal::Decimal;
+use rust_decimal::prelude::ToPrimitive;
 use serde_json::{Value, json};
 
 use crate::agent::Exit;
@@ -18,6 +20,7 @@ use crate::workspace::Snapshot;
 
 use super::RunContext;
 use super::drive::Driven;
+use super::leash::Leash;
 use super::stream::AttemptStream;
 use super::text::head_chars;
 
@@ -41,20 +44,19 @@ pub async fn store_end(
     stream: &AttemptStream,
     ending: Ending,
 ) -> Finished {
-    store_numbered(
-        context,
-        claimed,
-        stream,
-        FirstSeq::Known(stream.next_seq()),
-        ending,
-    )
-    .await
+    // An attempt that gave its lease up for lost did not wait until its events were stored.
+    let seq = match ending.end {
+        AttemptEnd::LeaseLost => FirstSeq::AfterStored,
+        _ => FirstSeq::Known(stream.next_seq()),
+    };
+    store_numbered(context, claimed, stream, seq, ending).await
 }
 
 /// The same when the attempt's own count was lost with it.
 pub async fn store_after_panic(context: &RunContext, claimed: &Claimed, message: &str) -> Finished {
     let conversation = claimed.conversation.unwrap_or(claimed.lease.task().0);
-    let stream = AttemptStream::new(context.writer.clone(), claimed, conversation);
+    let writer = context.writer.clone();
+    let stream = AttemptStream::new(writer, claimed, conversation, Leash::default());
     let end = AttemptEnd::Failed {
         class: ErrorClass::Internal,
         message: message.to_owned(),
@@ -270,6 +272,7 @@ fn log_end(claimed: &Claimed, record: &Finish, done: Finished) {
     };
     metrics::counter!("dispatch_attempts_total", "agent" => claimed.agent.clone(), "end" => state)
         .increment(1);
+    count_usage(claimed, record);
     tracing::info!(
         task.id = claimed.lease.task().0,
         attempt.id = claimed.lease.token().0,
@@ -280,4 +283,26 @@ fn log_end(claimed: &Claimed, record: &Finish, done: Finished) {
         stored = ?done,
         "attempt ended"
     );
+}
+
+fn count_usage(claimed: &Claimed, record: &Finish) {
+    let Some(usage) = record.facts.as_ref().and_then(|f| f.usage.as_ref()) else {
+        return;
+    };
+    let tokens = usage.report.as_ref().and_then(|r| r.tokens.total());
+    if let Some(tokens) = tokens.and_then(|t| u64::try_from(t).ok()) {
+        metrics::counter!("dispatch_tokens_total", "agent" => claimed.agent.clone())
+            .increment(tokens);
+    }
+    if let Some(cost) = &usage.cost {
+        // Counters are whole numbers.
+        let micros = (cost.amount * Decimal::from(1_000_000))
+            .to_u64()
+            .unwrap_or(0);
+        let labels = [
+            ("agent", claimed.agent.clone()),
+            ("currency", cost.currency.clone()),
+        ];
+        metrics::counter!("dispatch_cost_micros_total", &labels).increment(micros);
+    }
 }

@@ -38,6 +38,14 @@ impl Leash {
         self.0.why.get().copied()
     }
 
+    /// Resolves when the lease is gone: nothing more will be stored.
+    pub async fn lost(&self) {
+        self.0.pulled.cancelled().await;
+        if self.why() != Some(Stop::LeaseLost) {
+            std::future::pending().await
+        }
+    }
+
     /// Resolves when it is being stopped.
     pub fn pulled(&self) -> CancellationToken {
         self.0.pulled.clone()

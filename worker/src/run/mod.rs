@@ -88,6 +88,8 @@ pub async fn run_attempt(context: Arc<RunContext>, claimed: Claimed, leash: Leas
         attempt.id = claimed.lease.token().0,
         agent.name = claimed.agent,
         project = claimed.project,
+        conversation.id = claimed.conversation.unwrap_or(claimed.lease.task().0),
+        worker.id = %context.worker,
     );
     attempt(&context, &claimed, &leash).instrument(span).await;
 }
@@ -95,7 +97,8 @@ pub async fn run_attempt(context: Arc<RunContext>, claimed: Claimed, leash: Leas
 async fn attempt(context: &RunContext, claimed: &Claimed, leash: &Leash) {
     // A conversation has the id of the task that began it.
     let conversation = claimed.conversation.unwrap_or(claimed.lease.task().0);
-    let mut stream = AttemptStream::new(context.writer.clone(), claimed, conversation);
+    let writer = context.writer.clone();
+    let mut stream = AttemptStream::new(writer, claimed, conversation, leash.clone());
     let catalogue = context.catalogue();
     let Some(spec) = catalogue.agents.get(&claimed.agent) else {
         let message = format!(
@@ -149,6 +152,11 @@ async fn attempt(context: &RunContext, claimed: &Claimed, leash: &Leash) {
     tell_cancel(context, claimed, &driven.end, &mut stream).await;
     // Every ending snapshots before anything is cleaned, so that no result is lost.
     let snapshot = context.workspaces.snapshot(&project, &worktree).await;
+    if let Err(error) = &snapshot {
+        // The attempt's own error, if it has one, stays; a person must still hear of this one.
+        let text = format!("what the agent left could not be recorded: {error}");
+        stream.emit("notice", json!({ "text": text })).await;
+    }
     let (end, snapshot, keep) = with_snapshot(&driven, snapshot);
     stream.close().await;
     let ending = Ending {

@@ -45,6 +45,12 @@ pub async fn prepare(
         Ok(Held::Lost) => return Err(AttemptEnd::LeaseLost),
         Err(error) => return Err(internal("record the attempt", &error)),
     }
+    if claimed.timeout_ms.is_some_and(|ms| ms <= 0) {
+        return Err(AttemptEnd::Failed {
+            class: ErrorClass::Timeout,
+            message: "the task's deadline had passed before it could begin: submit it again with a later tasks.deadline".to_owned(),
+        });
+    }
     let before = match claimed.conversation {
         Some(id) => attempts::conversation(&context.store, id)
             .await

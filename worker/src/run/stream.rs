@@ -1,7 +1,7 @@
 //! What an attempt tells: numbers its events, joins deltas into rows, and assembles the items of
 //! the conversation.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::time::Duration;
 
 use chrono::Utc;
@@ -10,12 +10,13 @@ use tokio::time::Instant;
 
 use crate::agent::AgentEvent;
 use crate::agent::event::ToolCall;
-use crate::broker::writer::EventWriter;
+use crate::broker::writer::{EventWriter, Room, Row};
 use crate::domain::limits;
 use crate::store::attempts::Times;
 use crate::store::claims::Claimed;
 use crate::store::streams::{EventRow, ItemRow};
 
+use super::leash::Leash;
 use super::text::{storable, storable_text, tail_chars};
 
 /// Text of an item is cut into several at this size, so that no row grows without bound.
@@ -24,6 +25,11 @@ const ITEM_BYTES_MAX: usize = 1024 * 1024;
 /// The stream of one attempt. Only the attempt writes to it while it holds the lease.
 pub struct AttemptStream {
     writer: EventWriter,
+    leash: Leash,
+    /// Rows that found no room after the attempt was stopped, and their bytes: waiting for a
+    /// database that is behind must not keep an agent alive.
+    kept: VecDeque<Row>,
+    kept_bytes: usize,
     task: i64,
     token: i64,
     attempt: i16,
@@ -54,9 +60,12 @@ struct Piece {
 
 impl AttemptStream {
     /// The stream of a claimed task, from its next number on.
-    pub fn new(writer: EventWriter, claimed: &Claimed, conversation: i64) -> Self {
+    pub fn new(writer: EventWriter, claimed: &Claimed, conversation: i64, leash: Leash) -> Self {
         Self {
             writer,
+            leash,
+            kept: VecDeque::new(),
+            kept_bytes: 0,
             task: claimed.lease.task().0,
             token: claimed.lease.token().0,
             attempt: claimed.lease.attempt(),
@@ -98,6 +107,9 @@ impl AttemptStream {
     /// Store an event that is not a delta; open deltas go first, so that order is kept.
     pub async fn emit(&mut self, kind: &'static str, payload: Value) {
         self.seal_delta().await;
+        if self.is_full() {
+            return;
+        }
         let bytes = payload.to_string().len();
         let row = EventRow {
             task: self.task,
@@ -109,7 +121,27 @@ impl AttemptStream {
         };
         self.next_seq += 1;
         self.bytes = self.bytes.saturating_add(bytes);
-        self.writer.event(row, bytes).await;
+        self.hand_over(Row::Event(row, bytes)).await;
+    }
+
+    /// After a stop no more than this is kept; what an agent still says then is left out before it
+    /// is numbered.
+    fn is_full(&self) -> bool {
+        self.kept_bytes > limits::STOPPED_BACKLOG_BYTES_MAX
+    }
+
+    /// To the writer. A full writer slows the agent down, unless the attempt is being stopped.
+    async fn hand_over(&mut self, row: Row) {
+        self.kept_bytes += row.bytes();
+        self.kept.push_back(row);
+        let pulled = self.leash.pulled();
+        while !self.kept.is_empty() {
+            tokio::select! {
+                biased;
+                room = self.writer.room() => put_next(room, &mut self.kept, &mut self.kept_bytes),
+                () = pulled.cancelled() => return,
+            }
+        }
     }
 
     /// Take what the agent did.
@@ -161,7 +193,7 @@ impl AttemptStream {
     }
 
     /// Everything out: open deltas, open text, unfinished tool calls; then wait until it is
-    /// stored.
+    /// stored, or never will be because the lease is gone.
     pub async fn close(&mut self) {
         self.seal_delta().await;
         self.seal_piece().await;
@@ -169,7 +201,18 @@ impl AttemptStream {
         for (n, call) in open {
             self.put_tool(n, &call).await;
         }
-        self.writer.flush().await;
+        let leash = self.leash.clone();
+        let out = async {
+            while !self.kept.is_empty() {
+                let room = self.writer.room().await;
+                put_next(room, &mut self.kept, &mut self.kept_bytes);
+            }
+            self.writer.flush().await;
+        };
+        tokio::select! {
+            () = out => {}
+            () = leash.lost() => {}
+        }
     }
 
     async fn add_text(&mut self, delta_kind: &'static str, item_kind: &'static str, text: &str) {
@@ -211,7 +254,7 @@ impl AttemptStream {
     }
 
     async fn seal_delta(&mut self) {
-        let Some(delta) = self.delta.take() else {
+        let Some(delta) = self.delta.take().filter(|_| !self.is_full()) else {
             return;
         };
         let bytes = delta.text.len();
@@ -225,7 +268,7 @@ impl AttemptStream {
         };
         self.next_seq += 1;
         self.bytes = self.bytes.saturating_add(bytes);
-        self.writer.event(row, bytes).await;
+        self.hand_over(Row::Event(row, bytes)).await;
     }
 
     async fn seal_piece(&mut self) {
@@ -297,7 +340,25 @@ impl AttemptStream {
             text: text.map(storable_text),
             detail: detail.map(storable),
         };
-        self.writer.item(row).await;
+        if !self.is_full() {
+            self.hand_over(Row::Item(row)).await;
+        }
+    }
+}
+
+/// Put the next kept row where there is room for it. Without a writer there is no place for any.
+fn put_next(room: Option<Room<'_>>, kept: &mut VecDeque<Row>, kept_bytes: &mut usize) {
+    match room {
+        Some(room) => {
+            if let Some(row) = kept.pop_front() {
+                *kept_bytes = kept_bytes.saturating_sub(row.bytes());
+                room.put(row);
+            }
+        }
+        None => {
+            kept.clear();
+            *kept_bytes = 0;
+        }
     }
 }
 

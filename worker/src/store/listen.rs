@@ -16,6 +16,8 @@ use super::error::StoreError;
 pub enum Wakeup {
     /// There are ready tasks.
     Ready,
+    /// Tasks that waited became ready again, older than what was claimed last.
+    Moved,
     /// A task waits for its time, or was requeued.
     Later,
     /// Somebody wants this task cancelled.
@@ -40,6 +42,7 @@ impl FromStr for Wakeup {
         let id = || rest.parse::<i64>().map_err(|_| ());
         match word {
             "ready" => Ok(Self::Ready),
+            "moved" => Ok(Self::Moved),
             "later" => Ok(Self::Later),
             "cancel" => id().map(Self::Cancel),
             "permission" => id().map(Self::Permission),
