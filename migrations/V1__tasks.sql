@@ -54,7 +54,12 @@ CREATE TABLE tasks (
     fallback           text,
     base_ref           text,
     submitted_by       text NOT NULL DEFAULT session_user,
-    created_at         timestamptz NOT NULL DEFAULT now()
+    created_at         timestamptz NOT NULL DEFAULT now(),
+    -- A comparison with null is not false: what is not given is not checked.
+    CONSTRAINT names_have_at_most_200_bytes_and_base_ref_1024 CHECK (
+        octet_length(agent) <= 200 AND octet_length(model) <= 200 AND octet_length(mode_id) <= 200
+        AND octet_length(thinking_option_id) <= 200 AND octet_length(fallback) <= 200
+        AND octet_length(submitted_by) <= 200 AND octet_length(base_ref) <= 1024)
 );
 COMMENT ON TABLE tasks IS 'INSERT INTO tasks(project, input) is the public way to submit; everything else has a default.';
 COMMENT ON COLUMN tasks.conversation_id IS 'Continue the conversation that this task id began; null: begin a new one.';

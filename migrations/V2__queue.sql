@@ -90,6 +90,8 @@ CREATE TABLE parked_tasks (
     parked_at       timestamptz NOT NULL DEFAULT now()
 );
 CREATE INDEX parked_tasks_heads ON parked_tasks (limit_key, priority DESC, task_id);
+CREATE INDEX parked_tasks_conversation ON parked_tasks (conversation_id, task_id)
+    WHERE conversation_id IS NOT NULL;
 
 CREATE TABLE limits (
     limit_key   text PRIMARY KEY,
@@ -139,8 +141,8 @@ COMMENT ON COLUMN outcomes.seq IS 'Number of the terminal event of the task''s s
 CREATE FUNCTION dispatch_channel() RETURNS text LANGUAGE sql STABLE AS
     $$ SELECT 'dispatch_' || current_schema() $$;
 
--- Tell the waiting workers that there are ready tasks, or such as need a move first (later);
--- nothing when nobody waits.
+-- Tell the waiting workers that there are fresh tasks (ready), such as need a move first (later),
+-- or ready ones that are older than what was claimed last (moved); nothing when nobody waits.
 CREATE FUNCTION ring_bell(what text DEFAULT 'ready') RETURNS void LANGUAGE plpgsql AS $$
 BEGIN
     IF EXISTS (SELECT 1 FROM bells b WHERE b.armed_until > clock_timestamp()) THEN
@@ -190,10 +192,11 @@ BEGIN
     END IF;
 
     IF odd.gated THEN
-        PERFORM 1 FROM fresh f LEFT JOIN tasks t ON t.id = f.conversation_id AND t.project = f.project
+        PERFORM 1 FROM fresh f LEFT JOIN tasks t
+            ON t.id = f.conversation_id AND t.project = f.project AND t.conversation_id IS NULL
           WHERE f.conversation_id IS NOT NULL AND t.id IS NULL;
         IF FOUND THEN
-            RAISE EXCEPTION 'conversation_id does not name a task of the same project'
+            RAISE EXCEPTION 'conversation_id does not name the first task of a conversation of the same project'
                 USING ERRCODE = 'foreign_key_violation',
                       HINT = 'A conversation has the id of its first task; see task_status.conversation_id.';
         END IF;
@@ -231,6 +234,18 @@ END $$;
 CREATE FUNCTION project_limit(wanted text) RETURNS text LANGUAGE sql STABLE AS
     $$ SELECT 'project:' || p.name FROM projects p WHERE p.name = wanted AND p.max_running IS NOT NULL $$;
 
+-- A row whose task is gone would be claimed by nobody and held for ever.
+CREATE FUNCTION refuse_delete_of_open() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    IF NOT EXISTS (SELECT 1 FROM outcomes o WHERE o.task_id = OLD.id) THEN
+        RAISE EXCEPTION 'task % has not ended', OLD.id
+            USING ERRCODE = 'restrict_violation', HINT = 'End it first: SELECT cancel_task(id).';
+    END IF;
+    RETURN OLD;
+END $$;
+CREATE TRIGGER tasks_open_stay BEFORE DELETE ON tasks
+    FOR EACH ROW EXECUTE FUNCTION refuse_delete_of_open();
+
 CREATE TRIGGER tasks_admit AFTER INSERT ON tasks REFERENCING NEW TABLE AS fresh
     FOR EACH STATEMENT EXECUTE FUNCTION admit_tasks();
 
@@ -242,8 +257,27 @@ BEGIN
     ELSE
         INSERT INTO limits (limit_key, max_running) VALUES ('project:' || NEW.name, NEW.max_running)
         ON CONFLICT (limit_key) DO UPDATE SET max_running = EXCLUDED.max_running;
+        IF TG_OP = 'UPDATE' AND OLD.max_running IS NULL THEN
+            PERFORM put_under_limit(NEW.name, 'project:' || NEW.name);
+        END IF;
     END IF;
     RETURN NULL;
 END $$;
+
+-- A limit that is new to a project holds for what waits already, and counts what runs. A task that
+-- names a key of its own keeps it.
+CREATE FUNCTION put_under_limit(of_project text, key text) RETURNS void LANGUAGE sql AS $$
+    WITH back AS (
+        DELETE FROM ready_tasks r USING tasks t
+         WHERE t.id = r.task_id AND t.project = of_project AND r.limit_key IS NULL AND t.limit_key IS NULL
+        RETURNING r.task_id, r.priority, r.attempt, r.uncharged, t.conversation_id
+    )
+    INSERT INTO parked_tasks (task_id, priority, attempt, uncharged, limit_key, conversation_id)
+    SELECT b.task_id, b.priority, b.attempt, b.uncharged, key, b.conversation_id FROM back b;
+    UPDATE parked_tasks k SET limit_key = key FROM tasks t
+     WHERE t.id = k.task_id AND t.project = of_project AND k.limit_key IS NULL;
+    UPDATE leases l SET limit_key = key FROM tasks t
+     WHERE t.id = l.task_id AND t.project = of_project AND l.limit_key IS NULL;
+$$;
 CREATE TRIGGER projects_keep_limit AFTER INSERT OR UPDATE OF max_running ON projects
     FOR EACH ROW EXECUTE FUNCTION keep_project_limit();

@@ -19,6 +19,13 @@ END $$;
 CREATE FUNCTION next_seq(of_task bigint) RETURNS bigint LANGUAGE sql STABLE AS
     $$ SELECT coalesce((SELECT max(e.seq) FROM events e WHERE e.task_id = of_task), 1) + 1 $$;
 
+-- What the attempts of a task used, as far as it is known. Costs in two currencies have no sum.
+CREATE FUNCTION spent(of_task bigint, OUT tokens bigint, OUT cost numeric) LANGUAGE sql STABLE AS $$
+    SELECT sum(u.total_tokens)::bigint,
+           CASE WHEN count(DISTINCT u.currency) FILTER (WHERE u.cost IS NOT NULL) <= 1 THEN sum(u.cost) END
+      FROM usage_reports u WHERE u.task_id = of_task
+$$;
+
 CREATE FUNCTION cancel_task(wanted bigint, reason text DEFAULT NULL, actor text DEFAULT session_user)
 RETURNS text LANGUAGE plpgsql AS $$
 DECLARE
@@ -31,8 +38,10 @@ BEGIN
     END IF;
     -- A claim may move the row between the looks: look again until one of them finds it.
     FOR look IN 1..5 LOOP
+        -- It may wait for any agent by now: fallbacks are named by agents too.
         DELETE FROM ready_tasks r
-         WHERE r.agent = ANY (ARRAY[t.agent, t.fallback]) AND r.priority = t.priority
+         WHERE r.agent = ANY (ARRAY(SELECT c.name FROM catalogue_agents c) || t.agent || t.fallback)
+           AND r.priority = t.priority
            AND r.run_at = t.run_at AND r.task_id = t.id
         RETURNING r.attempt - 1 INTO tries;
         IF NOT FOUND THEN
@@ -42,8 +51,9 @@ BEGIN
             DELETE FROM parked_tasks WHERE task_id = wanted RETURNING attempt - 1 INTO tries;
         END IF;
         IF FOUND THEN
-            INSERT INTO outcomes (task_id, seq, attempt, state, error_class, error, cancel_by)
-            VALUES (wanted, next_seq(wanted), tries, 'cancelled', 'cancelled', reason, actor);
+            INSERT INTO outcomes (task_id, seq, attempt, state, error_class, error, cancel_by, cost_tokens, cost)
+            SELECT wanted, next_seq(wanted), tries, 'cancelled', 'cancelled', reason, actor, s.tokens, s.cost
+              FROM spent(wanted) s;
             INSERT INTO audit_log (actor, action, subject, detail)
             VALUES (actor, 'task.cancel', 'task ' || wanted, jsonb_build_object('reason', reason));
             PERFORM pg_notify(dispatch_channel(), 'events ' || wanted);
@@ -77,6 +87,13 @@ RETURNS void LANGUAGE plpgsql AS $$
 DECLARE
     o outcomes%ROWTYPE;
 BEGIN
+    -- Change first, outcome second: the order in which a review locks them.
+    PERFORM 1 FROM pending_changes c WHERE c.task_id = wanted FOR UPDATE;
+    PERFORM 1 FROM pending_changes c WHERE c.task_id = wanted AND c.state = 'approved';
+    IF FOUND THEN
+        RAISE EXCEPTION 'the change of task % is approved and not applied yet', wanted
+            USING ERRCODE = 'object_not_in_prerequisite_state', HINT = 'Wait until it is applied.';
+    END IF;
     DELETE FROM outcomes WHERE task_id = wanted RETURNING * INTO o;
     IF NOT FOUND THEN
         PERFORM 1 FROM tasks WHERE id = wanted;

@@ -43,27 +43,27 @@ CREATE FUNCTION promote_later(most integer) RETURNS integer LANGUAGE sql VOLATIL
 $$;
 
 -- Let parked tasks out: under a limit as many as there is room for, highest priority first.
--- Room is counted, not kept, so that no crash can leak a slot. The count must be taken by a
--- statement that begins after the key's lock is held: hence one statement after the other.
+-- Room is counted, not kept, so that no crash can leak a slot. One at a time in the fleet, and each
+-- judgement by a statement that begins after the lock is held: two that cannot see each other's
+-- work would let out two tasks of one conversation, or too many under one key.
 CREATE FUNCTION promote_parked(most integer) RETURNS integer LANGUAGE plpgsql AS $$
 DECLARE
     key record;
-    room bigint;
     moved integer := 0;
-    now_moved integer;
 BEGIN
-    FOR key IN SELECT l.limit_key FROM limits l
+    IF NOT pg_try_advisory_xact_lock(hashtext('dispatch promote ' || current_schema())) THEN
+        RETURN 0;
+    END IF;
+    FOR key IN SELECT l.limit_key, l.max_running - used.tasks AS room
+                 FROM limits l
+                CROSS JOIN LATERAL (
+                      SELECT (SELECT count(*) FROM ready_tasks r WHERE r.limit_key = l.limit_key)
+                           + (SELECT count(*) FROM leases s WHERE s.limit_key = l.limit_key) AS tasks) used
                 WHERE EXISTS (SELECT 1 FROM parked_tasks p WHERE p.limit_key = l.limit_key)
-                ORDER BY l.limit_key LIMIT most
+                  AND l.max_running > used.tasks
     LOOP
-        SELECT l.max_running INTO room FROM limits l
-         WHERE l.limit_key = key.limit_key FOR UPDATE SKIP LOCKED;
-        CONTINUE WHEN NOT FOUND;
-        room := room - (SELECT count(*) FROM ready_tasks r WHERE r.limit_key = key.limit_key)
-                     - (SELECT count(*) FROM leases s WHERE s.limit_key = key.limit_key);
-        CONTINUE WHEN room <= 0;
-        now_moved := let_out(key.limit_key, least(room, most)::integer);
-        moved := moved + now_moved;
+        moved := moved + let_out(key.limit_key, least(key.room, most)::integer);
+        EXIT WHEN moved >= most;
     END LOOP;
     RETURN moved + let_out(NULL, most);
 END $$;
@@ -74,7 +74,12 @@ CREATE FUNCTION let_out(key text, most integer) RETURNS integer LANGUAGE sql VOL
          WHERE task_id = ANY (ARRAY(
                SELECT p.task_id FROM parked_tasks p
                 WHERE p.limit_key IS NOT DISTINCT FROM key
-                  AND (p.conversation_id IS NULL OR conversation_free(p.conversation_id, p.task_id))
+                  -- Only the first of a conversation can be free; CASE keeps the dear question last.
+                  AND CASE WHEN p.conversation_id IS NULL THEN true
+                           WHEN EXISTS (SELECT 1 FROM parked_tasks q
+                                         WHERE q.conversation_id = p.conversation_id AND q.task_id < p.task_id)
+                           THEN false
+                           ELSE conversation_free(p.conversation_id, p.task_id) END
                 ORDER BY p.priority DESC, p.task_id LIMIT most FOR UPDATE SKIP LOCKED))
         RETURNING task_id, attempt, uncharged, limit_key
     ), ready AS (
@@ -87,29 +92,34 @@ CREATE FUNCTION let_out(key text, most integer) RETURNS integer LANGUAGE sql VOL
     SELECT count(*)::integer FROM ready
 $$;
 
+CREATE FUNCTION is_offered(agent text) RETURNS boolean LANGUAGE sql STABLE AS $$
+    SELECT EXISTS (SELECT 1 FROM agent_offers o
+                    WHERE o.name = agent AND o.status = 'ready' AND o.expires_at > now())
+$$;
+
 -- A fallback is used only when the task or the agent's entry names one and no live worker offers
--- the agent itself.
+-- the agent itself; a task whose fallback went away too goes back to the agent it asked for.
 CREATE FUNCTION fall_back(most integer) RETURNS integer LANGUAGE sql VOLATILE AS $$
-    WITH dark AS (
+    WITH dark AS MATERIALIZED (
         SELECT c.name,
                (SELECT max(o.fallback) FROM agent_offers o WHERE o.name = c.name) AS fallback
           FROM catalogue_agents c
-         WHERE NOT EXISTS (SELECT 1 FROM agent_offers o WHERE o.name = c.name
-                            AND o.status = 'ready' AND o.expires_at > now())
+         WHERE NOT is_offered(c.name)
     ), chosen AS MATERIALIZED (
-        SELECT r.ctid AS at, coalesce(t.fallback, d.fallback) AS fallback
+        SELECT r.ctid AS at, t.next
           FROM dark d
           JOIN ready_tasks r ON r.agent = d.name
-          CROSS JOIN LATERAL (SELECT x.fallback FROM tasks x WHERE x.id = r.task_id LIMIT 1) t
-         WHERE EXISTS (SELECT 1 FROM agent_offers o WHERE o.name = coalesce(t.fallback, d.fallback)
-                        AND o.status = 'ready' AND o.expires_at > now())
+          CROSS JOIN LATERAL (
+               SELECT CASE WHEN is_offered(x.agent) THEN x.agent ELSE coalesce(x.fallback, d.fallback) END AS next
+                 FROM tasks x WHERE x.id = r.task_id LIMIT 1) t
+         WHERE is_offered(t.next)
          LIMIT most FOR UPDATE OF r SKIP LOCKED
     ), gone AS (
         DELETE FROM ready_tasks WHERE ctid = ANY (ARRAY(SELECT c.at FROM chosen c))
         RETURNING ctid AS at, run_at, task_id, priority, attempt, uncharged, agent, limit_key
     ), back AS (
         INSERT INTO ready_tasks (run_at, task_id, priority, attempt, uncharged, agent, limit_key)
-        SELECT g.run_at, g.task_id, g.priority, g.attempt, g.uncharged, c.fallback, g.limit_key
+        SELECT g.run_at, g.task_id, g.priority, g.attempt, g.uncharged, c.next, g.limit_key
           FROM gone g JOIN chosen c ON c.at = g.at
         RETURNING 1
     )
@@ -127,13 +137,11 @@ BEGIN
     IF EXISTS (SELECT 1 FROM parked_tasks) THEN
         moved := moved + promote_parked(most);
     END IF;
-    IF EXISTS (SELECT 1 FROM catalogue_agents c WHERE NOT EXISTS (
-                   SELECT 1 FROM agent_offers o WHERE o.name = c.name AND o.status = 'ready' AND o.expires_at > now()))
-    THEN
+    IF EXISTS (SELECT 1 FROM catalogue_agents c WHERE NOT is_offered(c.name)) THEN
         moved := moved + fall_back(most);
     END IF;
     IF moved > 0 THEN
-        PERFORM ring_bell();
+        PERFORM ring_bell('moved');
     END IF;
     -- greatest() ignores NULL, and "nothing scheduled" is not "due now".
     SELECT CASE WHEN min(l.run_at) IS NOT NULL

@@ -34,6 +34,7 @@ mod localpg;
 mod ops_parity;
 mod pooler;
 mod queue;
+mod races;
 mod review_http;
 mod safe_text;
 mod snapshot;

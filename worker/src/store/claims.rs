@@ -56,6 +56,9 @@ impl Lease {
     }
 }
 
+/// After any `run_at` that a task may have: a level with this mark is not looked at.
+const NEVER: TimeDelta = TimeDelta::days(365 * 300);
+
 /// A claimed task: the lease and what was asked for.
 #[derive(Clone, Debug)]
 pub struct Claimed {
@@ -96,14 +99,18 @@ pub struct Claimed {
 /// Where the last claims of each agent and level got to. Lives in one worker's memory; losing it
 /// costs one walk over dead index entries.
 #[derive(Debug, Default)]
-pub struct LowWaterMarks(HashMap<String, [Option<DateTime<Utc>>; LEVELS]>);
+pub struct LowWaterMarks {
+    agents: HashMap<String, [Option<DateTime<Utc>>; LEVELS]>,
+    /// Claims so far in which agents competed.
+    turn: usize,
+}
 
 impl LowWaterMarks {
-    fn flattened(&self, agents: &[String]) -> Vec<DateTime<Utc>> {
+    fn flattened(&self, agents: &[&str]) -> Vec<DateTime<Utc>> {
         let nothing = [None; LEVELS];
         agents
             .iter()
-            .flat_map(|agent| self.0.get(agent).unwrap_or(&nothing).iter())
+            .flat_map(|agent| self.agents.get(*agent).unwrap_or(&nothing).iter())
             .map(|mark| mark.unwrap_or(DateTime::UNIX_EPOCH))
             .collect()
     }
@@ -112,7 +119,10 @@ impl LowWaterMarks {
         let Some(level) = usize::try_from(priority).ok().filter(|l| *l < LEVELS) else {
             return;
         };
-        let marks = self.0.entry(agent.to_owned()).or_insert([None; LEVELS]);
+        let marks = self
+            .agents
+            .entry(agent.to_owned())
+            .or_insert([None; LEVELS]);
         let mark = run_at - MARK_SLACK;
         marks[level] = Some(marks[level].map_or(mark, |old| old.max(mark)));
     }
@@ -145,24 +155,87 @@ pub async fn claim(
     look: Look,
     marks: &mut LowWaterMarks,
 ) -> Result<Vec<Claimed>, StoreError> {
-    let agents: Vec<String> = demand.iter().map(|d| d.agent.clone()).collect();
-    let free: Vec<i32> = demand.iter().map(|d| d.free).collect();
-    let flat = match look {
-        Look::New => marks.flattened(&agents),
-        Look::All => vec![DateTime::UNIX_EPOCH; agents.len() * LEVELS],
+    let mut claim = Claim {
+        store,
+        worker,
+        demand: demand.to_vec(),
+        total,
+        look,
+        claimed: Vec::new(),
     };
-    let rows = store
-        .query(&CLAIM_TASKS, &[&worker.0, &agents, &free, &flat, &total])
-        .await?;
-    let claimed = rows.iter().map(claimed).collect::<Result<Vec<_>, _>>()?;
-    for row in &rows {
-        marks.learn(
-            row.try_get("agent")?,
-            row.try_get("priority")?,
-            row.try_get("run_at")?,
-        );
+    let wanted: i32 = demand.iter().map(|d| d.free).sum();
+    if wanted <= total {
+        claim.take(marks, None).await?;
+        return Ok(claim.claimed);
     }
-    Ok(claimed)
+    // Agents compete for the worker's slots: level by level, and nobody is always first in line.
+    marks.turn = marks.turn.wrapping_add(1);
+    let first = marks.turn % claim.demand.len().max(1);
+    claim.demand.rotate_left(first);
+    for level in (0..LEVELS).rev() {
+        if claim.total == 0 {
+            break;
+        }
+        match claim.take(marks, Some(level)).await {
+            Ok(()) => {}
+            // What earlier levels gave is claimed and must be run.
+            Err(_) if !claim.claimed.is_empty() => break,
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(claim.claimed)
+}
+
+/// A claim under way.
+struct Claim<'a> {
+    store: &'a Store,
+    worker: WorkerId,
+    demand: Vec<Demand>,
+    total: i32,
+    look: Look,
+    claimed: Vec<Claimed>,
+}
+
+impl Claim<'_> {
+    /// One statement, over all priority levels or one.
+    async fn take(
+        &mut self,
+        marks: &mut LowWaterMarks,
+        level: Option<usize>,
+    ) -> Result<(), StoreError> {
+        let agents: Vec<&str> = self.demand.iter().map(|d| d.agent.as_str()).collect();
+        let free: Vec<i32> = self.demand.iter().map(|d| d.free).collect();
+        let mut flat = match self.look {
+            Look::New => marks.flattened(&agents),
+            Look::All => vec![DateTime::UNIX_EPOCH; agents.len() * LEVELS],
+        };
+        if let Some(level) = level {
+            let never = DateTime::UNIX_EPOCH + NEVER;
+            let others = flat.iter_mut().enumerate();
+            others
+                .filter(|(place, _)| place % LEVELS != level)
+                .for_each(|(_, mark)| *mark = never);
+        }
+        let params: super::Params<'_> = &[&self.worker.0, &agents, &free, &flat, &self.total];
+        let rows = self.store.query(&CLAIM_TASKS, params).await?;
+        let waited = metrics::histogram!("dispatch_claim_latency_seconds");
+        let now = Utc::now();
+        for row in &rows {
+            let claimed = claimed(row)?;
+            let run_at: DateTime<Utc> = row.try_get("run_at")?;
+            marks.learn(&claimed.agent, row.try_get("priority")?, run_at);
+            if claimed.lease.attempt == 1 && !claimed.gated {
+                // Two clocks: good enough to see a queue that stands still.
+                waited.record((now - run_at).as_seconds_f64().max(0.0));
+            }
+            self.total -= 1;
+            if let Some(demand) = self.demand.iter_mut().find(|d| d.agent == claimed.agent) {
+                demand.free -= 1;
+            }
+            self.claimed.push(claimed);
+        }
+        Ok(())
+    }
 }
 
 fn claimed(row: &Row) -> Result<Claimed, StoreError> {

@@ -32,9 +32,12 @@ pub(super) async fn store(
         Disposition::Failed | Disposition::Cancelled => true,
         Disposition::Again { .. } => return Ok(None),
     };
-    let nobody: Option<i64> = None;
-    tx.query(&SUPERSEDE_CHANGES, &[&facts.conversation, &nobody])
-        .await?;
+    // What a failed attempt left stands beside a good change, it does not replace it.
+    if !partial {
+        let nobody: Option<i64> = None;
+        tx.query(&SUPERSEDE_CHANGES, &[&facts.conversation, &nobody])
+            .await?;
+    }
     let lines = |of: fn(&FileChange) -> Option<i32>| -> i64 {
         snapshot.files.iter().filter_map(of).map(i64::from).sum()
     };
