@@ -22,16 +22,9 @@ async fn a_batch_of_plain_ends_completes_exactly_the_attempts_that_may_end() {
         free: 6,
     }];
     let mut marks = LowWaterMarks::default();
-    let claimed = claims::claim(
-        &store,
-        WorkerId::fresh(),
-        &demand,
-        6,
-        Look::All,
-        &mut marks,
-    )
-    .await
-    .unwrap();
+    let claimed = claims::claim(&store, WorkerId::fresh(), &demand, 6, Look::All, &mut marks)
+        .await
+        .unwrap();
     assert_eq!(claimed.len(), 6);
     // Newest first: the batch comes in the order of the ends, not of the tokens.
     let batch: Vec<PlainFinish> = claimed

@@ -2,12 +2,15 @@
 //! and let run; then, after the drain time or at the second signal, interrupt and give back.
 
 use std::collections::BTreeMap;
+use std::panic::AssertUnwindSafe;
 use std::path::Path;
 use std::sync::{Arc, RwLock};
 use std::time::Duration;
 
+use futures::FutureExt;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -31,6 +34,16 @@ use super::{applier, finisher, janitor, rescuer};
 
 /// How long interrupted attempts may take to record what is there and give back.
 const INTERRUPT_TIME: Duration = Duration::from_secs(90);
+
+/// How long a claim under way may still take once attempts are interrupted.
+const CLAIM_TIME: Duration = Duration::from_secs(5);
+
+/// Pause before a service that panicked is started again.
+const RESTART_PAUSE: Duration = Duration::from_secs(5);
+
+/// How often the queue is counted, and the slots.
+const COUNT_EVERY: Duration = Duration::from_secs(30);
+const GAUGE_EVERY: Duration = Duration::from_secs(5);
 
 /// How long a self-ping may take before LISTEN counts as not working here.
 const PING_TIME: Duration = Duration::from_secs(5);
@@ -167,23 +180,46 @@ impl Worker {
 
         let mut polling = JoinSet::new();
         polling.spawn(poller.run(stop.soft.clone()));
-        stop.soft.cancelled().await;
-        while polling.join_next().await.is_some() {}
+        let broken = tokio::select! {
+            () = stop.soft.cancelled() => None,
+            _ = polling.join_next() => Some("claiming"),
+            _ = heart.join_next() => Some("the heartbeat"),
+            _ = finisher_set.join_next() => Some("storing plain ends"),
+            _ = writer_set.join_next() => Some("storing events"),
+        };
+        let broken = broken.filter(|_| !stop.soft.is_cancelled());
+        if let Some(part) = broken {
+            // Without it attempts would be rescued elsewhere while they run here, or lose events.
+            tracing::error!(part, "a part of the worker ended by itself: stopping");
+            stop.soft.cancel();
+            stop.hard.cancel();
+        }
+        end_polling(&mut polling, &stop.hard).await;
         self.drain(&stop.hard).await;
         // Heartbeats go on until the last end is stored: a draining worker is not a dead one.
-        while finisher_set.join_next().await.is_some() {}
+        let storing = async { while finisher_set.join_next().await.is_some() {} };
+        if tokio::time::timeout(INTERRUPT_TIME, storing).await.is_err() {
+            tracing::error!("some ends could not be stored; their leases will expire");
+        }
         services_stop.cancel();
         while services.join_next().await.is_some() {}
         heartbeat_stop.cancel();
         while heart.join_next().await.is_some() {}
-        fleet::leave(&self.context.store, self.context.worker).await?;
+        if let Err(error) = fleet::leave(&self.context.store, self.context.worker).await {
+            tracing::warn!(%error, "the worker could not sign off; it will count as lost");
+        }
         self.context.workspaces.close().await;
         alive::end(&self.settings.data_dir.join("alive"), self.context.worker);
         drop(self.lock);
         tracing::info!("worker stopped");
         drop(self.context);
         writer_set.shutdown().await;
-        Ok(())
+        match broken {
+            Some(part) => Err(WorkerError::Setup(format!(
+                "{part} ended by itself; the log says why"
+            ))),
+            None => Ok(()),
+        }
     }
 
     fn heartbeat(&self, draining: CancellationToken) -> Result<Heartbeat, WorkerError> {
@@ -198,48 +234,67 @@ impl Worker {
     }
 
     fn start_services(&self, stop: &CancellationToken) -> Result<JoinSet<()>, WorkerError> {
-        let context = &self.context;
+        let context = self.context.clone();
         let (store, listener) = (context.store.clone(), context.listener.clone());
-        let mut services = JoinSet::new();
-        services.spawn(cancels(listener.clone(), self.book.clone(), stop.clone()));
-        services.spawn(maintainer::run(
-            store.clone(),
-            listener.clone(),
-            self.poke.clone(),
-            stop.clone(),
-        ));
-        let (worker, book) = (context.worker, self.book.clone());
-        let rescued = Poke::default();
-        services.spawn(rescuer::run(
-            store.clone(),
-            worker,
-            book.clone(),
-            rescued.clone(),
-            stop.clone(),
-        ));
-        let workspaces = context.workspaces.clone();
-        services.spawn(applier::run(
-            store.clone(),
-            workspaces.clone(),
-            listener,
-            stop.clone(),
-        ));
-        services.spawn(janitor::run(store, workspaces, book, rescued, stop.clone()));
+        let (worker, workspaces) = (context.worker, context.workspaces.clone());
         let scratch = self.settings.data_dir.join("probes");
         private_dir(&scratch)?;
-        let offers = Offers {
-            context: self.context.clone(),
-            slots: self.slots.clone(),
-            file: Some(self.settings.agents_file.clone()),
-            scratch,
-            current: BTreeMap::new(),
-        };
-        services.spawn(offers.run(stop.clone()));
-        services.spawn(gauges(
-            self.slots.clone(),
-            context.store.clone(),
-            stop.clone(),
-        ));
+        let rescued = Poke::default();
+        let mut services = JoinSet::new();
+        {
+            let (listener, book, stop) = (listener.clone(), self.book.clone(), stop.clone());
+            serve(&mut services, "cancels", &stop.clone(), move || {
+                cancels(listener.clone(), book.clone(), stop.clone())
+            });
+        }
+        {
+            let (store, listener) = (store.clone(), listener.clone());
+            let (poke, stop) = (self.poke.clone(), stop.clone());
+            serve(&mut services, "maintainer", &stop.clone(), move || {
+                maintainer::run(store.clone(), listener.clone(), poke.clone(), stop.clone())
+            });
+        }
+        {
+            let (store, book, stop) = (store.clone(), self.book.clone(), stop.clone());
+            let rescued = rescued.clone();
+            serve(&mut services, "rescuer", &stop.clone(), move || {
+                let (store, book) = (store.clone(), book.clone());
+                rescuer::run(store, worker, book, rescued.clone(), stop.clone())
+            });
+        }
+        {
+            let (store, workspaces, stop) = (store.clone(), workspaces.clone(), stop.clone());
+            serve(&mut services, "applier", &stop.clone(), move || {
+                let (store, workspaces) = (store.clone(), workspaces.clone());
+                applier::run(store, workspaces, listener.clone(), stop.clone())
+            });
+        }
+        {
+            let (store, book, stop) = (store.clone(), self.book.clone(), stop.clone());
+            serve(&mut services, "janitor", &stop.clone(), move || {
+                let (store, workspaces) = (store.clone(), workspaces.clone());
+                let (book, rescued) = (book.clone(), rescued.clone());
+                janitor::run(store, workspaces, book, rescued, stop.clone())
+            });
+        }
+        {
+            let (slots, file) = (self.slots.clone(), self.settings.agents_file.clone());
+            let stop = stop.clone();
+            serve(&mut services, "offers", &stop.clone(), move || {
+                let offers = Offers {
+                    context: context.clone(),
+                    slots: slots.clone(),
+                    file: Some(file.clone()),
+                    scratch: scratch.clone(),
+                    current: BTreeMap::new(),
+                };
+                offers.run(stop.clone())
+            });
+        }
+        let (slots, stop) = (self.slots.clone(), stop.clone());
+        serve(&mut services, "gauges", &stop.clone(), move || {
+            gauges(slots.clone(), store.clone(), stop.clone())
+        });
         Ok(services)
     }
 
@@ -275,6 +330,19 @@ impl Worker {
         }
     }
 
+    /// Others take the tasks over as soon as this worker signs off: no agent of it may be left.
+    async fn end_processes(&self) {
+        let prefix = format!("{}{}-", crate::run::MARK_PREFIX, self.context.worker);
+        let swept = crate::blocking::run(move || {
+            crate::agent::process::sweep_marks(|mark| mark.starts_with(&prefix))
+        });
+        match swept.await {
+            Ok(Ok(_ended)) => {}
+            Ok(Err(error)) => tracing::error!(%error, "processes of agents could not be ended"),
+            Err(error) => tracing::error!(%error, "processes of agents could not be looked for"),
+        }
+    }
+
     async fn drain(&self, hard: &CancellationToken) {
         self.attempts.close();
         let running = self.book.len();
@@ -300,10 +368,46 @@ impl Worker {
         {
             tracing::error!(
                 running = self.book.len(),
-                "some attempts did not end; their leases will expire"
+                "some attempts did not end: ending their processes; their leases will expire"
             );
+            self.end_processes().await;
         }
     }
+}
+
+/// A claim under way is awaited, for what it claims must be run; not for ever when we must go.
+async fn end_polling(polling: &mut JoinSet<()>, hard: &CancellationToken) {
+    let unanswered = async {
+        hard.cancelled().await;
+        tokio::time::sleep(CLAIM_TIME).await;
+    };
+    tokio::select! {
+        () = async { while polling.join_next().await.is_some() {} } => return,
+        () = unanswered => {}
+    }
+    polling.shutdown().await;
+}
+
+/// Run a service until it is stopped. A panic costs the look it happened in, not the service.
+fn serve<F>(
+    services: &mut JoinSet<()>,
+    name: &'static str,
+    stop: &CancellationToken,
+    service: impl Fn() -> F + Send + 'static,
+) where
+    F: Future<Output = ()> + Send + 'static,
+{
+    let stop = stop.clone();
+    services.spawn(async move {
+        while AssertUnwindSafe(service()).catch_unwind().await.is_err() {
+            tracing::error!(service = name, "a service panicked; it is started again");
+            metrics::counter!("dispatch_service_panics_total", "service" => name).increment(1);
+            tokio::select! {
+                () = stop.cancelled() => return,
+                () = tokio::time::sleep(RESTART_PAUSE) => {}
+            }
+        }
+    });
 }
 
 /// Cancel requests, as soon as they are made.
@@ -325,6 +429,7 @@ async fn cancels(listener: Listener, book: LeaseBook, stop: CancellationToken) {
 }
 
 async fn gauges(slots: Slots, store: Store, stop: CancellationToken) {
+    let mut counted_at: Option<Instant> = None;
     loop {
         let (total, used) = slots.usage();
         metrics::gauge!("dispatch_slots").set(f64::from(total));
@@ -332,11 +437,31 @@ async fn gauges(slots: Slots, store: Store, stop: CancellationToken) {
         let (open, waiting) = store.pool_status();
         metrics::gauge!("dispatch_pool_connections").set(open as f64);
         metrics::gauge!("dispatch_pool_waiting").set(waiting as f64);
+        if counted_at.is_none_or(|at| at.elapsed() >= COUNT_EVERY) {
+            counted_at = Some(Instant::now());
+            match fleet::queue_depth(&store).await {
+                Ok(depth) => show_depth(&depth),
+                Err(error) => tracing::debug!(%error, "the queue could not be counted"),
+            }
+        }
         tokio::select! {
             () = stop.cancelled() => return,
-            () = tokio::time::sleep(Duration::from_secs(5)) => {}
+            () = tokio::time::sleep(GAUGE_EVERY) => {}
         }
     }
+}
+
+fn show_depth(depth: &fleet::QueueDepth) {
+    let tables = [
+        ("ready", depth.ready),
+        ("later", depth.later),
+        ("parked", depth.parked),
+        ("running", depth.running),
+    ];
+    for (place, tasks) in tables {
+        metrics::gauge!("dispatch_tasks", "place" => place).set(tasks as f64);
+    }
+    metrics::gauge!("dispatch_oldest_ready_seconds").set(depth.oldest_ready_s);
 }
 
 /// A directory only we can enter.

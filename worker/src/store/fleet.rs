@@ -17,6 +17,7 @@ crate::statements! {
     SET_SETTING = "set_setting";
     DROP_SETTING = "drop_setting";
     NOTIFY = "notify";
+    QUEUE_DEPTH = "queue_depth";
 }
 
 /// Say that a worker is there.
@@ -86,6 +87,33 @@ pub async fn arm_bell(store: &Store, worker: WorkerId, time: Duration) -> Result
 pub async fn notify(store: &Store, payload: &str) -> Result<(), StoreError> {
     store.query(&NOTIFY, &[&payload]).await?;
     Ok(())
+}
+
+/// Where the open tasks of the fleet are.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct QueueDepth {
+    /// Waiting for a free slot.
+    pub ready: i64,
+    /// Waiting for their time.
+    pub later: i64,
+    /// Waiting for a limit or a conversation.
+    pub parked: i64,
+    /// Running.
+    pub running: i64,
+    /// Age of the oldest ready one, in seconds.
+    pub oldest_ready_s: f64,
+}
+
+/// Count the open tasks.
+pub async fn queue_depth(store: &Store) -> Result<QueueDepth, StoreError> {
+    let row = store.query_one(&QUEUE_DEPTH, &[]).await?;
+    Ok(QueueDepth {
+        ready: row.try_get("ready")?,
+        later: row.try_get("later")?,
+        parked: row.try_get("parked")?,
+        running: row.try_get("running")?,
+        oldest_ready_s: row.try_get("oldest_s")?,
+    })
 }
 
 /// What a worker says about one agent of its catalogue.
