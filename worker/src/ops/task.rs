@@ -13,7 +13,7 @@ use crate::domain::limits;
 use crate::domain::task::TaskState;
 use crate::store::permissions::{self, PermissionFilter, PermissionView};
 use crate::store::tasks::{self, TaskFilter};
-use crate::store::{Store, history};
+use crate::store::{Store, history, streams};
 
 pub use crate::store::history::AttemptView;
 pub use crate::store::tasks::TaskView;
@@ -197,7 +197,7 @@ impl Op for TaskEvents {
         let id = self.id.0;
         let since = self.since_seq.unwrap_or(0);
         let most = i32::try_from(size + 1).unwrap_or(i32::MAX);
-        let events = history::events(&context.store, id, since, most).await?;
+        let events = streams::read(&context.store, id, since, most).await?;
         if events.is_empty() {
             existing(&context.store, id).await?;
         }

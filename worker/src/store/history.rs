@@ -4,14 +4,11 @@ use chrono::{DateTime, Utc};
 use serde_json::Value;
 
 use super::{Store, StoreError};
-use crate::domain::event::TaskEvent;
 use crate::domain::ids::TaskId;
 
 crate::statements! {
     /// The attempts of a task with what they used.
     ATTEMPTS = "task_attempts";
-    /// A page of a task's stream.
-    EVENTS = "task_events_page";
     /// A page of a conversation.
     ITEMS = "conversation_items";
 }
@@ -104,27 +101,6 @@ crate::record! {
 pub async fn attempts(store: &Store, task: TaskId) -> Result<Vec<AttemptView>, StoreError> {
     let rows = store.query(&ATTEMPTS, &[&task.0]).await?;
     rows.iter().map(AttemptView::read).collect()
-}
-
-/// The stream of a task after a number, at most `most` records.
-pub async fn events(
-    store: &Store,
-    task: TaskId,
-    after_seq: i64,
-    most: i32,
-) -> Result<Vec<TaskEvent>, StoreError> {
-    let rows = store.query(&EVENTS, &[&task.0, &after_seq, &most]).await?;
-    rows.iter()
-        .map(|row| {
-            Ok(TaskEvent {
-                seq: row.try_get("seq")?,
-                attempt: row.try_get("attempt")?,
-                kind: row.try_get("kind")?,
-                payload: row.try_get("payload")?,
-                at: row.try_get("at")?,
-            })
-        })
-        .collect()
 }
 
 /// A place in a conversation: task, attempt, item.

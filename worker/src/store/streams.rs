@@ -11,7 +11,6 @@ crate::statements! {
     APPEND_EVENTS = "append_events";
     PUT_ITEMS = "put_items";
     READ_EVENTS = "read_events";
-    TASK_EXISTS = "task_exists";
     STREAM_IS_TOLD = "stream_is_told";
     NOTIFY = "notify";
 }
@@ -144,9 +143,4 @@ pub async fn is_told(store: &Store, task: TaskId, up_to: i64) -> Result<bool, St
         .query_one(&STREAM_IS_TOLD, &[&task.0, &up_to])
         .await?
         .try_get("told")?)
-}
-
-/// Whether there is such a task.
-pub async fn task_exists(store: &Store, task: TaskId) -> Result<bool, StoreError> {
-    Ok(store.query_opt(&TASK_EXISTS, &[&task.0]).await?.is_some())
 }
