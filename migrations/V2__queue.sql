@@ -264,6 +264,15 @@ BEGIN
     RETURN NULL;
 END $$;
 
+-- More room under a key is worth a look at once.
+CREATE FUNCTION tell_of_limit() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    PERFORM ring_bell('later');
+    RETURN NULL;
+END $$;
+CREATE TRIGGER limits_tell AFTER UPDATE OF max_running ON limits
+    FOR EACH STATEMENT EXECUTE FUNCTION tell_of_limit();
+
 -- A limit that is new to a project holds for what waits already, and counts what runs. A task that
 -- names a key of its own keeps it.
 CREATE FUNCTION put_under_limit(of_project text, key text) RETURNS void LANGUAGE sql AS $$

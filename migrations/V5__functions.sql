@@ -57,6 +57,8 @@ BEGIN
             INSERT INTO audit_log (actor, action, subject, detail)
             VALUES (actor, 'task.cancel', 'task ' || wanted, jsonb_build_object('reason', reason));
             PERFORM pg_notify(dispatch_channel(), 'events ' || wanted);
+            -- What waited behind it in its conversation, or for its place under a limit, may go.
+            PERFORM ring_bell('later');
             RETURN 'cancelled';
         END IF;
         UPDATE leases SET cancel_requested_at = clock_timestamp(), cancel_by = actor, cancel_reason = reason

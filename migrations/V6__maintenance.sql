@@ -45,14 +45,15 @@ $$;
 -- Let parked tasks out: under a limit as many as there is room for, highest priority first.
 -- Room is counted, not kept, so that no crash can leak a slot. One at a time in the fleet, and each
 -- judgement by a statement that begins after the lock is held: two that cannot see each other's
--- work would let out two tasks of one conversation, or too many under one key.
+-- work would let out two tasks of one conversation, or too many under one key. NULL: somebody else
+-- is at it, and may have judged before what the caller knows of was committed, so look again soon.
 CREATE FUNCTION promote_parked(most integer) RETURNS integer LANGUAGE plpgsql AS $$
 DECLARE
     key record;
     moved integer := 0;
 BEGIN
     IF NOT pg_try_advisory_xact_lock(hashtext('dispatch promote ' || current_schema())) THEN
-        RETURN 0;
+        RETURN NULL;
     END IF;
     FOR key IN SELECT l.limit_key, l.max_running - used.tasks AS room
                  FROM limits l
@@ -129,13 +130,16 @@ $$;
 -- Everything above; tells how many tasks became ready (or moved towards it) and how many
 -- milliseconds until the next scheduled one is due (null: none).
 CREATE FUNCTION maintain(most integer) RETURNS TABLE (moved integer, next_due_ms bigint) LANGUAGE plpgsql AS $$
+DECLARE
+    promoted integer := 0;
 BEGIN
     moved := 0;
     IF EXISTS (SELECT 1 FROM later_tasks l WHERE l.run_at <= now()) THEN
         moved := moved + promote_later(most);
     END IF;
     IF EXISTS (SELECT 1 FROM parked_tasks) THEN
-        moved := moved + promote_parked(most);
+        promoted := promote_parked(most);
+        moved := moved + coalesce(promoted, 0);
     END IF;
     IF EXISTS (SELECT 1 FROM catalogue_agents c WHERE NOT is_offered(c.name)) THEN
         moved := moved + fall_back(most);
@@ -147,5 +151,8 @@ BEGIN
     SELECT CASE WHEN min(l.run_at) IS NOT NULL
                 THEN greatest(0, (extract(epoch FROM min(l.run_at) - clock_timestamp()) * 1000)::bigint) END
       INTO next_due_ms FROM later_tasks l;
+    IF promoted IS NULL THEN
+        next_due_ms := 0;
+    END IF;
     RETURN NEXT;
 END $$;

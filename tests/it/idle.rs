@@ -72,3 +72,34 @@ async fn nothing_scheduled_is_not_due_now() {
     let due: i64 = stage.text(due).await.parse().unwrap();
     assert!((3_000_000..=3_600_000).contains(&due), "{due} ms");
 }
+
+#[tokio::test]
+async fn who_finds_another_at_the_parked_tasks_looks_again_at_once() {
+    let stage = Stage::new().await;
+    let held =
+        "INSERT INTO tasks (project, input, agent, limit_key) VALUES ('p', 'x', 'noop', 'k')";
+    stage.sql.batch_execute(held).await.unwrap();
+    let mut other = stage.db.client().await;
+    let busy = other.transaction().await.unwrap();
+    let lock = "SELECT pg_advisory_xact_lock(hashtext('dispatch promote ' || current_schema()))";
+    busy.batch_execute(lock).await.unwrap();
+    let due = "SELECT moved || ' moved, again in ' || coalesce(next_due_ms::text, 'never') FROM maintain(10)";
+    assert_eq!(stage.text(due).await, "0 moved, again in 0");
+    busy.rollback().await.unwrap();
+    assert_eq!(stage.text(due).await, "1 moved, again in never");
+}
+
+#[tokio::test]
+async fn more_room_under_a_limit_is_told_to_those_who_wait() {
+    let stage = Stage::new().await;
+    let armed = "INSERT INTO bells VALUES (gen_random_uuid(), now() + interval '1 minute'); \
+                 INSERT INTO limits VALUES ('k', 1)";
+    stage.sql.batch_execute(armed).await.unwrap();
+    let more = "UPDATE limits SET max_running = 2 WHERE limit_key = 'k'";
+    assert_eq!(heard(&stage, more).await, Wakeup::Later);
+    let two = "INSERT INTO tasks (project, input, agent, limit_key) \
+               SELECT 'p', 'x', 'noop', 'k' FROM generate_series(1, 2)";
+    assert_eq!(heard(&stage, two).await, Wakeup::Later);
+    let cancel = "SELECT cancel_task(min(id)) FROM tasks";
+    assert_eq!(heard(&stage, cancel).await, Wakeup::Later);
+}

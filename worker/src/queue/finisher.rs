@@ -12,6 +12,7 @@ use crate::run::stream::AttemptStream;
 use crate::store::claims::{self, Claimed, PlainFinish};
 
 use super::lease::LeaseBook;
+use super::maintainer::Poke;
 use super::slots::SlotGuard;
 
 /// Attempts in one statement.
@@ -27,10 +28,19 @@ pub struct Over {
 
 /// Stores plain ends until every sender is gone. Never waits for more: what ends while one batch is
 /// being stored is the next one, so that batches are as large as the load makes them.
-pub async fn run(context: Arc<RunContext>, book: LeaseBook, mut over: mpsc::Receiver<Over>) {
+pub async fn run(
+    context: Arc<RunContext>,
+    book: LeaseBook,
+    mut over: mpsc::Receiver<Over>,
+    poke: Poke,
+) {
     let mut batch = Vec::with_capacity(BATCH);
     while over.recv_many(&mut batch, BATCH).await > 0 {
+        let gated = batch.iter().any(|over| over.claimed.gated);
         store(&context, &book, &mut batch).await;
+        if gated {
+            poke.now();
+        }
     }
 }
 

@@ -224,6 +224,10 @@ impl Poller {
                 let fresh = self.armed_until.is_none();
                 self.armed_until = Some(Instant::now() + ARMED_FOR);
                 self.rechecks = if fresh { 0 } else { RECHECKS.len() };
+                if fresh {
+                    // Nobody told of due and parked tasks while the bell was not armed.
+                    self.poke.now();
+                }
                 fresh
             }
             Err(error) => {

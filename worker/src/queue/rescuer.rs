@@ -81,19 +81,20 @@ pub async fn reclaim_forgotten(
     Ok(forgotten.len())
 }
 
-/// Look until stopped. `janitor`: a dead worker of this machine left worktrees too.
+/// Look until stopped. After a rescue the services in `pokes` have work: a dead worker of this machine
+/// left worktrees, and what waited behind the task may go.
 pub async fn run(
     store: Store,
     worker: WorkerId,
     book: LeaseBook,
-    janitor: Poke,
+    pokes: [Poke; 2],
     stop: CancellationToken,
 ) {
     let mut forgot_at: Option<Instant> = None;
     loop {
         match run_once(&store, limits::LEASE_TTL).await {
             Ok(0) => {}
-            Ok(_) => janitor.now(),
+            Ok(_) => pokes.iter().for_each(Poke::now),
             Err(error) => tracing::warn!(%error, "rescue failed"),
         }
         if let Err(error) = reclaim_forgotten(&store, worker, &book, CLAIM_GRACE).await {

@@ -163,6 +163,7 @@ impl Worker {
             self.context.clone(),
             self.book.clone(),
             over_rx,
+            self.poke.clone(),
         ));
         let mut services = self.start_services(&services_stop)?;
         let poller = Poller::new(
@@ -256,13 +257,13 @@ impl Worker {
         }
         {
             let (store, book, stop) = (store.clone(), self.book.clone(), stop.clone());
-            let rescued = rescued.clone();
+            let pokes = [rescued.clone(), self.poke.clone()];
             serve(&mut services, "rescuer", &stop.clone(), move || {
                 rescuer::run(
                     store.clone(),
                     worker,
                     book.clone(),
-                    rescued.clone(),
+                    pokes.clone(),
                     stop.clone(),
                 )
             });
