@@ -64,12 +64,15 @@ CREATE TABLE ready_tasks (
     uncharged smallint NOT NULL DEFAULT 0,
     agent     text NOT NULL,
     limit_key text,
+    other     text,
     PRIMARY KEY (agent, priority, run_at, task_id)
 ) WITH (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 500,
         autovacuum_vacuum_cost_delay = 0, autovacuum_vacuum_insert_scale_factor = 0,
         autovacuum_vacuum_insert_threshold = 5000, autovacuum_analyze_scale_factor = 0,
         autovacuum_analyze_threshold = 5000);
 CREATE INDEX ready_tasks_limit ON ready_tasks (limit_key) WHERE limit_key IS NOT NULL;
+CREATE INDEX ready_tasks_other ON ready_tasks (agent) WHERE other IS NOT NULL;
+COMMENT ON COLUMN ready_tasks.other IS 'Where it may go when nobody offers its agent: the fallback, or, once there, the agent asked for.';
 
 CREATE TABLE later_tasks (
     run_at    timestamptz NOT NULL,
@@ -150,18 +153,36 @@ BEGIN
     END IF;
 END $$;
 
+-- Say which rule a fresh task breaks, and how to mend it.
+CREATE FUNCTION refuse_task(what text, hint text) RETURNS void LANGUAGE plpgsql AS $$
+BEGIN
+    RAISE EXCEPTION '%', what USING ERRCODE = 'check_violation', HINT = hint;
+END $$;
+
 -- Put fresh tasks where they belong. Runs once per INSERT statement, whatever its size.
 CREATE FUNCTION admit_tasks() RETURNS trigger LANGUAGE plpgsql AS $$
 DECLARE
     odd record;
 BEGIN
+    -- One look at the fresh rows and at who waits; a comparison with null is not true: what is not
+    -- given breaks no rule.
     SELECT min(f.project) FILTER (WHERE p.name IS NULL)                         AS unknown_project,
-           bool_or(octet_length(f.input) = 0 OR f.input !~ '\S')                AS empty,
-           max(octet_length(f.input))                                           AS bytes,
+           bool_or(octet_length(f.input) NOT BETWEEN 1 AND 1048576 OR f.input !~ '\S'
+                   OR f.priority NOT BETWEEN 0 AND 9
+                   OR f.max_attempts NOT BETWEEN 1 AND 100
+                   OR least(f.run_at, f.deadline) < '2000-01-01Z' OR greatest(f.run_at, f.deadline) > '2200-01-01Z'
+                   OR least(f.timeout, f.idle_timeout) <= interval '0'
+                   OR octet_length(f.limit_key) NOT BETWEEN 1 AND 200
+                   OR octet_length(f.idempotency_key) NOT BETWEEN 1 AND 200
+                   OR greatest(octet_length(f.agent), octet_length(f.model), octet_length(f.mode_id),
+                               octet_length(f.thinking_option_id), octet_length(f.fallback),
+                               octet_length(f.submitted_by)) > 200
+                   OR octet_length(f.base_ref) > 1024)                          AS wrong,
            bool_or(f.run_at > now())                                            AS later,
            bool_or(f.conversation_id IS NOT NULL OR f.limit_key IS NOT NULL
                    OR p.max_running IS NOT NULL)                                AS gated,
-           bool_or(c.name IS NULL)                                              AS strange_agent
+           bool_or(c.name IS NULL)                                              AS strange_agent,
+           EXISTS (SELECT 1 FROM bells b WHERE b.armed_until > clock_timestamp()) AS awaited
       INTO odd
       FROM fresh f
       LEFT JOIN projects p ON p.name = f.project
@@ -172,14 +193,34 @@ BEGIN
             USING ERRCODE = 'foreign_key_violation',
                   HINT = 'Add it: dispatch projects add NAME PATH, or INSERT INTO projects(name, path).';
     END IF;
-    IF odd.empty THEN
-        RAISE EXCEPTION 'the input of a task is empty'
-            USING ERRCODE = 'check_violation', HINT = 'Say in tasks.input what the agent shall do.';
-    END IF;
-    IF odd.bytes > 1048576 THEN
-        RAISE EXCEPTION 'the input of a task has % bytes; 1048576 are allowed', odd.bytes
-            USING ERRCODE = 'check_violation',
-                  HINT = 'Put long material into a file of the repository and name the file in the input.';
+    IF odd.wrong THEN
+        PERFORM CASE
+            WHEN octet_length(f.input) > 1048576 THEN refuse_task(
+                format('the input of a task has %s bytes; 1048576 are allowed', octet_length(f.input)),
+                'Put long material into a file of the repository and name the file in the input.')
+            WHEN f.input !~ '\S' THEN refuse_task(
+                'the input of a task is empty', 'Say in tasks.input what the agent shall do.')
+            WHEN f.priority NOT BETWEEN 0 AND 9 THEN refuse_task(
+                format('priority %s is not 0 to 9', f.priority), '9 runs first, 0 last; the default is 5.')
+            WHEN f.max_attempts NOT BETWEEN 1 AND 100 THEN refuse_task(
+                format('max_attempts %s is not 1 to 100', f.max_attempts), 'The default is 3; 1 means: never again.')
+            WHEN f.run_at NOT BETWEEN '2000-01-01Z' AND '2200-01-01Z' THEN refuse_task(
+                format('run_at %s is no real date', f.run_at), 'Give a time between the years 2000 and 2200, or none to run at once.')
+            WHEN f.deadline NOT BETWEEN '2000-01-01Z' AND '2200-01-01Z' THEN refuse_task(
+                format('deadline %s is no real date', f.deadline), 'Give a time between the years 2000 and 2200, or none.')
+            WHEN least(f.timeout, f.idle_timeout) <= interval '0' THEN refuse_task(
+                'timeout and idle_timeout must be more than nothing', 'Leave them out for the agent''s own.')
+            WHEN octet_length(f.limit_key) NOT BETWEEN 1 AND 200 THEN refuse_task(
+                'limit_key must have 1 to 200 bytes', 'Leave it out for no limit of its own.')
+            WHEN octet_length(f.idempotency_key) NOT BETWEEN 1 AND 200 THEN refuse_task(
+                'idempotency_key must have 1 to 200 bytes', 'Use a hash of what makes the request one of its kind.')
+            WHEN greatest(octet_length(f.agent), octet_length(f.model), octet_length(f.mode_id),
+                          octet_length(f.thinking_option_id), octet_length(f.fallback),
+                          octet_length(f.submitted_by)) > 200 OR octet_length(f.base_ref) > 1024 THEN refuse_task(
+                'a name is too long: agent, model, mode_id, thinking_option_id, fallback and submitted_by may have 200 bytes, base_ref 1024',
+                'SELECT name FROM available_agents lists the agents.')
+            END
+          FROM fresh f;
     END IF;
 
     IF odd.strange_agent AND EXISTS (SELECT 1 FROM catalogue_agents) THEN
@@ -215,18 +256,22 @@ BEGIN
          WHERE f.run_at <= now()
            AND (f.conversation_id IS NOT NULL OR coalesce(f.limit_key, project_limit(f.project)) IS NOT NULL)
            AND NOT EXISTS (SELECT 1 FROM outcomes o WHERE o.task_id = f.id);
-        INSERT INTO ready_tasks (run_at, task_id, priority, agent)
-        SELECT f.run_at, f.id, f.priority, f.agent FROM fresh f
+        INSERT INTO ready_tasks (run_at, task_id, priority, agent, other)
+        SELECT f.run_at, f.id, f.priority, f.agent, f.fallback FROM fresh f
          WHERE f.run_at <= now()
            AND f.conversation_id IS NULL AND coalesce(f.limit_key, project_limit(f.project)) IS NULL
            AND NOT EXISTS (SELECT 1 FROM outcomes o WHERE o.task_id = f.id);
-        PERFORM ring_bell('later');
+        IF odd.awaited THEN
+            PERFORM pg_notify(dispatch_channel(), 'later');
+        END IF;
     ELSE
-        INSERT INTO ready_tasks (run_at, task_id, priority, agent)
-        SELECT f.run_at, f.id, f.priority, f.agent FROM fresh f;
+        INSERT INTO ready_tasks (run_at, task_id, priority, agent, other)
+        SELECT f.run_at, f.id, f.priority, f.agent, f.fallback FROM fresh f;
     END IF;
 
-    PERFORM ring_bell();
+    IF odd.awaited THEN
+        PERFORM pg_notify(dispatch_channel(), 'ready');
+    END IF;
     RETURN NULL;
 END $$;
 

@@ -21,12 +21,12 @@ CREATE FUNCTION promote_later(most integer) RETURNS integer LANGUAGE sql VOLATIL
                                      ORDER BY l.run_at LIMIT most FOR UPDATE SKIP LOCKED))
         RETURNING task_id, attempt, uncharged
     ), facts AS (
-        SELECT d.task_id, d.attempt, d.uncharged, t.priority, t.agent, t.run_at,
+        SELECT d.task_id, d.attempt, d.uncharged, t.priority, t.agent, t.fallback, t.run_at,
                coalesce(t.limit_key, project_limit(t.project)) AS limit_key,
                coalesce(t.conversation_id,
                         (SELECT f.conversation_id FROM tasks f WHERE f.conversation_id = t.id LIMIT 1)) AS conversation_id
           FROM due d CROSS JOIN LATERAL
-               (SELECT x.id, x.priority, x.agent, x.run_at, x.limit_key, x.project, x.conversation_id
+               (SELECT x.id, x.priority, x.agent, x.fallback, x.run_at, x.limit_key, x.project, x.conversation_id
                   FROM tasks x WHERE x.id = d.task_id LIMIT 1) t
     ), parked AS (
         INSERT INTO parked_tasks (task_id, priority, attempt, uncharged, limit_key, conversation_id)
@@ -34,8 +34,8 @@ CREATE FUNCTION promote_later(most integer) RETURNS integer LANGUAGE sql VOLATIL
           FROM facts f WHERE f.limit_key IS NOT NULL OR f.conversation_id IS NOT NULL
         RETURNING 1
     ), ready AS (
-        INSERT INTO ready_tasks (run_at, task_id, priority, attempt, uncharged, agent)
-        SELECT f.run_at, f.task_id, f.priority, f.attempt, f.uncharged, f.agent
+        INSERT INTO ready_tasks (run_at, task_id, priority, attempt, uncharged, agent, other)
+        SELECT f.run_at, f.task_id, f.priority, f.attempt, f.uncharged, f.agent, f.fallback
           FROM facts f WHERE f.limit_key IS NULL AND f.conversation_id IS NULL
         RETURNING 1
     )
@@ -84,10 +84,10 @@ CREATE FUNCTION let_out(key text, most integer) RETURNS integer LANGUAGE sql VOL
                 ORDER BY p.priority DESC, p.task_id LIMIT most FOR UPDATE SKIP LOCKED))
         RETURNING task_id, attempt, uncharged, limit_key
     ), ready AS (
-        INSERT INTO ready_tasks (run_at, task_id, priority, attempt, uncharged, agent, limit_key)
-        SELECT t.run_at, o.task_id, t.priority, o.attempt, o.uncharged, t.agent, o.limit_key
+        INSERT INTO ready_tasks (run_at, task_id, priority, attempt, uncharged, agent, limit_key, other)
+        SELECT t.run_at, o.task_id, t.priority, o.attempt, o.uncharged, t.agent, o.limit_key, t.fallback
           FROM out o CROSS JOIN LATERAL
-               (SELECT x.run_at, x.priority, x.agent FROM tasks x WHERE x.id = o.task_id LIMIT 1) t
+               (SELECT x.run_at, x.priority, x.agent, x.fallback FROM tasks x WHERE x.id = o.task_id LIMIT 1) t
         RETURNING 1
     )
     SELECT count(*)::integer FROM ready
@@ -99,28 +99,35 @@ CREATE FUNCTION is_offered(agent text) RETURNS boolean LANGUAGE sql STABLE AS $$
 $$;
 
 -- A fallback is used only when the task or the agent's entry names one and no live worker offers
--- the agent itself; a task whose fallback went away too goes back to the agent it asked for.
+-- the agent itself; a task whose fallback went away too goes back to the agent it asked for. Rows
+-- that cannot go anywhere are not walked: there may be a million of them.
 CREATE FUNCTION fall_back(most integer) RETURNS integer LANGUAGE sql VOLATILE AS $$
-    WITH dark AS MATERIALIZED (
-        SELECT c.name,
-               (SELECT max(o.fallback) FROM agent_offers o WHERE o.name = c.name) AS fallback
+    WITH offered AS MATERIALIZED (
+        SELECT DISTINCT o.name FROM agent_offers o WHERE o.status = 'ready' AND o.expires_at > now()
+    ), dark AS MATERIALIZED (
+        SELECT c.name, (SELECT max(o.fallback) FROM agent_offers o
+                         WHERE o.name = c.name AND o.fallback IN (SELECT f.name FROM offered f)) AS next
           FROM catalogue_agents c
-         WHERE NOT is_offered(c.name)
+         WHERE c.name NOT IN (SELECT f.name FROM offered f)
     ), chosen AS MATERIALIZED (
-        SELECT r.ctid AS at, t.next
-          FROM dark d
-          JOIN ready_tasks r ON r.agent = d.name
-          CROSS JOIN LATERAL (
-               SELECT CASE WHEN is_offered(x.agent) THEN x.agent ELSE coalesce(x.fallback, d.fallback) END AS next
-                 FROM tasks x WHERE x.id = r.task_id LIMIT 1) t
-         WHERE is_offered(t.next)
-         LIMIT most FOR UPDATE OF r SKIP LOCKED
+        SELECT r.at, r.next
+          FROM dark d CROSS JOIN LATERAL (
+               SELECT x.ctid AS at, x.other AS next FROM ready_tasks x
+                WHERE x.agent = d.name AND x.other IS NOT NULL AND x.other IN (SELECT f.name FROM offered f)
+                LIMIT most FOR UPDATE OF x SKIP LOCKED) r
+        UNION ALL
+        SELECT r.at, d.next
+          FROM dark d CROSS JOIN LATERAL (
+               SELECT x.ctid AS at FROM ready_tasks x
+                WHERE x.agent = d.name AND x.other IS NULL
+                LIMIT most FOR UPDATE OF x SKIP LOCKED) r
+         WHERE d.next IS NOT NULL
     ), gone AS (
         DELETE FROM ready_tasks WHERE ctid = ANY (ARRAY(SELECT c.at FROM chosen c))
         RETURNING ctid AS at, run_at, task_id, priority, attempt, uncharged, agent, limit_key
     ), back AS (
-        INSERT INTO ready_tasks (run_at, task_id, priority, attempt, uncharged, agent, limit_key)
-        SELECT g.run_at, g.task_id, g.priority, g.attempt, g.uncharged, c.next, g.limit_key
+        INSERT INTO ready_tasks (run_at, task_id, priority, attempt, uncharged, agent, limit_key, other)
+        SELECT g.run_at, g.task_id, g.priority, g.attempt, g.uncharged, c.next, g.limit_key, g.agent
           FROM gone g JOIN chosen c ON c.at = g.at
         RETURNING 1
     )
@@ -129,7 +136,9 @@ $$;
 
 -- Everything above; tells how many tasks became ready (or moved towards it) and how many
 -- milliseconds until the next scheduled one is due (null: none).
-CREATE FUNCTION maintain(most integer) RETURNS TABLE (moved integer, next_due_ms bigint) LANGUAGE plpgsql AS $$
+-- Without JIT: what is compiled in half a second runs for a millisecond.
+CREATE FUNCTION maintain(most integer) RETURNS TABLE (moved integer, next_due_ms bigint)
+LANGUAGE plpgsql SET jit = off AS $$
 DECLARE
     promoted integer := 0;
 BEGIN

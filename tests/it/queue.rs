@@ -321,15 +321,39 @@ async fn bad_rows_are_refused_in_words_that_say_what_to_do() {
         ),
         (
             "INSERT INTO tasks (project, input, agent, priority) VALUES ('p', 'x', 'acp', 10)",
-            "priority_is_0_to_9",
+            "priority 10 is not 0 to 9",
         ),
         (
             "INSERT INTO tasks (project, input, agent, conversation_id) VALUES ('p', 'x', 'acp', 99)",
             "conversation_id does not name",
         ),
         (
+            "INSERT INTO tasks (project, input, agent, deadline) VALUES ('p', 'x', 'acp', 'infinity')",
+            "deadline infinity is no real date",
+        ),
+        (
+            "INSERT INTO tasks (project, input, agent, max_attempts) VALUES ('p', 'x', 'acp', 0)",
+            "max_attempts 0 is not 1 to 100",
+        ),
+        (
+            "INSERT INTO tasks (project, input, agent, idle_timeout) VALUES ('p', 'x', 'acp', '-1s')",
+            "timeout and idle_timeout must be more than nothing",
+        ),
+        (
+            "INSERT INTO tasks (project, input, agent, limit_key) VALUES ('p', 'x', 'acp', '')",
+            "limit_key must have 1 to 200 bytes",
+        ),
+        (
+            "INSERT INTO tasks (project, input, agent, idempotency_key) VALUES ('p', 'x', 'acp', repeat('k', 201))",
+            "idempotency_key must have 1 to 200 bytes",
+        ),
+        (
+            "INSERT INTO tasks (project, input, agent, model) VALUES ('p', 'x', 'acp', repeat('m', 201))",
+            "a name is too long",
+        ),
+        (
             "INSERT INTO tasks (project, input, agent, run_at) VALUES ('p', 'x', 'acp', '-infinity')",
-            "run_at_is_a_real_date",
+            "run_at -infinity is no real date",
         ),
     ];
     for (insert, words) in refused {

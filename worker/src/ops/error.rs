@@ -183,9 +183,9 @@ mod tests {
             kind: StoreErrorKind::Invalid,
             message: "new row violates check constraint".to_owned(),
             hint: None,
-            constraint: Some("priority_is_0_to_9_and_9_runs_first".to_owned()),
+            constraint: Some("limit_is_not_negative".to_owned()),
         });
-        let told = "not allowed; the rule is: priority is 0 to 9 and 9 runs first";
+        let told = "not allowed; the rule is: limit is not negative";
         assert_eq!(
             (error.kind, error.message.as_str()),
             (OpErrorKind::Invalid, told)
