@@ -71,7 +71,7 @@ CREATE TABLE ready_tasks (
         autovacuum_vacuum_insert_threshold = 5000, autovacuum_analyze_scale_factor = 0,
         autovacuum_analyze_threshold = 5000);
 CREATE INDEX ready_tasks_limit ON ready_tasks (limit_key) WHERE limit_key IS NOT NULL;
-CREATE INDEX ready_tasks_other ON ready_tasks (agent) WHERE other IS NOT NULL;
+CREATE INDEX ready_tasks_other ON ready_tasks (other, agent) WHERE other IS NOT NULL;
 COMMENT ON COLUMN ready_tasks.other IS 'Where it may go when nobody offers its agent: the fallback, or, once there, the agent asked for.';
 
 CREATE TABLE later_tasks (
@@ -335,3 +335,82 @@ CREATE FUNCTION put_under_limit(of_project text, key text) RETURNS void LANGUAGE
 $$;
 CREATE TRIGGER projects_keep_limit AFTER INSERT OR UPDATE OF max_running ON projects
     FOR EACH ROW EXECUTE FUNCTION keep_project_limit();
+
+-- ---------------------------------------------------------------- the two hot statements
+-- As functions, for a function carries settings of its own, also behind a pooler: a plan that is
+-- made while the tables are nearly empty and kept must be right for a hundred thousand rows too.
+
+-- Take up to `most` ready tasks: per agent at most its free slots, highest priority first, then
+-- oldest. `marks` holds a low-water mark per agent and priority level, so that the scan does not
+-- walk over dead index entries; a sweep passes ones from long ago. LATERAL with a LIMIT inside keeps
+-- it one index range per agent and level.
+CREATE FUNCTION claim_tasks(worker uuid, agents text[], free integer[], marks timestamptz[], most integer)
+RETURNS TABLE (
+    task_id bigint, token bigint, attempt smallint, uncharged smallint, agent text, limit_key text,
+    project text, input text, asked_agent text, model text, mode_id text, thinking_option_id text,
+    conversation_id bigint, priority smallint, run_at timestamptz, max_attempts smallint,
+    timeout_ms bigint, idle_timeout_ms bigint, base_ref text, submitted_by text, next_seq bigint)
+LANGUAGE plpgsql SET enable_seqscan = off SET enable_bitmapscan = off SET enable_sort = off SET jit = off AS $$
+#variable_conflict use_column
+BEGIN
+    RETURN QUERY
+    WITH picked AS MATERIALIZED (
+        SELECT c.at
+          FROM unnest(claim_tasks.agents, claim_tasks.free) WITH ORDINALITY AS w (agent, free, place)
+          CROSS JOIN LATERAL (
+              SELECT r.at
+                FROM generate_series(9, 0, -1) AS level
+                CROSS JOIN LATERAL (
+                    SELECT x.ctid AS at
+                      FROM ready_tasks x
+                     WHERE x.agent = w.agent AND x.priority = level::smallint
+                       AND x.run_at >= claim_tasks.marks[(w.place - 1) * 10 + level + 1]
+                       AND x.run_at <= now()
+                     ORDER BY x.run_at, x.task_id
+                     LIMIT w.free FOR UPDATE SKIP LOCKED) AS r
+               LIMIT w.free) AS c
+         LIMIT most
+    ), gone AS (
+        DELETE FROM ready_tasks WHERE ctid = ANY (ARRAY(SELECT p.at FROM picked p))
+        RETURNING task_id, attempt, uncharged, agent, limit_key, priority, run_at
+    ), held AS (
+        INSERT INTO leases (task_id, token, worker_id, attempt, uncharged, agent, limit_key)
+        SELECT g.task_id, nextval('lease_tokens'), worker, g.attempt, g.uncharged, g.agent, g.limit_key
+          FROM gone g
+        RETURNING task_id, token, attempt, uncharged, agent, limit_key
+    )
+    SELECT h.task_id, h.token, h.attempt, h.uncharged, h.agent, h.limit_key,
+           t.project, t.input, t.asked_agent, t.model, t.mode_id, t.thinking_option_id, t.conversation_id,
+           t.priority, t.run_at, t.max_attempts, t.timeout_ms, t.idle_timeout_ms, t.base_ref, t.submitted_by,
+           CASE WHEN h.attempt > 1 THEN next_seq(h.task_id) ELSE 2 END AS next_seq
+      FROM held h
+      CROSS JOIN LATERAL (
+          SELECT x.project, x.input, x.agent AS asked_agent, x.model, x.mode_id, x.thinking_option_id,
+                 x.conversation_id, x.priority, x.run_at, x.max_attempts, x.base_ref, x.submitted_by,
+                 CASE WHEN x.timeout IS NULL AND x.deadline IS NULL THEN NULL ELSE
+                      (extract(epoch FROM least(x.timeout, x.deadline - now())) * 1000)::bigint END AS timeout_ms,
+                 (extract(epoch FROM x.idle_timeout) * 1000)::bigint AS idle_timeout_ms
+            FROM tasks x WHERE x.id = h.task_id LIMIT 1) AS t;
+END $$;
+
+-- Complete attempts that left nothing to store (tasks, tokens in ascending order, numbers of the
+-- terminal events). A row that has a cancel request, or another token, is left alone and not
+-- returned. width_bucket is a binary search: = ANY and array_position walk the whole list for each row.
+CREATE FUNCTION finish_plain(finished bigint[], tokens bigint[], seqs bigint[])
+RETURNS TABLE (task_id bigint)
+LANGUAGE plpgsql SET enable_seqscan = off SET jit = off AS $$
+#variable_conflict use_column
+BEGIN
+    RETURN QUERY
+    WITH gone AS (
+        DELETE FROM leases
+         WHERE task_id = ANY (finished) AND cancel_requested_at IS NULL
+           AND tokens[width_bucket(token, tokens)] = token
+           AND finished[width_bucket(token, tokens)] = task_id
+        RETURNING task_id, token, attempt, started_at
+    )
+    INSERT INTO outcomes (task_id, token, started_at, seq, attempt, state)
+    SELECT g.task_id, g.token, g.started_at, seqs[width_bucket(g.token, tokens)], g.attempt, 'completed'
+      FROM gone g
+    RETURNING task_id;
+END $$;

@@ -110,10 +110,10 @@ CREATE FUNCTION fall_back(most integer) RETURNS integer LANGUAGE sql VOLATILE AS
           FROM catalogue_agents c
          WHERE c.name NOT IN (SELECT f.name FROM offered f)
     ), chosen AS MATERIALIZED (
-        SELECT r.at, r.next
-          FROM dark d CROSS JOIN LATERAL (
-               SELECT x.ctid AS at, x.other AS next FROM ready_tasks x
-                WHERE x.agent = d.name AND x.other IS NOT NULL AND x.other IN (SELECT f.name FROM offered f)
+        SELECT r.at, f.name AS next
+          FROM dark d CROSS JOIN offered f CROSS JOIN LATERAL (
+               SELECT x.ctid AS at FROM ready_tasks x
+                WHERE x.other = f.name AND x.agent = d.name
                 LIMIT most FOR UPDATE OF x SKIP LOCKED) r
         UNION ALL
         SELECT r.at, d.next
@@ -136,9 +136,10 @@ $$;
 
 -- Everything above; tells how many tasks became ready (or moved towards it) and how many
 -- milliseconds until the next scheduled one is due (null: none).
--- Without JIT: what is compiled in half a second runs for a millisecond.
+-- Without JIT: what is compiled in half a second runs for a millisecond. Without whole scans: a plan
+-- made while the tables are nearly empty is kept.
 CREATE FUNCTION maintain(most integer) RETURNS TABLE (moved integer, next_due_ms bigint)
-LANGUAGE plpgsql SET jit = off AS $$
+LANGUAGE plpgsql SET enable_seqscan = off SET jit = off AS $$
 DECLARE
     promoted integer := 0;
 BEGIN
