@@ -21,8 +21,8 @@ async fn a_batch_of_plain_ends_completes_exactly_the_attempts_that_may_end() {
         agent: "noop".to_owned(),
         free: 6,
     }];
-    let mut marks = LowWaterMarks::default();
-    let claimed = claims::claim(&store, WorkerId::fresh(), &demand, 6, Look::All, &mut marks)
+    let marks = LowWaterMarks::default();
+    let claimed = claims::claim(&store, WorkerId::fresh(), &demand, 6, Look::All, &marks)
         .await
         .unwrap();
     assert_eq!(claimed.len(), 6);

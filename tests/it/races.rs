@@ -294,9 +294,9 @@ async fn the_highest_priority_runs_first_whatever_its_agent() {
         agent: agent.to_owned(),
         free: 2,
     });
-    let mut marks = LowWaterMarks::default();
+    let marks = LowWaterMarks::default();
     let worker = WorkerId::fresh();
-    let claimed = claims::claim(&store, worker, &demand, 2, Look::All, &mut marks)
+    let claimed = claims::claim(&store, worker, &demand, 2, Look::All, &marks)
         .await
         .unwrap();
     let mut agents: Vec<&str> = claimed.iter().map(|c| c.agent.as_str()).collect();
@@ -321,10 +321,10 @@ async fn a_late_commit_is_behind_the_marks_and_the_sweep_finds_it() {
         agent: "a".to_owned(),
         free: 9,
     }];
-    let mut marks = LowWaterMarks::default();
+    let marks = LowWaterMarks::default();
     let worker = WorkerId::fresh();
-    let mut look = async |look| {
-        claims::claim(&store, worker, &demand, 9, look, &mut marks)
+    let look = async |look| {
+        claims::claim(&store, worker, &demand, 9, look, &marks)
             .await
             .unwrap()
     };
@@ -334,11 +334,34 @@ async fn a_late_commit_is_behind_the_marks_and_the_sweep_finds_it() {
         look(Look::New).await.is_empty(),
         "cheap looks are blind to it"
     );
+    let behind = async || {
+        claims::behind_marks(&store, &["a"], &marks.of(&["a"]))
+            .await
+            .unwrap()
+    };
+    assert!(behind().await, "the sweeper sees it");
     let swept = look(Look::All).await;
+    assert!(!behind().await, "and nothing once it is claimed");
     assert_eq!(
         swept.iter().map(|c| c.lease.task().0).collect::<Vec<_>>(),
         [early]
     );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_worker_runs_what_was_committed_late() {
+    let stage = Stage::new().await;
+    let worker = stage.worker().await;
+    let slow = stage.db.client().await;
+    slow.batch_execute("BEGIN").await.unwrap();
+    let early = "INSERT INTO tasks (project, input, agent, run_at) \
+                 VALUES ('p', '[]', 'noop', now() - interval '1 minute') RETURNING id";
+    let early: i64 = slow.query_one(early, &[]).await.unwrap().get(0);
+    let next = stage.submit("noop", &json!([])).await;
+    stage.reaches(next, "completed").await;
+    slow.batch_execute("COMMIT").await.unwrap();
+    stage.reaches(early, "completed").await;
+    worker.stop().await;
 }
 
 #[tokio::test]

@@ -4,6 +4,7 @@
 pub mod alive;
 pub mod applier;
 pub mod finisher;
+pub mod gauges;
 pub mod janitor;
 pub mod lease;
 pub mod maintainer;
@@ -12,3 +13,4 @@ pub mod poller;
 pub mod rescuer;
 pub mod slots;
 pub mod supervisor;
+pub mod sweeper;

@@ -24,6 +24,7 @@ use super::finisher::Over;
 use super::lease::LeaseBook;
 use super::maintainer::Poke;
 use super::slots::Slots;
+use super::sweeper::Late;
 
 /// For how long the doorbell is armed at a time.
 const ARMED_FOR: Duration = Duration::from_secs(30);
@@ -31,9 +32,10 @@ const ARMED_FOR: Duration = Duration::from_secs(30);
 /// A trigger that read "not armed" may commit after our look: look again this soon after arming.
 const RECHECKS: [Duration; 2] = [Duration::from_millis(20), Duration::from_millis(100)];
 
-/// The sweep looks at everything this often, backing off to the second figure while idle.
-const SWEEP: Duration = Duration::from_secs(1);
-const SWEEP_IDLE_MAX: Duration = Duration::from_secs(5);
+/// A look without being told: this often, backing off to the second figure while idle. Not where
+/// LISTEN is down, for nothing else tells then.
+const LOOK: Duration = Duration::from_secs(1);
+const LOOK_IDLE_MAX: Duration = Duration::from_secs(5);
 
 /// With many slots, wait for a quarter of them or this long, so that claims come in batches.
 const BATCH_WAIT: Duration = Duration::from_millis(2);
@@ -55,13 +57,15 @@ pub struct Poller {
     pub finisher: mpsc::Sender<Over>,
     /// To move parked tasks on when a gated one ended.
     pub poke: Poke,
-    marks: LowWaterMarks,
+    /// Where claims got to; the sweeper looks behind them.
+    pub marks: LowWaterMarks,
+    /// Says that something may be behind the marks.
+    pub late: Late,
     /// Agents of whose tasks the last claim left none ready.
     quiet: BTreeSet<String>,
     armed_until: Option<Instant>,
     rechecks: usize,
-    last_sweep: Option<Instant>,
-    sweep_every: Duration,
+    look_every: Duration,
 }
 
 /// What the last claim showed.
@@ -84,6 +88,7 @@ impl Poller {
         attempts: TaskTracker,
         finisher: mpsc::Sender<Over>,
         poke: Poke,
+        (marks, late): (LowWaterMarks, Late),
     ) -> Self {
         Self {
             context,
@@ -92,12 +97,12 @@ impl Poller {
             attempts,
             finisher,
             poke,
-            marks: LowWaterMarks::default(),
+            marks,
+            late,
             quiet: BTreeSet::new(),
             armed_until: None,
             rechecks: RECHECKS.len(),
-            last_sweep: None,
-            sweep_every: SWEEP,
+            look_every: LOOK,
         }
     }
 
@@ -139,12 +144,9 @@ impl Poller {
         demand: &[claims::Demand],
         total: u32,
     ) -> Result<Seen, crate::store::StoreError> {
-        let sweep = self
-            .last_sweep
-            .is_none_or(|at| at.elapsed() >= self.sweep_every);
-        let look = if sweep { Look::All } else { Look::New };
+        let all = self.late.take();
+        let look = if all { Look::All } else { Look::New };
         let most = i32::try_from(total).unwrap_or(i32::MAX);
-        let began = Instant::now();
         let context = &self.context;
         let claimed = claims::claim(
             &context.store,
@@ -152,20 +154,21 @@ impl Poller {
             demand,
             most,
             look,
-            &mut self.marks,
+            &self.marks,
         )
-        .await?;
+        .await
+        .inspect_err(|_| {
+            if all {
+                self.late.tell();
+            }
+        })?;
         let count = claimed.len();
-        if sweep {
-            // A sweep over many dead rows must not eat more than a hundredth of the time.
-            let cost = began.elapsed() * 100;
-            self.last_sweep = Some(Instant::now());
-            let idle = count == 0;
-            let next = if idle { self.sweep_every * 2 } else { SWEEP };
-            self.sweep_every = next.clamp(SWEEP.max(cost), SWEEP_IDLE_MAX.max(cost));
-        } else if count > 0 {
-            self.sweep_every = SWEEP;
-        }
+        let deaf = !*context.listener.connected().borrow();
+        self.look_every = if count > 0 || deaf {
+            LOOK
+        } else {
+            (self.look_every * 2).min(LOOK_IDLE_MAX)
+        };
         self.quiet = demand
             .iter()
             .filter(|d| {
@@ -264,19 +267,17 @@ impl Poller {
         }
     }
 
-    /// Until there may be work: the bell, a changed offer, a recheck after arming, or the sweep.
+    /// Until there may be work: the bell, a changed offer, a recheck after arming, the sweeper, or time.
     async fn wait(&mut self, wakeups: &mut broadcast::Receiver<Wakeup>, stop: &CancellationToken) {
-        let sweep_in = self.last_sweep.map_or(Duration::ZERO, |at| {
-            self.sweep_every.saturating_sub(at.elapsed())
-        });
         let recheck = RECHECKS.get(self.rechecks).copied();
         self.rechecks += 1;
-        let timer = tokio::time::sleep(recheck.unwrap_or(sweep_in).min(sweep_in));
+        let timer = tokio::time::sleep(recheck.unwrap_or(self.look_every));
         tokio::pin!(timer);
         loop {
             tokio::select! {
                 () = stop.cancelled() => return,
                 () = &mut timer => return,
+                () = self.late.told() => return,
                 () = self.slots.changed() => {
                     // A freed slot means nothing to an agent that had slots to spare.
                     let (demand, _) = self.slots.demand();
@@ -286,10 +287,9 @@ impl Poller {
                 }
                 heard = wakeups.recv() => match heard {
                     Ok(Wakeup::Ready) => return,
-                    // A task that waited elsewhere keeps its old time, behind the marks: only a
-                    // sweep finds it.
+                    // A task that waited elsewhere keeps its old time, behind the marks.
                     Ok(Wakeup::Moved | Wakeup::Gap) | Err(RecvError::Lagged(_)) => {
-                        self.last_sweep = None;
+                        self.late.tell();
                         return;
                     }
                     Ok(_) => {}

@@ -10,7 +10,6 @@ use std::time::Duration;
 use futures::FutureExt;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
-use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -20,6 +19,7 @@ use crate::config::worker::WorkerSettings;
 use crate::domain::ids::WorkerId;
 use crate::run::RunContext;
 use crate::run::leash::Stop;
+use crate::store::claims::LowWaterMarks;
 use crate::store::listen::{Listener, Wakeup};
 use crate::store::{Store, StoreError, fleet};
 use crate::workspace::{HooksPolicy, WorkspaceError, Workspaces};
@@ -30,7 +30,8 @@ use super::maintainer::{self, Poke};
 use super::offers::Offers;
 use super::poller::Poller;
 use super::slots::Slots;
-use super::{applier, finisher, janitor, rescuer};
+use super::sweeper::{self, Late};
+use super::{applier, finisher, gauges, janitor, rescuer};
 
 /// How long interrupted attempts may take to record what is there and give back.
 const INTERRUPT_TIME: Duration = Duration::from_secs(90);
@@ -40,10 +41,6 @@ const CLAIM_TIME: Duration = Duration::from_secs(5);
 
 /// Pause before a service that panicked is started again.
 const RESTART_PAUSE: Duration = Duration::from_secs(5);
-
-/// How often the queue is counted, and the slots.
-const COUNT_EVERY: Duration = Duration::from_secs(30);
-const GAUGE_EVERY: Duration = Duration::from_secs(5);
 
 /// How long a self-ping may take before LISTEN counts as not working here.
 const PING_TIME: Duration = Duration::from_secs(5);
@@ -79,6 +76,8 @@ pub struct Worker {
     book: LeaseBook,
     attempts: TaskTracker,
     poke: Poke,
+    marks: LowWaterMarks,
+    late: Late,
     /// Held until the process ends.
     lock: AliveLock,
 }
@@ -137,6 +136,8 @@ impl Worker {
             book,
             attempts: TaskTracker::new(),
             poke: Poke::default(),
+            marks: LowWaterMarks::default(),
+            late: Late::default(),
             lock,
         };
         Ok((this, writer_task))
@@ -173,6 +174,7 @@ impl Worker {
             self.attempts.clone(),
             over,
             self.poke.clone(),
+            (self.marks.clone(), self.late.clone()),
         );
         let heartbeat = self.heartbeat(stop.soft.clone())?;
         let heartbeat_stop = CancellationToken::new();
@@ -256,6 +258,14 @@ impl Worker {
             });
         }
         {
+            let (store, slots, stop) = (store.clone(), self.slots.clone(), stop.clone());
+            let (marks, late) = (self.marks.clone(), self.late.clone());
+            serve(&mut services, "sweeper", &stop.clone(), move || {
+                let (marks, late) = (marks.clone(), late.clone());
+                sweeper::run(store.clone(), slots.clone(), marks, late, stop.clone())
+            });
+        }
+        {
             let (store, book, stop) = (store.clone(), self.book.clone(), stop.clone());
             let pokes = [rescued.clone(), self.poke.clone()];
             serve(&mut services, "rescuer", &stop.clone(), move || {
@@ -304,7 +314,7 @@ impl Worker {
         }
         let (slots, stop) = (self.slots.clone(), stop.clone());
         serve(&mut services, "gauges", &stop.clone(), move || {
-            gauges(slots.clone(), store.clone(), stop.clone())
+            gauges::run(slots.clone(), store.clone(), stop.clone())
         });
         Ok(services)
     }
@@ -437,42 +447,6 @@ async fn cancels(listener: Listener, book: LeaseBook, stop: CancellationToken) {
             }
         }
     }
-}
-
-async fn gauges(slots: Slots, store: Store, stop: CancellationToken) {
-    let mut counted_at: Option<Instant> = None;
-    loop {
-        let (total, used) = slots.usage();
-        metrics::gauge!("dispatch_slots").set(f64::from(total));
-        metrics::gauge!("dispatch_slots_used").set(f64::from(used));
-        let (open, waiting) = store.pool_status();
-        metrics::gauge!("dispatch_pool_connections").set(open as f64);
-        metrics::gauge!("dispatch_pool_waiting").set(waiting as f64);
-        if counted_at.is_none_or(|at| at.elapsed() >= COUNT_EVERY) {
-            counted_at = Some(Instant::now());
-            match fleet::queue_depth(&store).await {
-                Ok(depth) => show_depth(&depth),
-                Err(error) => tracing::debug!(%error, "the queue could not be counted"),
-            }
-        }
-        tokio::select! {
-            () = stop.cancelled() => return,
-            () = tokio::time::sleep(GAUGE_EVERY) => {}
-        }
-    }
-}
-
-fn show_depth(depth: &fleet::QueueDepth) {
-    let tables = [
-        ("ready", depth.ready),
-        ("later", depth.later),
-        ("parked", depth.parked),
-        ("running", depth.running),
-    ];
-    for (place, tasks) in tables {
-        metrics::gauge!("dispatch_tasks", "place" => place).set(tasks as f64);
-    }
-    metrics::gauge!("dispatch_oldest_ready_seconds").set(depth.oldest_ready_s);
 }
 
 /// A directory only we can enter.

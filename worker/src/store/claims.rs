@@ -2,6 +2,7 @@
 
 use chrono::{DateTime, TimeDelta, Utc};
 use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio_postgres::Row;
@@ -16,6 +17,7 @@ crate::statements! {
     MAINTAIN = "maintain";
     EXPIRED_LEASES = "expired_leases";
     FORGOTTEN_LEASES = "forgotten_leases";
+    BEHIND_MARKS = "behind_marks";
 }
 
 /// Priority levels of a task, 0 to 9.
@@ -97,34 +99,54 @@ pub struct Claimed {
 }
 
 /// Where the last claims of each agent and level got to. Lives in one worker's memory; losing it
-/// costs one walk over dead index entries.
+/// costs one walk over dead index entries. Cheap to clone.
+#[derive(Clone, Debug, Default)]
+pub struct LowWaterMarks(Arc<Mutex<Marks>>);
+
 #[derive(Debug, Default)]
-pub struct LowWaterMarks {
+struct Marks {
     agents: HashMap<String, [Option<DateTime<Utc>>; LEVELS]>,
     /// Claims so far in which agents competed.
     turn: usize,
 }
 
 impl LowWaterMarks {
-    fn flattened(&self, agents: &[&str]) -> Vec<DateTime<Utc>> {
+    /// Ten marks for each agent, by priority; long ago where nothing was claimed yet.
+    pub fn of(&self, agents: &[&str]) -> Vec<DateTime<Utc>> {
         let nothing = [None; LEVELS];
+        let marks = self.marks();
         agents
             .iter()
-            .flat_map(|agent| self.agents.get(*agent).unwrap_or(&nothing).iter())
+            .flat_map(|agent| marks.agents.get(*agent).unwrap_or(&nothing).iter())
             .map(|mark| mark.unwrap_or(DateTime::UNIX_EPOCH))
             .collect()
     }
 
-    fn learn(&mut self, agent: &str, priority: i16, run_at: DateTime<Utc>) {
+    fn learn(&self, agent: &str, priority: i16, run_at: DateTime<Utc>) {
         let Some(level) = usize::try_from(priority).ok().filter(|l| *l < LEVELS) else {
             return;
         };
-        let marks = self
-            .agents
-            .entry(agent.to_owned())
-            .or_insert([None; LEVELS]);
+        let mut marks = self.marks();
+        let marks = match marks.agents.get_mut(agent) {
+            Some(marks) => marks,
+            None => marks
+                .agents
+                .entry(agent.to_owned())
+                .or_insert([None; LEVELS]),
+        };
         let mark = run_at - MARK_SLACK;
         marks[level] = Some(marks[level].map_or(mark, |old| old.max(mark)));
+    }
+
+    fn next_turn(&self) -> usize {
+        let mut marks = self.marks();
+        marks.turn = marks.turn.wrapping_add(1);
+        marks.turn
+    }
+
+    fn marks(&self) -> MutexGuard<'_, Marks> {
+        // Marks that a panic left half learned are still marks.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -153,7 +175,7 @@ pub async fn claim(
     demand: &[Demand],
     total: i32,
     look: Look,
-    marks: &mut LowWaterMarks,
+    marks: &LowWaterMarks,
 ) -> Result<Vec<Claimed>, StoreError> {
     let mut claim = Claim {
         store,
@@ -169,8 +191,7 @@ pub async fn claim(
         return Ok(claim.claimed);
     }
     // Agents compete for the worker's slots: level by level, and nobody is always first in line.
-    marks.turn = marks.turn.wrapping_add(1);
-    let first = marks.turn % claim.demand.len().max(1);
+    let first = marks.next_turn() % claim.demand.len().max(1);
     claim.demand.rotate_left(first);
     for level in (0..LEVELS).rev() {
         if claim.total == 0 {
@@ -200,13 +221,13 @@ impl Claim<'_> {
     /// One statement, over all priority levels or one.
     async fn take(
         &mut self,
-        marks: &mut LowWaterMarks,
+        marks: &LowWaterMarks,
         level: Option<usize>,
     ) -> Result<(), StoreError> {
         let agents: Vec<&str> = self.demand.iter().map(|d| d.agent.as_str()).collect();
         let free: Vec<i32> = self.demand.iter().map(|d| d.free).collect();
         let mut flat = match self.look {
-            Look::New => marks.flattened(&agents),
+            Look::New => marks.of(&agents),
             Look::All => vec![DateTime::UNIX_EPOCH; agents.len() * LEVELS],
         };
         if let Some(level) = level {
@@ -268,6 +289,16 @@ fn lease(row: &Row) -> Result<Lease, StoreError> {
         attempt: row.try_get("attempt")?,
         uncharged: row.try_get("uncharged")?,
     })
+}
+
+/// Whether a ready task of these agents is older than its mark (ten an agent, by priority).
+pub async fn behind_marks(
+    store: &Store,
+    agents: &[&str],
+    marks: &[DateTime<Utc>],
+) -> Result<bool, StoreError> {
+    let row = store.query_one(&BEHIND_MARKS, &[&agents, &marks]).await?;
+    Ok(row.try_get("late")?)
 }
 
 /// An attempt that ended well and left nothing to store.
