@@ -12,6 +12,9 @@ pub struct Lines<R> {
     max: usize,
 }
 
+/// Read at a time. Each running agent has such a buffer, and a worker may run hundreds.
+const READ_BYTES: usize = 16 * 1024;
+
 /// What came.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Line {
@@ -27,7 +30,7 @@ impl<R: AsyncRead + Unpin> Lines<R> {
     /// Lines of this reader.
     pub fn new(reader: R, max: usize) -> Self {
         Self {
-            reader: BufReader::with_capacity(64 * 1024, reader),
+            reader: BufReader::with_capacity(READ_BYTES, reader),
             line: Vec::new(),
             max,
         }
