@@ -182,6 +182,7 @@ BEGIN
            bool_or(f.conversation_id IS NOT NULL OR f.limit_key IS NOT NULL
                    OR p.max_running IS NOT NULL)                                AS gated,
            bool_or(c.name IS NULL)                                              AS strange_agent,
+           bool_or(f.deadline IS NOT NULL)                                      AS timed,
            EXISTS (SELECT 1 FROM bells b WHERE b.armed_until > clock_timestamp()) AS awaited
       INTO odd
       FROM fresh f
@@ -244,6 +245,11 @@ BEGIN
         INSERT INTO limits (limit_key)
         SELECT DISTINCT f.limit_key FROM fresh f WHERE f.limit_key IS NOT NULL ORDER BY 1
         ON CONFLICT DO NOTHING;
+    END IF;
+
+    IF odd.timed THEN
+        INSERT INTO deadlines (task_id, deadline)
+        SELECT f.id, f.deadline FROM fresh f WHERE f.deadline IS NOT NULL;
     END IF;
 
     IF odd.later OR odd.gated OR odd.strange_agent THEN

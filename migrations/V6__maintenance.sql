@@ -1,5 +1,6 @@
 -- Moves between waiting states that no claim makes: due tasks become ready, parked ones come out
--- when there is room, and a task goes to its fallback agent when nobody offers the one it asked for.
+-- when there is room, one whose deadline has passed ends, and a task goes to its fallback agent when
+-- nobody offers the one it asked for.
 -- Any worker may run it at any time; it is harmless to run twice at once.
 
 -- Whether a task may run now as far as its conversation goes: nothing of it runs or is about to,
@@ -93,6 +94,46 @@ CREATE FUNCTION let_out(key text, most integer) RETURNS integer LANGUAGE sql VOL
     SELECT count(*)::integer FROM ready
 $$;
 
+-- Deadlines of tasks that have one, until they are over and passed: looking for what is overdue
+-- must not walk over history, and tasks without a deadline must not pay for it. admit_tasks() fills it.
+CREATE TABLE deadlines (
+    task_id  bigint PRIMARY KEY,
+    deadline timestamptz NOT NULL
+);
+CREATE INDEX deadlines_due ON deadlines (deadline);
+
+-- End waiting tasks whose deadline has passed. One that runs keeps its row: its attempt has the
+-- deadline as its timeout, and the task may come back to wait.
+CREATE FUNCTION end_overdue(most integer) RETURNS integer LANGUAGE plpgsql AS $$
+DECLARE
+    late record;
+    tries smallint;
+    ended integer := 0;
+BEGIN
+    FOR late IN
+        SELECT d.task_id, s.waiting_reason, s.ended_at IS NULL AS is_open
+          FROM deadlines d LEFT JOIN task_status s ON s.id = d.task_id
+         WHERE d.deadline <= now() AND NOT EXISTS (SELECT 1 FROM leases l WHERE l.task_id = d.task_id)
+         ORDER BY d.deadline LIMIT most FOR UPDATE OF d SKIP LOCKED
+    LOOP
+        tries := take_waiting(late.task_id) - 1;
+        IF tries IS NOT NULL THEN
+            INSERT INTO outcomes (task_id, seq, attempt, state, error_class, error, cost_tokens, cost)
+            SELECT late.task_id, next_seq(late.task_id), tries, 'failed', 'timeout',
+                   format('the task''s deadline passed while it waited (%s): submit it again with a later tasks.deadline',
+                          late.waiting_reason),
+                   s.tokens, s.cost
+              FROM spent(late.task_id) s;
+            PERFORM pg_notify(dispatch_channel(), 'events ' || late.task_id);
+            ended := ended + 1;
+        ELSIF late.is_open THEN
+            CONTINUE; -- It moved meanwhile: the next look finds out where to.
+        END IF;
+        DELETE FROM deadlines WHERE task_id = late.task_id;
+    END LOOP;
+    RETURN ended;
+END $$;
+
 CREATE FUNCTION is_offered(agent text) RETURNS boolean LANGUAGE sql STABLE AS $$
     SELECT EXISTS (SELECT 1 FROM agent_offers o
                     WHERE o.name = agent AND o.status = 'ready' AND o.expires_at > now())
@@ -134,8 +175,8 @@ CREATE FUNCTION fall_back(most integer) RETURNS integer LANGUAGE sql VOLATILE AS
     SELECT count(*)::integer FROM back
 $$;
 
--- Everything above; tells how many tasks became ready (or moved towards it) and how many
--- milliseconds until the next scheduled one is due (null: none).
+-- Everything above; tells how many tasks became ready, moved towards it or ended, and how many
+-- milliseconds until the next scheduled one or deadline is due (null: none).
 -- Without JIT: what is compiled in half a second runs for a millisecond. Without whole scans: a plan
 -- made while the tables are nearly empty is kept.
 CREATE FUNCTION maintain(most integer) RETURNS TABLE (moved integer, next_due_ms bigint)
@@ -144,6 +185,10 @@ DECLARE
     promoted integer := 0;
 BEGIN
     moved := 0;
+    -- First: the end of one task may let another one out.
+    IF EXISTS (SELECT 1 FROM deadlines d WHERE d.deadline <= now()) THEN
+        moved := moved + end_overdue(most);
+    END IF;
     IF EXISTS (SELECT 1 FROM later_tasks l WHERE l.run_at <= now()) THEN
         moved := moved + promote_later(most);
     END IF;
@@ -157,10 +202,13 @@ BEGIN
     IF moved > 0 THEN
         PERFORM ring_bell('moved');
     END IF;
-    -- greatest() ignores NULL, and "nothing scheduled" is not "due now".
-    SELECT CASE WHEN min(l.run_at) IS NOT NULL
-                THEN greatest(0, (extract(epoch FROM min(l.run_at) - clock_timestamp()) * 1000)::bigint) END
-      INTO next_due_ms FROM later_tasks l;
+    -- greatest() ignores NULL, and "nothing scheduled" is not "due now". A deadline that has passed
+    -- is that of a running task: nothing to wait for.
+    SELECT CASE WHEN due.at IS NOT NULL
+                THEN greatest(0, (extract(epoch FROM due.at - clock_timestamp()) * 1000)::bigint) END
+      INTO next_due_ms
+      FROM (SELECT least((SELECT min(l.run_at) FROM later_tasks l),
+                         (SELECT min(d.deadline) FROM deadlines d WHERE d.deadline > now())) AS at) due;
     IF promoted IS NULL THEN
         next_due_ms := 0;
     END IF;

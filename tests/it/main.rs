@@ -28,6 +28,7 @@ mod confine;
 mod conversations;
 mod crash;
 mod database_faults;
+mod deadlines;
 mod diff;
 mod docs_sql;
 mod http;

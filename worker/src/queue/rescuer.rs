@@ -35,7 +35,7 @@ pub async fn run_once(store: &Store, ttl: Duration) -> Result<usize, StoreError>
         // One that cannot be ended must not keep the others waiting.
         match end(store, lease, Ender::Rescuer(ttl), record).await {
             Ok(Finished::Lost) => continue,
-            Ok(Finished::Stored(_) | Finished::CancelFirst) => {}
+            Ok(Finished::Stored(_) | Finished::CancelFirst | Finished::TooLate) => {}
             Err(error) if error.is_transient() => return Err(error),
             Err(error) => {
                 tracing::error!(%error, task.id = lease.lease.task().0, "a task could not be rescued");
@@ -129,6 +129,22 @@ async fn end(
                 ..record
             };
             finish::finish(store, &lease.lease, ender, &cancelled).await
+        }
+        Finished::TooLate => {
+            let class = record
+                .error_class
+                .unwrap_or_else(|| ErrorClass::Timeout.as_str());
+            let what = record.error.as_deref().unwrap_or("its worker lost it");
+            let failed = Finish {
+                disposition: Disposition::Failed,
+                error_class: Some(class),
+                error: Some(format!(
+                    "{what} (not tried again: the task's deadline comes before the next attempt)"
+                )),
+                events: Vec::new(),
+                ..record
+            };
+            finish::finish(store, &lease.lease, ender, &failed).await
         }
         done => Ok(done),
     }

@@ -79,10 +79,15 @@ async fn store_numbered(
     mut ending: Ending,
 ) -> Finished {
     let mut pause = Duration::from_millis(100);
+    let mut next = Next::AsTheRules;
     loop {
-        let record = describe(context, claimed, stream, seq, &ending);
+        let record = describe(context, claimed, stream, seq, &ending, next);
         match finish::finish(&context.store, &claimed.lease, Ender::Owner, &record).await {
             Ok(Finished::CancelFirst) => ending.end = AttemptEnd::Cancelled,
+            Ok(Finished::TooLate) => {
+                ending.end = too_late(ending.end);
+                next = Next::None;
+            }
             Ok(done) => {
                 log_end(claimed, &record, done);
                 return done;
@@ -118,15 +123,47 @@ async fn store_numbered(
     }
 }
 
+/// Whether there may be another attempt.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Next {
+    /// If the rules say so.
+    AsTheRules,
+    /// No: the task's deadline comes first.
+    None,
+}
+
+/// What an attempt came to when the task's deadline rules out the next one.
+fn too_late(end: AttemptEnd) -> AttemptEnd {
+    match end {
+        AttemptEnd::Failed { class, message } => AttemptEnd::Failed {
+            class,
+            message: format!(
+                "{message} (not tried again: the task's deadline comes before the next attempt)"
+            ),
+        },
+        AttemptEnd::Succeeded
+        | AttemptEnd::Cancelled
+        | AttemptEnd::Interrupted
+        | AttemptEnd::LeaseLost => AttemptEnd::Failed {
+            class: ErrorClass::Timeout,
+            message: "its worker stopped, and the task's deadline has passed: submit it again with a later tasks.deadline".to_owned(),
+        },
+    }
+}
+
 fn describe(
     context: &RunContext,
     claimed: &Claimed,
     stream: &AttemptStream,
     seq: FirstSeq,
     ending: &Ending,
+    next: Next,
 ) -> Finish {
     let retry_after = ending.driven.as_ref().and_then(|d| d.retry_after);
-    let disposition = dispose(context, claimed, &ending.end, retry_after);
+    let disposition = match dispose(context, claimed, &ending.end, retry_after) {
+        Disposition::Again { .. } if next == Next::None => Disposition::Failed,
+        decided => decided,
+    };
     let (error_class, error) = match &ending.end {
         AttemptEnd::Failed { class, message } => (
             Some(class.as_str()),
