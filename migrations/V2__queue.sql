@@ -100,6 +100,7 @@ CREATE TABLE limits (
     limit_key   text PRIMARY KEY,
     max_running integer NOT NULL DEFAULT 1 CONSTRAINT limit_is_not_negative CHECK (max_running >= 0)
 );
+COMMENT ON TABLE limits IS 'How many tasks with a key may run at a time; a key without a row: 1, or what its project says.';
 
 CREATE TABLE leases (
     task_id             bigint PRIMARY KEY,
@@ -321,7 +322,7 @@ BEGIN
     PERFORM ring_bell('later');
     RETURN NULL;
 END $$;
-CREATE TRIGGER limits_tell AFTER UPDATE OF max_running ON limits
+CREATE TRIGGER limits_tell AFTER UPDATE OF max_running OR DELETE ON limits
     FOR EACH STATEMENT EXECUTE FUNCTION tell_of_limit();
 
 -- A limit that is new to a project holds for what waits already, and counts what runs. A task that

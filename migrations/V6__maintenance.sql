@@ -43,6 +43,25 @@ CREATE FUNCTION promote_later(most integer) RETURNS integer LANGUAGE sql VOLATIL
     SELECT ((SELECT count(*) FROM parked) + (SELECT count(*) FROM ready))::integer
 $$;
 
+-- The keys that tasks are parked under: from one to the next in the index, however many tasks each has.
+CREATE FUNCTION parked_keys() RETURNS TABLE (limit_key text) LANGUAGE sql STABLE AS $$
+    WITH RECURSIVE keys AS (
+        SELECT (SELECT min(p.limit_key) FROM parked_tasks p) AS limit_key
+        UNION ALL
+        SELECT (SELECT min(p.limit_key) FROM parked_tasks p WHERE p.limit_key > k.limit_key)
+          FROM keys k WHERE k.limit_key IS NOT NULL
+    )
+    SELECT k.limit_key FROM keys k WHERE k.limit_key IS NOT NULL
+$$;
+
+-- A limit whose row somebody deleted must strand nobody: it is the project's own, or the default.
+CREATE FUNCTION limit_of(key text) RETURNS integer LANGUAGE sql STABLE AS $$
+    SELECT coalesce((SELECT l.max_running FROM limits l WHERE l.limit_key = key),
+                    (SELECT coalesce(p.max_running, 2147483647) FROM projects p
+                      WHERE key LIKE 'project:%' AND p.name = substr(key, 9)),
+                    1)
+$$;
+
 -- Let parked tasks out: under a limit as many as there is room for, highest priority first.
 -- Room is counted, not kept, so that no crash can leak a slot. One at a time in the fleet, and each
 -- judgement by a statement that begins after the lock is held: two that cannot see each other's
@@ -56,13 +75,12 @@ BEGIN
     IF NOT pg_try_advisory_xact_lock(hashtext('dispatch promote ' || current_schema())) THEN
         RETURN NULL;
     END IF;
-    FOR key IN SELECT l.limit_key, l.max_running - used.tasks AS room
-                 FROM limits l
+    FOR key IN SELECT k.limit_key, k.max_running - used.tasks AS room
+                 FROM (SELECT p.limit_key, limit_of(p.limit_key) AS max_running FROM parked_keys() p) k
                 CROSS JOIN LATERAL (
-                      SELECT (SELECT count(*) FROM ready_tasks r WHERE r.limit_key = l.limit_key)
-                           + (SELECT count(*) FROM leases s WHERE s.limit_key = l.limit_key) AS tasks) used
-                WHERE EXISTS (SELECT 1 FROM parked_tasks p WHERE p.limit_key = l.limit_key)
-                  AND l.max_running > used.tasks
+                      SELECT (SELECT count(*) FROM ready_tasks r WHERE r.limit_key = k.limit_key)
+                           + (SELECT count(*) FROM leases s WHERE s.limit_key = k.limit_key) AS tasks) used
+                WHERE k.max_running > used.tasks
     LOOP
         moved := moved + let_out(key.limit_key, least(key.room, most)::integer);
         EXIT WHEN moved >= most;

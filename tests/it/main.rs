@@ -33,6 +33,7 @@ mod diff;
 mod docs_sql;
 mod http;
 mod idle;
+mod limits;
 mod localpg;
 mod ops_parity;
 mod pooler;
