@@ -105,7 +105,7 @@ BEGIN
     PERFORM 1 FROM pending_changes c WHERE c.task_id = wanted AND c.state = 'approved';
     IF FOUND THEN
         RAISE EXCEPTION 'the change of task % is approved and not applied yet', wanted
-            USING ERRCODE = 'object_not_in_prerequisite_state', HINT = 'Wait until it is applied.';
+            USING ERRCODE = 'object_not_in_prerequisite_state', HINT = 'Wait until it is applied, or withdraw it: SELECT reject_change(id).';
     END IF;
     DELETE FROM outcomes WHERE task_id = wanted RETURNING * INTO o;
     IF NOT FOUND THEN
@@ -192,7 +192,7 @@ BEGIN
             USING ERRCODE = 'invalid_parameter_value', HINT = 'Every file is rejected: reject the change instead.';
     END IF;
     UPDATE pending_changes SET state = 'approved', decided_at = now(), decided_by = actor,
-           conflicts = NULL, apply_error = NULL, apply_until = NULL WHERE id = wanted;
+           conflicts = NULL, apply_error = NULL, apply_token = NULL, apply_until = NULL WHERE id = wanted;
     INSERT INTO reviews (change_id, actor, verdict, files, digest, comment)
     VALUES (wanted, actor, 'approved', only_files, seen_digest, comment);
     INSERT INTO audit_log (actor, action, subject, detail)
@@ -211,6 +211,7 @@ BEGIN
     END IF;
 END $$;
 
+-- Also takes an approval back, as long as nobody has begun to apply the change.
 CREATE FUNCTION reject_change(wanted bigint, reason text DEFAULT NULL, actor text DEFAULT session_user)
 RETURNS void LANGUAGE plpgsql AS $$
 DECLARE
@@ -220,8 +221,14 @@ BEGIN
     IF NOT FOUND THEN
         RAISE EXCEPTION 'there is no change %', wanted USING ERRCODE = 'no_data_found';
     END IF;
-    IF c.state NOT IN ('pending', 'conflicted') THEN
+    IF c.state NOT IN ('pending', 'approved', 'conflicted') THEN
         RAISE EXCEPTION 'change % is already %', wanted, c.state USING ERRCODE = 'object_not_in_prerequisite_state';
+    END IF;
+    -- The branch may have moved, or may move in this moment: only a worker finds out which.
+    IF c.state = 'approved' AND c.apply_token IS NOT NULL THEN
+        RAISE EXCEPTION 'change % is being applied', wanted
+            USING ERRCODE = 'object_not_in_prerequisite_state',
+                  HINT = 'See in a moment what became of it; if its worker died, another one finds out first.';
     END IF;
     UPDATE pending_changes SET state = 'rejected', decided_at = now(), decided_by = actor WHERE id = wanted;
     UPDATE pending_change_files SET state = 'rejected' WHERE change_id = wanted;

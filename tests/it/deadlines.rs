@@ -22,7 +22,13 @@ async fn a_waiting_task_ends_when_its_deadline_passes_wherever_it_waits() {
     let stage = Stage::new().await;
     let sql = &stage.sql;
     let ready = submit(&stage, "-1 second", "", "").await;
-    let later = submit(&stage, "-1 second", ", run_at", ", now() + interval '1 hour'").await;
+    let later = submit(
+        &stage,
+        "-1 second",
+        ", run_at",
+        ", now() + interval '1 hour'",
+    )
+    .await;
     let parked = submit(&stage, "-1 second", ", limit_key", ", 'k'").await;
     let in_time = submit(&stage, "1 hour", "", "").await;
     let without = stage.submit("acp", &json!([])).await;
@@ -41,7 +47,9 @@ async fn a_waiting_task_ends_when_its_deadline_passes_wherever_it_waits() {
         (later, "scheduled"),
         (parked, "limit k"),
     ] {
-        let status = stage.status(task, "state || ' ' || error_class || ' ' || attempts").await;
+        let status = stage
+            .status(task, "state || ' ' || error_class || ' ' || attempts")
+            .await;
         assert_eq!(status.as_deref(), Some("failed timeout 0"));
         let error = stage.status(task, "error").await.unwrap();
         assert!(error.contains(waited_for), "{error}");
@@ -49,12 +57,19 @@ async fn a_waiting_task_ends_when_its_deadline_passes_wherever_it_waits() {
         let stream = stage.stream(task).await;
         assert_eq!(stream.last().unwrap().0, "task_failed");
     }
-    for (task, state) in [(in_time, "pending"), (without, "pending"), (runs, "running")] {
+    for (task, state) in [
+        (in_time, "pending"),
+        (without, "pending"),
+        (runs, "running"),
+    ] {
         assert_eq!(stage.status(task, "state").await.as_deref(), Some(state));
     }
     let hour = 3_600_000_i64;
     let due: i64 = due.parse().unwrap();
-    assert!((hour - 60_000..=hour).contains(&due), "the next deadline: {due}");
+    assert!(
+        (hour - 60_000..=hour).contains(&due),
+        "the next deadline: {due}"
+    );
     let left = "SELECT string_agg(task_id::text, ' ' ORDER BY task_id) FROM deadlines";
     assert_eq!(stage.text(left).await, format!("{in_time} {runs}"));
 }
@@ -66,10 +81,18 @@ async fn the_deadline_of_a_task_that_ended_is_forgotten_and_comes_back_with_a_re
     stage.text(&format!("SELECT cancel_task({task})")).await;
     stage.text("SELECT moved FROM maintain(500)").await;
     assert_eq!(stage.text("SELECT count(*) FROM deadlines").await, "0");
-    assert_eq!(stage.status(task, "state").await.as_deref(), Some("cancelled"));
-    stage.text(&format!("SELECT requeue_task({task}) IS NULL")).await;
+    assert_eq!(
+        stage.status(task, "state").await.as_deref(),
+        Some("cancelled")
+    );
+    stage
+        .text(&format!("SELECT requeue_task({task}) IS NULL"))
+        .await;
     stage.text("SELECT moved FROM maintain(500)").await;
-    assert_eq!(stage.status(task, "error_class").await.as_deref(), Some("timeout"));
+    assert_eq!(
+        stage.status(task, "error_class").await.as_deref(),
+        Some("timeout")
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -107,11 +130,20 @@ async fn a_retry_that_would_begin_after_the_deadline_is_not_waited_for() {
     stage.sql.batch_execute(tried).await.unwrap();
     let worker = stage.worker().await;
     stage.reaches(task, "failed").await;
-    assert_eq!(stage.status(task, "error_class").await.as_deref(), Some("protocol"));
+    assert_eq!(
+        stage.status(task, "error_class").await.as_deref(),
+        Some("protocol")
+    );
     let error = stage.status(task, "error").await.unwrap();
-    assert!(error.contains("the task's deadline comes before the next attempt"), "{error}");
+    assert!(
+        error.contains("the task's deadline comes before the next attempt"),
+        "{error}"
+    );
     let stream = stage.stream(task).await;
-    assert!(stream.iter().all(|(kind, _)| kind != "retry_scheduled"), "{stream:?}");
+    assert!(
+        stream.iter().all(|(kind, _)| kind != "retry_scheduled"),
+        "{stream:?}"
+    );
     worker.stop().await;
 }
 
