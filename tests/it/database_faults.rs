@@ -9,7 +9,7 @@ use dispatch_worker::store::Store;
 use serde_json::{Value, json};
 
 use crate::harness::eventually;
-use crate::harness::program::processes_of;
+use crate::harness::program::{make_due, processes_of};
 use crate::harness::proxy::{Cut, Proxy};
 use crate::harness::worker::{PATIENCE, Stage, TestWorker, agents, write};
 
@@ -87,6 +87,45 @@ async fn a_claim_whose_answer_is_lost_goes_back_uncharged() {
         .map(|(kind, _)| kind)
         .collect();
     assert_eq!(kinds[1], "given_back", "{kinds:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_database_that_is_away_before_the_agent_begins_charges_nothing() {
+    let steps = [
+        "FROM projects\n WHERE name",
+        "INSERT INTO attempts",
+        "SET base_commit",
+    ];
+    for step in steps {
+        let stage = Stage::new().await;
+        let proxy = Proxy::new(&stage.db.url()).await;
+        let worker = behind(&stage, &proxy).await;
+        proxy.cut_at(Cut::Statement(step));
+        let script = json!([write("b.txt", "b\n"), { "say": "done" }]).to_string();
+        let insert = "INSERT INTO tasks (project, input, agent, max_attempts) \
+                      VALUES ('p', $1, 'acp', 1) RETURNING id";
+        let row = stage.sql.query_one(insert, &[&script]).await.unwrap();
+        let waits = "SELECT reason LIKE 'the database was away: %' AND uncharged = 1 AND attempt = 2 \
+                     FROM later_tasks";
+        stage.holds(step, waits).await;
+        assert!(proxy.has_cut());
+        eventually("no worktree is left", PATIENCE, || async {
+            let trees = stage.data.path().join("work/worktrees");
+            std::fs::read_dir(trees).unwrap().count() == 0
+        })
+        .await;
+        make_due(&stage).await;
+        let task = row.get(0);
+        stage.reaches(task, "completed").await;
+        let kinds: Vec<String> = stage
+            .stream(task)
+            .await
+            .into_iter()
+            .map(|(kind, _)| kind)
+            .collect();
+        assert!(kinds.contains(&"given_back".to_owned()), "{kinds:?}");
+        worker.stop().await;
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -78,6 +78,14 @@ pub enum AttemptEnd {
     Cancelled,
     /// The worker is stopping; the task goes back, the attempt does not count.
     Interrupted,
+    /// The worker could not let the agent begin, through no fault of the task or the agent: the task
+    /// goes back, the attempt does not count.
+    NotBegun {
+        /// What kind of thing; counts if it happens again and again.
+        class: ErrorClass,
+        /// In words.
+        message: String,
+    },
     /// Another worker owns the task now; nothing more may be written.
     LeaseLost,
 }
@@ -97,7 +105,7 @@ impl AttemptEnd {
             } => "stalled",
             Self::Failed { .. } => "failed",
             Self::Cancelled => "cancelled",
-            Self::Interrupted => "interrupted",
+            Self::Interrupted | Self::NotBegun { .. } => "interrupted",
             Self::LeaseLost => "lease_lost",
         }
     }

@@ -144,9 +144,10 @@ fn too_late(end: AttemptEnd) -> AttemptEnd {
         AttemptEnd::Succeeded
         | AttemptEnd::Cancelled
         | AttemptEnd::Interrupted
+        | AttemptEnd::NotBegun { .. }
         | AttemptEnd::LeaseLost => AttemptEnd::Failed {
             class: ErrorClass::Timeout,
-            message: "its worker stopped, and the task's deadline has passed: submit it again with a later tasks.deadline".to_owned(),
+            message: "the task went back to wait, and its deadline comes before the next attempt: submit it again with a later tasks.deadline".to_owned(),
         },
     }
 }
@@ -165,7 +166,7 @@ fn describe(
         decided => decided,
     };
     let (error_class, error) = match &ending.end {
-        AttemptEnd::Failed { class, message } => (
+        AttemptEnd::Failed { class, message } | AttemptEnd::NotBegun { class, message } => (
             Some(class.as_str()),
             Some(head_chars(message, limits::ERROR_TEXT_CHARS_MAX)),
         ),
@@ -204,21 +205,34 @@ fn dispose(
             charged: false,
             reason: "its worker stopped; it goes on elsewhere".to_owned(),
         },
-        AttemptEnd::Failed { class, message } => {
-            let tries = Tries {
-                attempt: claimed.lease.attempt(),
-                uncharged: claimed.lease.uncharged(),
-                max_attempts: claimed.max_attempts,
-            };
-            match retry::decide(*class, tries, retry_after, context.jitter()) {
-                RetryDecision::GiveUp => Disposition::Failed,
-                RetryDecision::Again { wait, charged } => Disposition::Again {
-                    wait,
-                    charged,
-                    reason: format!("retry after {class}: {}", head_chars(message, 200)),
-                },
-            }
+        AttemptEnd::NotBegun { message, .. } => {
+            let decision = retry::give_back(tries_of(claimed), None, context.jitter());
+            disposition(decision, head_chars(message, 200))
         }
+        AttemptEnd::Failed { class, message } => {
+            let decision = retry::decide(*class, tries_of(claimed), retry_after, context.jitter());
+            let reason = format!("retry after {class}: {}", head_chars(message, 200));
+            disposition(decision, reason)
+        }
+    }
+}
+
+fn tries_of(claimed: &Claimed) -> Tries {
+    Tries {
+        attempt: claimed.lease.attempt(),
+        uncharged: claimed.lease.uncharged(),
+        max_attempts: claimed.max_attempts,
+    }
+}
+
+fn disposition(decision: RetryDecision, reason: String) -> Disposition {
+    match decision {
+        RetryDecision::GiveUp => Disposition::Failed,
+        RetryDecision::Again { wait, charged } => Disposition::Again {
+            wait,
+            charged,
+            reason,
+        },
     }
 }
 
@@ -239,6 +253,13 @@ fn event_of(
                 "wait_ms": wait_ms, "attempt": claimed.lease.attempt() + 1, "charged": charged,
             }),
         ),
+        AttemptEnd::NotBegun { message, .. } => {
+            let reason = head_chars(message, limits::ERROR_TEXT_CHARS_MAX);
+            (
+                "given_back",
+                json!({ "reason": reason, "wait_ms": wait_ms }),
+            )
+        }
         AttemptEnd::Succeeded
         | AttemptEnd::Cancelled
         | AttemptEnd::Interrupted
