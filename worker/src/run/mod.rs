@@ -101,11 +101,12 @@ async fn attempt(context: &RunContext, claimed: &Claimed, leash: &Leash) {
     let mut stream = AttemptStream::new(writer, claimed, conversation, leash.clone());
     let catalogue = context.catalogue();
     let Some(spec) = catalogue.agents.get(&claimed.agent) else {
+        // Another worker may have it, or a fallback: that is not for this one to say.
         let message = format!(
-            "agent \"{}\" is not in this worker's agents.toml any more",
-            claimed.agent
+            "agent \"{}\" is not in the agents.toml of worker {} any more",
+            claimed.agent, context.worker_name
         );
-        let end = AttemptEnd::Failed {
+        let end = AttemptEnd::NotBegun {
             class: ErrorClass::AgentUnavailable,
             message,
         };
