@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use crate::harness::program::make_due;
+use crate::harness::program::{Program, make_due};
 use crate::harness::repo::git;
 use crate::harness::worker::{Stage, agents, write};
 
@@ -259,4 +259,18 @@ async fn an_agent_that_left_the_catalogue_after_the_claim_costs_the_task_nothing
     make_due(&stage).await;
     stage.reaches(task, "completed").await;
     worker.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_agent_that_leaves_the_file_is_not_offered_any_more() {
+    let stage = Stage::new().await;
+    let worker = Program::worker(&stage, "reloads", &agents(), &[]).await;
+    let offered = "SELECT count(*) = 4 FROM agent_offers WHERE status = 'ready'";
+    stage.holds("all are offered", offered).await;
+    let others = agents().replace("[agents.acp]", "[agents.renamed]");
+    std::fs::write(stage.data.path().join("reloads.toml"), others).unwrap();
+    let renamed =
+        "SELECT string_agg(name, ' ' ORDER BY name) = 'cli noop renamed tty' FROM agent_offers";
+    stage.holds("the new name is", renamed).await;
+    drop(worker);
 }

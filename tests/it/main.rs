@@ -39,6 +39,7 @@ mod ops_parity;
 mod pooler;
 mod queue;
 mod races;
+mod refusals;
 mod review_http;
 mod reviewers;
 mod safe_text;

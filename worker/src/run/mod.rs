@@ -208,6 +208,7 @@ fn stopped_meanwhile(leash: &Leash, end: AttemptEnd) -> AttemptEnd {
         Some(leash::Stop::Cancel) => AttemptEnd::Cancelled,
         Some(leash::Stop::Interrupt) => AttemptEnd::Interrupted,
         Some(leash::Stop::LeaseLost) => AttemptEnd::LeaseLost,
+        Some(leash::Stop::Refused) => drive::refused(leash.refusal().unwrap_or_default()),
         None => end,
     }
 }
