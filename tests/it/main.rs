@@ -36,6 +36,7 @@ mod idle;
 mod limits;
 mod localpg;
 mod ops_parity;
+mod patience;
 mod pooler;
 mod queue;
 mod races;

@@ -10,7 +10,7 @@ crate::statements! {
     CLAIM_CHANGE = "claim_change";
     RENEW_APPLY = "renew_apply";
     CHANGE_PATHS = "change_paths";
-    CHANGE_PACK = "change_pack";
+    CHANGE_PACK = "change_pack", slow;
     CHANGE_TASK = "change_task";
     MARK_APPLIED = "mark_applied";
     MARK_CONFLICTED = "mark_conflicted";

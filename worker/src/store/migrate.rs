@@ -80,10 +80,11 @@ fn refuse_newer(found: i64) -> Result<(), StoreError> {
 /// Refuse to start on a schema that is older or newer than this program's.
 pub async fn check(url: &str) -> Result<(), StoreError> {
     let (client, mut driver) = direct(url).await?;
-    let found = schema_version(&client).await;
+    let found = tokio::time::timeout(limits::QUERY_TIMEOUT, schema_version(&client)).await;
     drop(client);
     driver.shutdown().await;
-    let found = found?;
+    let found =
+        found.map_err(|_elapsed| StoreError::silent("schema_version", limits::QUERY_TIMEOUT))??;
     refuse_newer(found)?;
     let wanted = wanted_version();
     if found < wanted {
