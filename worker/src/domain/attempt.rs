@@ -4,6 +4,10 @@ use serde::{Deserialize, Serialize};
 
 use super::error_class::ErrorClass;
 
+/// Environment variable that marks every process of an attempt, its hooks' included; its value is
+/// the attempt's mark. Leftovers of a crashed worker are found by it.
+pub const MARK_VARIABLE: &str = "DISPATCH_ATTEMPT";
+
 /// How an agent is driven.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "snake_case")]

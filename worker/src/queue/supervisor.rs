@@ -108,7 +108,7 @@ impl Worker {
         } else {
             HooksPolicy::Off
         };
-        let workspaces = Workspaces::open(work, hooks)?;
+        let workspaces = Workspaces::open(work, hooks)?.with_marks(&crate::run::marks_of(worker));
         let book = LeaseBook::default();
         let on_trouble = {
             let book = book.clone();
@@ -356,7 +356,7 @@ impl Worker {
 
     /// Others take the tasks over as soon as this worker signs off: no agent of it may be left.
     async fn end_processes(&self) {
-        let prefix = format!("{}{}-", crate::run::MARK_PREFIX, self.context.worker);
+        let prefix = crate::run::marks_of(self.context.worker);
         let swept = crate::blocking::run(move || {
             crate::agent::process::sweep_marks(|mark| mark.starts_with(&prefix))
         });

@@ -66,7 +66,7 @@ impl RunContext {
 
     /// Marks every process of an attempt; found in the environment of leftovers.
     pub fn mark(&self, token: i64) -> String {
-        format!("{MARK_PREFIX}{}-{token}", self.worker)
+        format!("{}{token}", marks_of(self.worker))
     }
 
     /// A number in 0..1 for spreading retries.
@@ -78,6 +78,11 @@ impl RunContext {
 
 /// Marks of attempts begin with this.
 pub const MARK_PREFIX: &str = "dispatch-";
+
+/// How the marks of a worker's attempts begin; their tokens follow.
+pub fn marks_of(worker: WorkerId) -> String {
+    format!("{MARK_PREFIX}{worker}-")
+}
 
 /// Run one claimed task to its end and store it. Never fails: whatever goes wrong becomes the end
 /// of the attempt.
