@@ -23,7 +23,7 @@ CREATE TABLE projects (
     created_at    timestamptz NOT NULL DEFAULT now()
 );
 COMMENT ON COLUMN projects.target_ref IS 'Branch that results are applied to, as refs/heads/…; null: the branch HEAD names.';
-COMMENT ON COLUMN projects.max_running IS 'At most this many tasks of the project run at a time; null: no limit of its own.';
+COMMENT ON COLUMN projects.max_running IS 'At most this many tasks of the project run at a time, those with a limit_key of their own left out; null: no limit.';
 COMMENT ON COLUMN projects.copy_files IS 'Untracked files (globs) copied into each worktree, for example .env.';
 
 -- What the columns may hold is checked once per INSERT, by admit_tasks() (V2): the CHECKs that stood
@@ -53,7 +53,7 @@ CREATE TABLE tasks (
 COMMENT ON TABLE tasks IS 'INSERT INTO tasks(project, input) is the public way to submit; everything else has a default.';
 COMMENT ON COLUMN tasks.priority IS '0 to 9; 9 runs first.';
 COMMENT ON COLUMN tasks.conversation_id IS 'Continue the conversation that this task id began; null: begin a new one.';
-COMMENT ON COLUMN tasks.limit_key IS 'Tasks that share a key run at most limits.max_running (default 1) at a time.';
+COMMENT ON COLUMN tasks.limit_key IS 'Tasks that share a key run at most limits.max_running (default 1) at a time; it stands in for the limit of the project.';
 COMMENT ON COLUMN tasks.fallback IS 'Agent to run instead when no live worker offers the one asked for; never used silently.';
 COMMENT ON COLUMN tasks.base_ref IS 'Commit or branch to start from; null: the tip of the project''s target branch.';
 

@@ -100,6 +100,7 @@ CREATE TABLE limits (
     limit_key   text PRIMARY KEY,
     max_running integer NOT NULL DEFAULT 1 CONSTRAINT limit_is_not_negative CHECK (max_running >= 0)
 );
+COMMENT ON TABLE limits IS 'How many tasks with a key may run at a time; a key without a row: 1, or what its project says.';
 
 CREATE TABLE leases (
     task_id             bigint PRIMARY KEY,
@@ -182,6 +183,7 @@ BEGIN
            bool_or(f.conversation_id IS NOT NULL OR f.limit_key IS NOT NULL
                    OR p.max_running IS NOT NULL)                                AS gated,
            bool_or(c.name IS NULL)                                              AS strange_agent,
+           bool_or(f.deadline IS NOT NULL)                                      AS timed,
            EXISTS (SELECT 1 FROM bells b WHERE b.armed_until > clock_timestamp()) AS awaited
       INTO odd
       FROM fresh f
@@ -244,6 +246,11 @@ BEGIN
         INSERT INTO limits (limit_key)
         SELECT DISTINCT f.limit_key FROM fresh f WHERE f.limit_key IS NOT NULL ORDER BY 1
         ON CONFLICT DO NOTHING;
+    END IF;
+
+    IF odd.timed THEN
+        INSERT INTO deadlines (task_id, deadline)
+        SELECT f.id, f.deadline FROM fresh f WHERE f.deadline IS NOT NULL;
     END IF;
 
     IF odd.later OR odd.gated OR odd.strange_agent THEN
@@ -315,7 +322,7 @@ BEGIN
     PERFORM ring_bell('later');
     RETURN NULL;
 END $$;
-CREATE TRIGGER limits_tell AFTER UPDATE OF max_running ON limits
+CREATE TRIGGER limits_tell AFTER UPDATE OF max_running OR DELETE ON limits
     FOR EACH STATEMENT EXECUTE FUNCTION tell_of_limit();
 
 -- A limit that is new to a project holds for what waits already, and counts what runs. A task that

@@ -40,6 +40,7 @@ CREATE INDEX pending_changes_open ON pending_changes (state, created_at) WHERE s
 CREATE UNIQUE INDEX pending_changes_live ON pending_changes (task_id)
     WHERE state IN ('pending', 'approved', 'conflicted');
 COMMENT ON COLUMN pending_changes.digest IS 'SHA-256 over base, result tree and file rows; a decision must name it.';
+COMMENT ON COLUMN pending_changes.apply_token IS 'Set while a worker applies an approved change, and while nobody knows whether one that died has done it.';
 COMMENT ON COLUMN pending_changes.partial IS 'The attempt did not succeed; this is what it had written when it ended.';
 
 CREATE TABLE pending_change_files (
@@ -95,7 +96,7 @@ CREATE TABLE change_moves (
 );
 INSERT INTO change_moves VALUES
     ('pending', 'approved'), ('pending', 'rejected'), ('pending', 'superseded'),
-    ('approved', 'applied'), ('approved', 'conflicted'),
+    ('approved', 'applied'), ('approved', 'conflicted'), ('approved', 'rejected'),
     ('conflicted', 'approved'), ('conflicted', 'rejected'), ('conflicted', 'superseded');
 
 CREATE FUNCTION guard_change_move() RETURNS trigger LANGUAGE plpgsql AS $$

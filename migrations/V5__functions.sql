@@ -26,31 +26,42 @@ CREATE FUNCTION spent(of_task bigint, OUT tokens bigint, OUT cost numeric) LANGU
       FROM usage_reports u WHERE u.task_id = of_task
 $$;
 
+-- Take a waiting task out of the table that holds it; the number of the attempt that would have
+-- come next, null when it does not wait.
+CREATE FUNCTION take_waiting(wanted bigint) RETURNS smallint LANGUAGE plpgsql AS $$
+DECLARE
+    t tasks%ROWTYPE;
+    next_attempt smallint;
+BEGIN
+    SELECT * INTO t FROM tasks WHERE id = wanted;
+    -- It may wait for any agent by now: fallbacks are named by agents too.
+    DELETE FROM ready_tasks r
+     WHERE r.agent = ANY (ARRAY(SELECT c.name FROM catalogue_agents c) || t.agent || t.fallback)
+       AND r.priority = t.priority
+       AND r.run_at = t.run_at AND r.task_id = t.id
+    RETURNING r.attempt INTO next_attempt;
+    IF NOT FOUND THEN
+        DELETE FROM later_tasks WHERE task_id = wanted RETURNING attempt INTO next_attempt;
+    END IF;
+    IF NOT FOUND THEN
+        DELETE FROM parked_tasks WHERE task_id = wanted RETURNING attempt INTO next_attempt;
+    END IF;
+    RETURN next_attempt;
+END $$;
+
 CREATE FUNCTION cancel_task(wanted bigint, reason text DEFAULT NULL, actor text DEFAULT session_user)
 RETURNS text LANGUAGE plpgsql AS $$
 DECLARE
-    t tasks%ROWTYPE;
     tries smallint;
 BEGIN
-    SELECT * INTO t FROM tasks WHERE id = wanted;
+    PERFORM 1 FROM tasks WHERE id = wanted;
     IF NOT FOUND THEN
         RAISE EXCEPTION 'there is no task %', wanted USING ERRCODE = 'no_data_found';
     END IF;
     -- A claim may move the row between the looks: look again until one of them finds it.
     FOR look IN 1..5 LOOP
-        -- It may wait for any agent by now: fallbacks are named by agents too.
-        DELETE FROM ready_tasks r
-         WHERE r.agent = ANY (ARRAY(SELECT c.name FROM catalogue_agents c) || t.agent || t.fallback)
-           AND r.priority = t.priority
-           AND r.run_at = t.run_at AND r.task_id = t.id
-        RETURNING r.attempt - 1 INTO tries;
-        IF NOT FOUND THEN
-            DELETE FROM later_tasks WHERE task_id = wanted RETURNING attempt - 1 INTO tries;
-        END IF;
-        IF NOT FOUND THEN
-            DELETE FROM parked_tasks WHERE task_id = wanted RETURNING attempt - 1 INTO tries;
-        END IF;
-        IF FOUND THEN
+        tries := take_waiting(wanted) - 1;
+        IF tries IS NOT NULL THEN
             INSERT INTO outcomes (task_id, seq, attempt, state, error_class, error, cancel_by, cost_tokens, cost)
             SELECT wanted, next_seq(wanted), tries, 'cancelled', 'cancelled', reason, actor, s.tokens, s.cost
               FROM spent(wanted) s;
@@ -94,7 +105,7 @@ BEGIN
     PERFORM 1 FROM pending_changes c WHERE c.task_id = wanted AND c.state = 'approved';
     IF FOUND THEN
         RAISE EXCEPTION 'the change of task % is approved and not applied yet', wanted
-            USING ERRCODE = 'object_not_in_prerequisite_state', HINT = 'Wait until it is applied.';
+            USING ERRCODE = 'object_not_in_prerequisite_state', HINT = 'Wait until it is applied, or withdraw it: SELECT reject_change(id).';
     END IF;
     DELETE FROM outcomes WHERE task_id = wanted RETURNING * INTO o;
     IF NOT FOUND THEN
@@ -111,6 +122,9 @@ BEGIN
      WHERE task_id = wanted AND state IN ('pending', 'conflicted');
     INSERT INTO later_tasks (run_at, task_id, attempt, uncharged, reason)
     VALUES (now(), wanted, o.attempt + 1, o.attempt, 'requeued by ' || actor);
+    INSERT INTO deadlines (task_id, deadline)
+    SELECT t.id, t.deadline FROM tasks t WHERE t.id = wanted AND t.deadline IS NOT NULL
+    ON CONFLICT DO NOTHING;
     PERFORM append_event(wanted, o.attempt, 'task_requeued', jsonb_build_object('by', actor));
     INSERT INTO audit_log (actor, action, subject) VALUES (actor, 'task.requeue', 'task ' || wanted);
     PERFORM pg_notify(dispatch_channel(), 'later');
@@ -178,7 +192,7 @@ BEGIN
             USING ERRCODE = 'invalid_parameter_value', HINT = 'Every file is rejected: reject the change instead.';
     END IF;
     UPDATE pending_changes SET state = 'approved', decided_at = now(), decided_by = actor,
-           conflicts = NULL, apply_error = NULL, apply_until = NULL WHERE id = wanted;
+           conflicts = NULL, apply_error = NULL, apply_token = NULL, apply_until = NULL WHERE id = wanted;
     INSERT INTO reviews (change_id, actor, verdict, files, digest, comment)
     VALUES (wanted, actor, 'approved', only_files, seen_digest, comment);
     INSERT INTO audit_log (actor, action, subject, detail)
@@ -197,6 +211,7 @@ BEGIN
     END IF;
 END $$;
 
+-- Also takes an approval back, as long as nobody has begun to apply the change.
 CREATE FUNCTION reject_change(wanted bigint, reason text DEFAULT NULL, actor text DEFAULT session_user)
 RETURNS void LANGUAGE plpgsql AS $$
 DECLARE
@@ -206,8 +221,14 @@ BEGIN
     IF NOT FOUND THEN
         RAISE EXCEPTION 'there is no change %', wanted USING ERRCODE = 'no_data_found';
     END IF;
-    IF c.state NOT IN ('pending', 'conflicted') THEN
+    IF c.state NOT IN ('pending', 'approved', 'conflicted') THEN
         RAISE EXCEPTION 'change % is already %', wanted, c.state USING ERRCODE = 'object_not_in_prerequisite_state';
+    END IF;
+    -- The branch may have moved, or may move in this moment: only a worker finds out which.
+    IF c.state = 'approved' AND c.apply_token IS NOT NULL THEN
+        RAISE EXCEPTION 'change % is being applied', wanted
+            USING ERRCODE = 'object_not_in_prerequisite_state',
+                  HINT = 'See in a moment what became of it; if its worker died, another one finds out first.';
     END IF;
     UPDATE pending_changes SET state = 'rejected', decided_at = now(), decided_by = actor WHERE id = wanted;
     UPDATE pending_change_files SET state = 'rejected' WHERE change_id = wanted;

@@ -1,5 +1,6 @@
 -- Moves between waiting states that no claim makes: due tasks become ready, parked ones come out
--- when there is room, and a task goes to its fallback agent when nobody offers the one it asked for.
+-- when there is room, one whose deadline has passed ends, and a task goes to its fallback agent when
+-- nobody offers the one it asked for.
 -- Any worker may run it at any time; it is harmless to run twice at once.
 
 -- Whether a task may run now as far as its conversation goes: nothing of it runs or is about to,
@@ -42,6 +43,25 @@ CREATE FUNCTION promote_later(most integer) RETURNS integer LANGUAGE sql VOLATIL
     SELECT ((SELECT count(*) FROM parked) + (SELECT count(*) FROM ready))::integer
 $$;
 
+-- The keys that tasks are parked under: from one to the next in the index, however many tasks each has.
+CREATE FUNCTION parked_keys() RETURNS TABLE (limit_key text) LANGUAGE sql STABLE AS $$
+    WITH RECURSIVE keys AS (
+        SELECT (SELECT min(p.limit_key) FROM parked_tasks p) AS limit_key
+        UNION ALL
+        SELECT (SELECT min(p.limit_key) FROM parked_tasks p WHERE p.limit_key > k.limit_key)
+          FROM keys k WHERE k.limit_key IS NOT NULL
+    )
+    SELECT k.limit_key FROM keys k WHERE k.limit_key IS NOT NULL
+$$;
+
+-- A limit whose row somebody deleted must strand nobody: it is the project's own, or the default.
+CREATE FUNCTION limit_of(key text) RETURNS integer LANGUAGE sql STABLE AS $$
+    SELECT coalesce((SELECT l.max_running FROM limits l WHERE l.limit_key = key),
+                    (SELECT coalesce(p.max_running, 2147483647) FROM projects p
+                      WHERE key LIKE 'project:%' AND p.name = substr(key, 9)),
+                    1)
+$$;
+
 -- Let parked tasks out: under a limit as many as there is room for, highest priority first.
 -- Room is counted, not kept, so that no crash can leak a slot. One at a time in the fleet, and each
 -- judgement by a statement that begins after the lock is held: two that cannot see each other's
@@ -55,13 +75,12 @@ BEGIN
     IF NOT pg_try_advisory_xact_lock(hashtext('dispatch promote ' || current_schema())) THEN
         RETURN NULL;
     END IF;
-    FOR key IN SELECT l.limit_key, l.max_running - used.tasks AS room
-                 FROM limits l
+    FOR key IN SELECT k.limit_key, k.max_running - used.tasks AS room
+                 FROM (SELECT p.limit_key, limit_of(p.limit_key) AS max_running FROM parked_keys() p) k
                 CROSS JOIN LATERAL (
-                      SELECT (SELECT count(*) FROM ready_tasks r WHERE r.limit_key = l.limit_key)
-                           + (SELECT count(*) FROM leases s WHERE s.limit_key = l.limit_key) AS tasks) used
-                WHERE EXISTS (SELECT 1 FROM parked_tasks p WHERE p.limit_key = l.limit_key)
-                  AND l.max_running > used.tasks
+                      SELECT (SELECT count(*) FROM ready_tasks r WHERE r.limit_key = k.limit_key)
+                           + (SELECT count(*) FROM leases s WHERE s.limit_key = k.limit_key) AS tasks) used
+                WHERE k.max_running > used.tasks
     LOOP
         moved := moved + let_out(key.limit_key, least(key.room, most)::integer);
         EXIT WHEN moved >= most;
@@ -92,6 +111,46 @@ CREATE FUNCTION let_out(key text, most integer) RETURNS integer LANGUAGE sql VOL
     )
     SELECT count(*)::integer FROM ready
 $$;
+
+-- Deadlines of tasks that have one, until they are over and passed: looking for what is overdue
+-- must not walk over history, and tasks without a deadline must not pay for it. admit_tasks() fills it.
+CREATE TABLE deadlines (
+    task_id  bigint PRIMARY KEY,
+    deadline timestamptz NOT NULL
+);
+CREATE INDEX deadlines_due ON deadlines (deadline);
+
+-- End waiting tasks whose deadline has passed. One that runs keeps its row: its attempt has the
+-- deadline as its timeout, and the task may come back to wait.
+CREATE FUNCTION end_overdue(most integer) RETURNS integer LANGUAGE plpgsql AS $$
+DECLARE
+    late record;
+    tries smallint;
+    ended integer := 0;
+BEGIN
+    FOR late IN
+        SELECT d.task_id, s.waiting_reason, s.ended_at IS NULL AS is_open
+          FROM deadlines d LEFT JOIN task_status s ON s.id = d.task_id
+         WHERE d.deadline <= now() AND NOT EXISTS (SELECT 1 FROM leases l WHERE l.task_id = d.task_id)
+         ORDER BY d.deadline LIMIT most FOR UPDATE OF d SKIP LOCKED
+    LOOP
+        tries := take_waiting(late.task_id) - 1;
+        IF tries IS NOT NULL THEN
+            INSERT INTO outcomes (task_id, seq, attempt, state, error_class, error, cost_tokens, cost)
+            SELECT late.task_id, next_seq(late.task_id), tries, 'failed', 'timeout',
+                   format('the task''s deadline passed while it waited (%s): submit it again with a later tasks.deadline',
+                          late.waiting_reason),
+                   s.tokens, s.cost
+              FROM spent(late.task_id) s;
+            PERFORM pg_notify(dispatch_channel(), 'events ' || late.task_id);
+            ended := ended + 1;
+        ELSIF late.is_open THEN
+            CONTINUE; -- It moved meanwhile: the next look finds out where to.
+        END IF;
+        DELETE FROM deadlines WHERE task_id = late.task_id;
+    END LOOP;
+    RETURN ended;
+END $$;
 
 CREATE FUNCTION is_offered(agent text) RETURNS boolean LANGUAGE sql STABLE AS $$
     SELECT EXISTS (SELECT 1 FROM agent_offers o
@@ -134,8 +193,8 @@ CREATE FUNCTION fall_back(most integer) RETURNS integer LANGUAGE sql VOLATILE AS
     SELECT count(*)::integer FROM back
 $$;
 
--- Everything above; tells how many tasks became ready (or moved towards it) and how many
--- milliseconds until the next scheduled one is due (null: none).
+-- Everything above; tells how many tasks became ready, moved towards it or ended, and how many
+-- milliseconds until the next scheduled one or deadline is due (null: none).
 -- Without JIT: what is compiled in half a second runs for a millisecond. Without whole scans: a plan
 -- made while the tables are nearly empty is kept.
 CREATE FUNCTION maintain(most integer) RETURNS TABLE (moved integer, next_due_ms bigint)
@@ -144,6 +203,10 @@ DECLARE
     promoted integer := 0;
 BEGIN
     moved := 0;
+    -- First: the end of one task may let another one out.
+    IF EXISTS (SELECT 1 FROM deadlines d WHERE d.deadline <= now()) THEN
+        moved := moved + end_overdue(most);
+    END IF;
     IF EXISTS (SELECT 1 FROM later_tasks l WHERE l.run_at <= now()) THEN
         moved := moved + promote_later(most);
     END IF;
@@ -157,10 +220,13 @@ BEGIN
     IF moved > 0 THEN
         PERFORM ring_bell('moved');
     END IF;
-    -- greatest() ignores NULL, and "nothing scheduled" is not "due now".
-    SELECT CASE WHEN min(l.run_at) IS NOT NULL
-                THEN greatest(0, (extract(epoch FROM min(l.run_at) - clock_timestamp()) * 1000)::bigint) END
-      INTO next_due_ms FROM later_tasks l;
+    -- greatest() ignores NULL, and "nothing scheduled" is not "due now". A deadline that has passed
+    -- is that of a running task: nothing to wait for.
+    SELECT CASE WHEN due.at IS NOT NULL
+                THEN greatest(0, (extract(epoch FROM due.at - clock_timestamp()) * 1000)::bigint) END
+      INTO next_due_ms
+      FROM (SELECT least((SELECT min(l.run_at) FROM later_tasks l),
+                         (SELECT min(d.deadline) FROM deadlines d WHERE d.deadline > now())) AS at) due;
     IF promoted IS NULL THEN
         next_due_ms := 0;
     END IF;

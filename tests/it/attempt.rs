@@ -2,6 +2,7 @@
 
 use serde_json::json;
 
+use crate::harness::program::{Program, make_due};
 use crate::harness::repo::git;
 use crate::harness::worker::{Stage, agents, write};
 
@@ -235,4 +236,41 @@ async fn nobody_answers_and_the_deadline_decides() {
         .await;
     assert!(answer.contains(r#""optionId":"no""#), "{answer}");
     worker.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_agent_that_left_the_catalogue_after_the_claim_costs_the_task_nothing() {
+    let stage = Stage::new().await;
+    let worker = stage.worker().await;
+    let others = agents().replace("[agents.acp]", "[agents.renamed]");
+    // A first task shows that the agent is offered; its slots stay open until the offers follow.
+    let first = stage.submit("acp", &json!([{ "say": "hello" }])).await;
+    stage.reaches(first, "completed").await;
+    worker.reload(&others);
+    let insert = "INSERT INTO tasks (project, input, agent, max_attempts) \
+                  VALUES ('p', $1, 'acp', 1) RETURNING id";
+    let script = json!([{ "say": "hello" }]).to_string();
+    let row = stage.sql.query_one(insert, &[&script]).await.unwrap();
+    let task: i64 = row.get(0);
+    let waits = "SELECT uncharged = 1 AND reason LIKE '%is not in the agents.toml of worker test any more' \
+                 FROM later_tasks";
+    stage.holds("it goes back", waits).await;
+    worker.reload(&agents());
+    make_due(&stage).await;
+    stage.reaches(task, "completed").await;
+    worker.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_agent_that_leaves_the_file_is_not_offered_any_more() {
+    let stage = Stage::new().await;
+    let worker = Program::worker(&stage, "reloads", &agents(), &[]).await;
+    let offered = "SELECT count(*) = 4 FROM agent_offers WHERE status = 'ready'";
+    stage.holds("all are offered", offered).await;
+    let others = agents().replace("[agents.acp]", "[agents.renamed]");
+    std::fs::write(stage.data.path().join("reloads.toml"), others).unwrap();
+    let renamed =
+        "SELECT string_agg(name, ' ' ORDER BY name) = 'cli noop renamed tty' FROM agent_offers";
+    stage.holds("the new name is", renamed).await;
+    drop(worker);
 }

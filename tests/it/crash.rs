@@ -1,5 +1,6 @@
 //! Workers that die: kill -9 at every stage, orderly stops, and a task that kills its worker.
 
+use std::io::{Read, Write};
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
@@ -372,4 +373,58 @@ async fn uncharged(stage: &Stage, task: i64) -> String {
          SELECT task_id, uncharged FROM ready_tasks) AS waiting WHERE task_id = {task}"
     );
     stage.text(&query).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_hook_left_running_is_ended_after_its_worker_was_killed() {
+    let stage = Stage::new().await;
+    let setup = "setsid sleep 1000 < /dev/null > /dev/null 2>&1 & sleep 1000";
+    let set = "UPDATE projects SET setup = $1";
+    stage.sql.execute(set, &[&setup]).await.unwrap();
+    let first = Program::worker(&stage, "first", &agents(), &["--allow-hooks"]).await;
+    let id = first.id(&stage).await;
+    let task = stage.submit("acp", &json!([{ "say": "done" }])).await;
+    eventually("the hook runs, and what it began", PATIENCE, || async {
+        processes_of(&id) >= 3
+    })
+    .await;
+    first.crash(&stage).await;
+    assert!(processes_of(&id) > 0, "they live on without the worker");
+    stage
+        .sql
+        .batch_execute("UPDATE projects SET setup = NULL")
+        .await
+        .unwrap();
+    let second = Program::worker(&stage, "second", &agents(), &[]).await;
+    eventually("nothing of it is left", PATIENCE, || async {
+        processes_of(&id) == 0
+    })
+    .await;
+    stage.text(&format!("SELECT cancel_task({task})")).await;
+    drop(second);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_worker_says_which_port_its_health_got() {
+    let stage = Stage::new().await;
+    let flags = ["--health", "127.0.0.1:0"];
+    let worker = Program::worker(&stage, "healthy", &agents(), &flags).await;
+    let said = || {
+        let log = worker.log();
+        let line = log
+            .lines()
+            .find_map(|l| l.strip_prefix("health is at http://"));
+        line.map(str::to_owned)
+    };
+    eventually("it says so", PATIENCE, || async { said().is_some() }).await;
+    let address = said().unwrap();
+    let mut socket = std::net::TcpStream::connect(&address).unwrap();
+    let ask = format!("GET /healthz HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n");
+    socket.write_all(ask.as_bytes()).unwrap();
+    let mut answer = String::new();
+    socket.read_to_string(&mut answer).unwrap();
+    assert!(
+        answer.starts_with("HTTP/1.1 200") && answer.ends_with("ok\n"),
+        "{answer}"
+    );
 }

@@ -6,10 +6,13 @@ use dispatch_worker::domain::ids::WorkerId;
 use dispatch_worker::queue::lease::LeaseBook;
 use dispatch_worker::queue::rescuer;
 use dispatch_worker::store::Store;
+use dispatch_worker::store::listen::{Listener, Wakeup};
 use serde_json::{Value, json};
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
 
 use crate::harness::eventually;
-use crate::harness::program::processes_of;
+use crate::harness::program::{make_due, processes_of};
 use crate::harness::proxy::{Cut, Proxy};
 use crate::harness::worker::{PATIENCE, Stage, TestWorker, agents, write};
 
@@ -90,6 +93,45 @@ async fn a_claim_whose_answer_is_lost_goes_back_uncharged() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_database_that_is_away_before_the_agent_begins_charges_nothing() {
+    let steps = [
+        "FROM projects\n WHERE name",
+        "INSERT INTO attempts",
+        "SET base_commit",
+    ];
+    for step in steps {
+        let stage = Stage::new().await;
+        let proxy = Proxy::new(&stage.db.url()).await;
+        let worker = behind(&stage, &proxy).await;
+        proxy.cut_at(Cut::Statement(step));
+        let script = json!([write("b.txt", "b\n"), { "say": "done" }]).to_string();
+        let insert = "INSERT INTO tasks (project, input, agent, max_attempts) \
+                      VALUES ('p', $1, 'acp', 1) RETURNING id";
+        let row = stage.sql.query_one(insert, &[&script]).await.unwrap();
+        let waits = "SELECT reason LIKE 'the database was away: %' AND uncharged = 1 AND attempt = 2 \
+                     FROM later_tasks";
+        stage.holds(step, waits).await;
+        assert!(proxy.has_cut());
+        eventually("no worktree is left", PATIENCE, || async {
+            let trees = stage.data.path().join("work/worktrees");
+            std::fs::read_dir(trees).unwrap().count() == 0
+        })
+        .await;
+        make_due(&stage).await;
+        let task = row.get(0);
+        stage.reaches(task, "completed").await;
+        let kinds: Vec<String> = stage
+            .stream(task)
+            .await
+            .into_iter()
+            .map(|(kind, _)| kind)
+            .collect();
+        assert!(kinds.contains(&"given_back".to_owned()), "{kinds:?}");
+        worker.stop().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_stream_is_complete_although_every_session_was_killed_meanwhile() {
     const PARTS: usize = 6;
     let stage = Stage::new().await;
@@ -156,6 +198,42 @@ async fn without_listen_tasks_still_start_and_cancels_still_arrive() {
     proxy.up();
     stage.holds("it listens again", listening).await;
     worker.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_listener_whose_peer_vanished_without_a_word_finds_out_and_comes_back() {
+    let stage = Stage::new().await;
+    let proxy = Proxy::new(&stage.db.url()).await;
+    let listener = Listener::new().pinging_after(Duration::from_millis(100));
+    let (mut connected, mut wakeups) = (listener.connected(), listener.subscribe());
+    let stop = CancellationToken::new();
+    let mut running = JoinSet::new();
+    let (url, quiet) = (proxy.url().to_owned(), stop.clone());
+    running.spawn(async move { listener.run(&url, quiet).await });
+    connected.wait_for(|up| *up).await.unwrap();
+    assert_eq!(wakeups.recv().await.unwrap(), Wakeup::Gap);
+    let pings = "SELECT EXISTS (SELECT 1 FROM pg_stat_activity WHERE datname = current_database() \
+                 AND query LIKE 'NOTIFY dispatch_ping%' AND state = 'idle')";
+    stage.holds("it pings itself", pings).await;
+    stage
+        .text("SELECT pg_notify(dispatch_channel(), 'ping 7') IS NULL")
+        .await;
+    let heard = wakeups.recv().await.unwrap();
+    assert_eq!(heard, Wakeup::Ping(7), "its own pings wake nobody");
+    assert!(*connected.borrow());
+    proxy.deaf(true);
+    let found_out = connected.wait_for(|up| !up);
+    tokio::time::timeout(PATIENCE, found_out)
+        .await
+        .expect("it notices")
+        .unwrap();
+    proxy.down();
+    proxy.deaf(false);
+    proxy.up();
+    connected.wait_for(|up| *up).await.unwrap();
+    assert_eq!(wakeups.recv().await.unwrap(), Wakeup::Gap);
+    stop.cancel();
+    running.join_next().await.unwrap().unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]

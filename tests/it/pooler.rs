@@ -163,3 +163,22 @@ async fn the_whole_path_works_through_a_pooler_in_transaction_mode() {
     assert_eq!(stage.text(failed).await, "0", "{log}");
     assert!(both == "1" || both == "2");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn migrations_through_a_pooler_are_refused_unless_the_direct_way_is_named() {
+    let stage = Stage::new().await;
+    let Some(pooler) = Pooler::start(&stage).await else {
+        eprintln!("SKIPPED: pgbouncer is not installed; ./scripts/test installs it");
+        return;
+    };
+    let through = ("DATABASE_URL", pooler.url.as_str());
+    let (code, said) = Program::run(&["migrate"], &[through]);
+    assert_ne!(code, Some(0), "{said}");
+    assert!(said.contains("pooler in transaction mode"), "{said}");
+    assert!(said.contains("DATABASE_LISTEN_URL"), "{said}");
+    let direct = stage.db.url();
+    let both = [through, ("DATABASE_LISTEN_URL", direct.as_str())];
+    let (code, said) = Program::run(&["migrate"], &both);
+    assert_eq!(code, Some(0), "{said}");
+    assert!(said.contains("Nothing to do"), "{said}");
+}

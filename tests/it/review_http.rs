@@ -69,6 +69,9 @@ async fn an_approval_needs_the_digest_that_is_there_and_counts_once() {
         .post(approve, &some)
         .await
         .problem(409, "wrong_state");
+    let withdrawn = json!({"reason": "on second thought"});
+    let withdrawn = server.post("/api/v1/changes/1/reject", &withdrawn).await;
+    assert_eq!(withdrawn.body["state"], "rejected", "{withdrawn:?}");
     server
         .post("/api/v1/changes/2/approve", &some)
         .await
@@ -103,6 +106,10 @@ async fn files_are_set_aside_before_the_rest_is_rejected() {
         .problem(409, "stale");
     let rejected = server.post(reject, &json!({"reason": "no"})).await;
     assert_eq!(rejected.body["state"], "rejected", "{rejected:?}");
+    server
+        .post(reject, &json!({"reason": "again"}))
+        .await
+        .problem(409, "wrong_state");
     let listed = server
         .get("/api/v1/changes?state=rejected&task=1")
         .await

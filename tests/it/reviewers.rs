@@ -1,7 +1,9 @@
 //! Several reviewers at once, and applications that are interrupted or meet a branch that moved.
 
 use std::sync::Arc;
+use std::time::Duration;
 
+use dispatch_worker::store::{Store, applies};
 use serde_json::json;
 use tokio::sync::Barrier;
 use tokio::task::JoinSet;
@@ -69,17 +71,103 @@ async fn of_twenty_reviewers_at_once_one_decides() {
                 }
             }
         }
-        assert_eq!(decided, 1);
+        // Whoever rejects takes back what somebody approved a moment before.
+        let stories: &[&str] = match n {
+            0 => &["approved"],
+            1 => &["rejected", "approved rejected"],
+            _ => &["rejected"],
+        };
+        let story = format!(
+            "SELECT string_agg(verdict, ' ' ORDER BY id) FROM reviews WHERE change_id = {change}"
+        );
+        let story = stage.text(&story).await;
+        assert!(stories.contains(&story.as_str()), "{story}");
+        assert_eq!(decided, story.split(' ').count());
         let agree = format!(
-            "SELECT count(*) = 1 AND bool_and(r.verdict = c.state AND r.actor = c.decided_by) \
-             FROM reviews r JOIN pending_changes c ON c.id = r.change_id WHERE c.id = {change}"
+            "SELECT r.verdict = c.state AND r.actor = c.decided_by FROM reviews r \
+             JOIN pending_changes c ON c.id = r.change_id WHERE c.id = {change} ORDER BY r.id DESC LIMIT 1"
         );
         assert_eq!(
             stage.text(&agree).await,
             "true",
-            "one review, and it is the decision"
+            "the last one is the decision"
         );
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_approved_change_that_cannot_be_applied_can_be_taken_back() {
+    let stage = Stage::new().await;
+    let worker = stage.worker().await;
+    let change = change(&stage, "b.txt", "b\n").await;
+    let sql = &stage.sql;
+    sql.batch_execute("UPDATE projects SET path = '/nonexistent'")
+        .await
+        .unwrap();
+    approve(&stage, change).await;
+    stage
+        .holds(
+            "it cannot be applied",
+            "SELECT apply_error IS NOT NULL FROM pending_changes",
+        )
+        .await;
+    let reject = format!("SELECT reject_change({change}, 'the project is gone', 'ada') IS NULL");
+    stage.text(&reject).await;
+    let state = "SELECT state || ' ' || decided_by FROM pending_changes";
+    assert_eq!(stage.text(state).await, "rejected ada");
+    let files = "SELECT string_agg(DISTINCT state, ' ') FROM pending_change_files";
+    assert_eq!(stage.text(files).await, "rejected");
+    // Nobody tries it again.
+    sql.batch_execute("UPDATE pending_changes SET apply_until = now(); SELECT pg_notify(dispatch_channel(), 'change 1')")
+        .await
+        .unwrap();
+    let task = stage.text("SELECT task_id FROM pending_changes").await;
+    stage
+        .text(&format!("SELECT requeue_task({task}) IS NULL"))
+        .await;
+    let kinds: Vec<String> = stage
+        .stream(task.parse().unwrap())
+        .await
+        .into_iter()
+        .map(|(kind, _)| kind)
+        .collect();
+    assert!(kinds.contains(&"change_rejected".to_owned()), "{kinds:?}");
+    worker.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_change_that_somebody_applies_now_or_died_applying_cannot_be_taken_back() {
+    let stage = Stage::new().await;
+    let worker = stage.worker().await;
+    let change = change(&stage, "b.txt", "b\n").await;
+    worker.stop().await;
+    approve(&stage, change).await;
+    let store = Store::connect(&stage.db.url(), 1).unwrap();
+    // A worker that says nothing more, at once or when its time is over.
+    let claimed = applies::claim(&store, Duration::ZERO)
+        .await
+        .unwrap()
+        .unwrap();
+    let reject = "SELECT reject_change($1)";
+    let error = stage.sql.query(reject, &[&change]).await.unwrap_err();
+    let error = error.as_db_error().unwrap();
+    assert_eq!(error.code().code(), "55000", "{error}");
+    assert_eq!(error.message(), format!("change {change} is being applied"));
+    // While it says that it goes on, nobody else takes the change.
+    let minute = Duration::from_secs(60);
+    applies::renew(&store, &claimed, minute).await.unwrap();
+    let taken = applies::claim(&store, minute).await.unwrap();
+    assert!(taken.is_none(), "{taken:?}");
+    // It says that nothing came of it: now it can.
+    let nothing = applies::mark_failed(&store, &claimed, "no", Duration::ZERO);
+    nothing.await.unwrap();
+    stage.sql.query(reject, &[&change]).await.unwrap();
+    let late = applies::mark_applied(&store, &claimed, "refs/heads/main", "a", "b", "c");
+    late.await.unwrap();
+    assert_eq!(
+        stage.text("SELECT state FROM pending_changes").await,
+        "rejected"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]

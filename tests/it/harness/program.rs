@@ -72,14 +72,21 @@ impl Program {
 
     /// `dispatch config check` on this file: exit code and what it said.
     pub fn config_check(file: &std::path::Path) -> (Option<i32>, String) {
+        let file = file.to_str().unwrap();
+        Self::run(&["config", "check", "--agents", file], &[])
+    }
+
+    /// A command that ends by itself: exit code and what it said.
+    pub fn run(args: &[&str], environment: &[(&str, &str)]) -> (Option<i32>, String) {
         #[expect(
             clippy::disallowed_methods,
             reason = "the program under test is started as a person starts it"
         )]
         let mut command = std::process::Command::new(PROGRAM);
         let output = command
-            .args(["config", "check", "--agents"])
-            .arg(file)
+            .args(args)
+            .env_remove("DATABASE_LISTEN_URL")
+            .envs(environment.iter().copied())
             .output()
             .unwrap();
         let mut said = String::from_utf8_lossy(&output.stdout).into_owned();

@@ -1,11 +1,13 @@
 //! Whole workers inside the test process, with scripted agents and a real repository.
 
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use dispatch_worker::config::agents::Catalogue;
 use dispatch_worker::config::worker::WorkerSettings;
 use dispatch_worker::queue::supervisor::{StopSignals, Worker};
+use dispatch_worker::run::RunContext;
 use dispatch_worker::store::listen::Listener;
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -157,6 +159,7 @@ slots = 200
 pub struct TestWorker {
     stop: StopSignals,
     tasks: JoinSet<()>,
+    context: Weak<RunContext>,
     pub id: String,
 }
 
@@ -195,12 +198,24 @@ impl TestWorker {
             .await
             .unwrap();
         let id = worker.context().worker.to_string();
+        let context = Arc::downgrade(&worker.context());
         let mut tasks = JoinSet::new();
         let listen_stop = stop.hard.clone();
         tasks.spawn(async move { listener.run(&listen_url, listen_stop).await });
         let signals = stop.clone();
         tasks.spawn(async move { worker.run(writer, signals).await.unwrap() });
-        Self { stop, tasks, id }
+        Self {
+            stop,
+            tasks,
+            context,
+            id,
+        }
+    }
+
+    /// Give it another catalogue, as a reload does in the moment before its offers follow.
+    pub fn reload(&self, agents: &str) {
+        let context = self.context.upgrade().unwrap();
+        *context.agents.write().unwrap() = Arc::new(Catalogue::parse(agents).unwrap());
     }
 
     /// Ask it to stop and wait until it has.

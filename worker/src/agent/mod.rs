@@ -45,9 +45,7 @@ pub use crate::domain::attempt::Exit;
 pub use event::{AgentEvent, EventSink};
 pub use permission::Permission;
 
-/// Environment variable that marks every process of an attempt; its value is the attempt's mark.
-/// Leftovers of a crashed worker are found by it.
-pub const MARK_VARIABLE: &str = "DISPATCH_ATTEMPT";
+pub use crate::domain::attempt::MARK_VARIABLE;
 
 /// One way to have a prompt worked on inside a worktree.
 pub trait Agent: Send + Sync {

@@ -22,8 +22,18 @@ const GATHER: Duration = Duration::from_millis(20);
 const BATCH_ROWS: usize = 512;
 const BATCH_BYTES: usize = 1024 * 1024;
 
-/// Told when an attempt turns out to have lost its lease, by token.
-pub type OnLost = Arc<dyn Fn(i64) + Send + Sync>;
+/// What the writer finds out about an attempt.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Trouble {
+    /// It has lost its lease.
+    Lost,
+    /// The database refuses an event of it, in these words; nothing of it is stored from there on,
+    /// so that its stream has no gap.
+    Refused(String),
+}
+
+/// Told what the writer finds out, by token.
+pub type OnTrouble = Arc<dyn Fn(i64, Trouble) + Send + Sync>;
 
 /// One row on its way.
 pub enum Row {
@@ -66,20 +76,23 @@ pub struct EventWriter(mpsc::Sender<Message>);
 pub struct WriterTask {
     store: Store,
     listener: Listener,
-    on_lost: OnLost,
+    on_trouble: OnTrouble,
+    /// Attempts whose streams have ended at a refusal, by token.
+    refused: HashSet<i64>,
     messages: mpsc::Receiver<Message>,
 }
 
 impl EventWriter {
     /// A writer and its task.
-    pub fn new(store: Store, listener: Listener, on_lost: OnLost) -> (Self, WriterTask) {
+    pub fn new(store: Store, listener: Listener, on_trouble: OnTrouble) -> (Self, WriterTask) {
         let (sender, messages) = mpsc::channel(QUEUE_ROWS);
         (
             Self(sender),
             WriterTask {
                 store,
                 listener,
-                on_lost,
+                on_trouble,
+                refused: HashSet::new(),
                 messages,
             },
         )
@@ -124,6 +137,12 @@ impl Batch {
         }
     }
 
+    fn leave_out(&mut self, refused: &HashSet<i64>) {
+        if !refused.is_empty() {
+            self.events.retain(|event| !refused.contains(&event.token));
+        }
+    }
+
     fn is_full(&self) -> bool {
         self.events.len() + self.items.len() >= BATCH_ROWS
             || self.bytes >= BATCH_BYTES
@@ -148,6 +167,7 @@ impl WriterTask {
                     }
                 }
             }
+            batch.leave_out(&self.refused);
             self.write(&batch).await;
             for done in batch.waiting {
                 let _waiter_gone = done.send(());
@@ -155,7 +175,7 @@ impl WriterTask {
         }
     }
 
-    async fn write(&self, batch: &Batch) {
+    async fn write(&mut self, batch: &Batch) {
         if batch.events.is_empty() && batch.items.is_empty() {
             return;
         }
@@ -175,7 +195,7 @@ impl WriterTask {
         }
     }
 
-    async fn write_one_by_one(&self, batch: &Batch) {
+    async fn write_one_by_one(&mut self, batch: &Batch) {
         let tokens: HashSet<i64> = batch.events.iter().map(|e| e.token).collect();
         for token in tokens {
             let events: Vec<EventRow> = batch
@@ -186,7 +206,8 @@ impl WriterTask {
                 .collect();
             if let Err(error) = self.write_patiently(&events, &[]).await {
                 tracing::error!(%error, token, "events of an attempt cannot be stored");
-                (self.on_lost)(token);
+                self.refused.insert(token);
+                (self.on_trouble)(token, Trouble::Refused(error.to_string()));
             }
         }
         for item in &batch.items {
@@ -212,7 +233,9 @@ impl WriterTask {
                         .map(|e| e.token)
                         .filter(|t| !held.contains(t))
                         .collect();
-                    lost.into_iter().for_each(|token| (self.on_lost)(token));
+                    for token in lost {
+                        (self.on_trouble)(token, Trouble::Lost);
+                    }
                     return Ok(());
                 }
                 Err(error) if error.is_transient() => {

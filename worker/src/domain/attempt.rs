@@ -4,6 +4,10 @@ use serde::{Deserialize, Serialize};
 
 use super::error_class::ErrorClass;
 
+/// Environment variable that marks every process of an attempt, its hooks' included; its value is
+/// the attempt's mark. Leftovers of a crashed worker are found by it.
+pub const MARK_VARIABLE: &str = "DISPATCH_ATTEMPT";
+
 /// How an agent is driven.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "snake_case")]
@@ -78,6 +82,14 @@ pub enum AttemptEnd {
     Cancelled,
     /// The worker is stopping; the task goes back, the attempt does not count.
     Interrupted,
+    /// The worker could not let the agent begin, through no fault of the task or the agent: the task
+    /// goes back, the attempt does not count.
+    NotBegun {
+        /// What kind of thing; counts if it happens again and again.
+        class: ErrorClass,
+        /// In words.
+        message: String,
+    },
     /// Another worker owns the task now; nothing more may be written.
     LeaseLost,
 }
@@ -97,7 +109,7 @@ impl AttemptEnd {
             } => "stalled",
             Self::Failed { .. } => "failed",
             Self::Cancelled => "cancelled",
-            Self::Interrupted => "interrupted",
+            Self::Interrupted | Self::NotBegun { .. } => "interrupted",
             Self::LeaseLost => "lease_lost",
         }
     }

@@ -54,7 +54,7 @@ impl ChangeState {
     pub fn may_become(self, next: Self) -> bool {
         match self {
             Self::Pending => matches!(next, Self::Approved | Self::Rejected | Self::Superseded),
-            Self::Approved => matches!(next, Self::Applied | Self::Conflicted),
+            Self::Approved => matches!(next, Self::Applied | Self::Conflicted | Self::Rejected),
             Self::Conflicted => matches!(next, Self::Approved | Self::Rejected | Self::Superseded),
             Self::Rejected | Self::Applied | Self::Superseded => false,
         }

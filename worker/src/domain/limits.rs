@@ -99,6 +99,23 @@ pub const LEASE_TTL: Duration = Duration::from_secs(20);
 /// How often a worker shows that it lives.
 pub const HEARTBEAT: Duration = Duration::from_secs(5);
 
+/// Until a connection to the database is ready, the words of its beginning included.
+pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(15);
+
+/// Until the database answers one statement. Nothing of ours takes a second; more is a lock that
+/// somebody holds, or a server that cannot go on, and neither may hold up a command for ever.
+pub const QUERY_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// To tell the server that nobody waits for an answer any more.
+pub const CANCEL_QUERY_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// A LISTEN connection that was silent for so long pings itself: a peer that vanished without a word
+/// looks like one with nothing to say. Four pings a minute cost nothing.
+pub const LISTEN_QUIET: Duration = Duration::from_secs(15);
+
+/// How long it may take to hear its own ping, or to begin to listen at all.
+pub const LISTEN_PATIENCE: Duration = Duration::from_secs(5);
+
 /// A worker that could not renew for so long, by its own monotonic clock, stops its agents
 /// before others may start the same tasks (0.6 of the lease).
 pub const SELF_STOP: Duration = Duration::from_secs(12);

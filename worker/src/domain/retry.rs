@@ -8,7 +8,8 @@ use super::error_class::ErrorClass;
 /// eight hours that one task may spend waiting.
 const SCHEDULE_S: [u64; 8] = [5, 10, 30, 60, 300, 600, 900, 1_800];
 
-/// Uncharged waits (rate limits) that one task may take before they count as failure.
+/// Uncharged waits (rate limits, attempts that could not begin) that one task may take before they
+/// count as failure.
 const UNCHARGED_MAX: i16 = 21;
 
 /// What to do with a task whose attempt failed.
@@ -46,21 +47,37 @@ pub fn decide(
     if !class.retryable() {
         return RetryDecision::GiveUp;
     }
-    let charged = class != ErrorClass::RateLimited;
+    if class == ErrorClass::RateLimited {
+        return give_back(tries, asked, jitter);
+    }
     let spent = tries.attempt.saturating_sub(tries.uncharged);
-    if charged && spent >= tries.max_attempts {
+    if spent >= tries.max_attempts {
         return RetryDecision::GiveUp;
     }
-    if !charged && tries.uncharged >= UNCHARGED_MAX {
+    RetryDecision::Again {
+        wait: wait(tries, asked, jitter),
+        charged: true,
+    }
+}
+
+/// The same for an attempt that does not count. Not for ever: what never counts never ends.
+pub fn give_back(tries: Tries, asked: Option<Duration>, jitter: f64) -> RetryDecision {
+    if tries.uncharged >= UNCHARGED_MAX {
         return RetryDecision::GiveUp;
     }
+    RetryDecision::Again {
+        wait: wait(tries, asked, jitter),
+        charged: false,
+    }
+}
+
+fn wait(tries: Tries, asked: Option<Duration>, jitter: f64) -> Duration {
     let step = usize::try_from(tries.attempt.max(1) - 1)
         .unwrap_or(0)
         .min(SCHEDULE_S.len() - 1);
     let planned = SCHEDULE_S[step] as f64 * (0.8 + 0.4 * jitter.clamp(0.0, 1.0));
     let longest = Duration::from_secs(24 * 3_600);
-    let wait = Duration::from_secs_f64(planned).max(asked.unwrap_or_default().min(longest));
-    RetryDecision::Again { wait, charged }
+    Duration::from_secs_f64(planned).max(asked.unwrap_or_default().min(longest))
 }
 
 #[cfg(test)]
@@ -89,6 +106,24 @@ mod tests {
             charged: false,
         };
         assert_eq!(decide(ErrorClass::RateLimited, FIRST, asked, 0.5), again);
+    }
+
+    #[test]
+    fn what_does_not_count_ends_all_the_same() {
+        let again = |uncharged| {
+            let tries = Tries {
+                attempt: uncharged + 1,
+                uncharged,
+                max_attempts: 1,
+            };
+            give_back(tries, None, 0.5)
+        };
+        let five = RetryDecision::Again {
+            wait: Duration::from_secs(5),
+            charged: false,
+        };
+        assert_eq!(again(0), five);
+        assert_eq!(again(UNCHARGED_MAX), RetryDecision::GiveUp);
     }
 
     #[test]

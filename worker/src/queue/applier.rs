@@ -2,6 +2,7 @@
 //! (applied) is written after; a crash between them is found out by asking git, so doing it twice
 //! is harmless.
 
+use std::convert::Infallible;
 use std::time::Duration;
 
 use tokio::sync::broadcast::error::RecvError;
@@ -17,7 +18,7 @@ use crate::workspace::{Applied, ApplyRequest, Workspaces};
 /// How often to look although nothing woke us.
 const TICK: Duration = Duration::from_secs(5);
 
-/// Exclusive time for one application.
+/// Exclusive time for one application; renewed while it goes on.
 const CLAIM_TIME: Duration = Duration::from_secs(120);
 
 /// When to try again what could not be applied here.
@@ -28,7 +29,11 @@ pub async fn run_once(store: &Store, workspaces: &Workspaces) -> Result<bool, St
     let Some(claim) = applies::claim(store, CLAIM_TIME).await? else {
         return Ok(false);
     };
-    match apply(store, workspaces, &claim).await? {
+    let applied = tokio::select! {
+        applied = apply(store, workspaces, &claim) => applied?,
+        never = keep(store, &claim) => match never {},
+    };
+    match applied {
         Ok(Applied::Done {
             target_ref,
             before,
@@ -69,6 +74,17 @@ pub async fn run_once(store: &Store, workspaces: &Workspaces) -> Result<bool, St
         }
     }
     Ok(true)
+}
+
+/// Keeps the claim while the change is applied: it can be taken back as soon as nobody applies it,
+/// so that two may never work on it at a time, one of them unseen.
+async fn keep(store: &Store, claim: &ApplyClaim) -> Infallible {
+    loop {
+        tokio::time::sleep(CLAIM_TIME / 4).await;
+        if let Err(error) = applies::renew(store, claim, CLAIM_TIME).await {
+            tracing::warn!(%error, change.id = claim.change, "the claim of a change could not be renewed");
+        }
+    }
 }
 
 fn count(outcome: &'static str) {

@@ -61,6 +61,13 @@ impl LeaseBook {
         }
     }
 
+    /// The database refuses what the attempt with this token tells.
+    pub fn refuse(&self, token: i64, error: String) {
+        if let Some(entry) = self.entries().get(&token) {
+            entry.leash.refuse(error);
+        }
+    }
+
     /// Stop everything.
     pub fn pull_all(&self, why: Stop) {
         for entry in self.entries().values() {

@@ -35,7 +35,7 @@ pub async fn run_once(store: &Store, ttl: Duration) -> Result<usize, StoreError>
         // One that cannot be ended must not keep the others waiting.
         match end(store, lease, Ender::Rescuer(ttl), record).await {
             Ok(Finished::Lost) => continue,
-            Ok(Finished::Stored(_) | Finished::CancelFirst) => {}
+            Ok(Finished::Stored(_) | Finished::CancelFirst | Finished::TooLate) => {}
             Err(error) if error.is_transient() => return Err(error),
             Err(error) => {
                 tracing::error!(%error, task.id = lease.lease.task().0, "a task could not be rescued");
@@ -70,7 +70,7 @@ pub async fn reclaim_forgotten(
             task.id = lease.lease.task().0,
             "a claim was never answered; the task goes back"
         );
-        match end(store, lease, Ender::Owner, give_back()).await {
+        match end(store, lease, Ender::Owner, give_back(lease)).await {
             Ok(_) => {}
             Err(error) if error.is_transient() => return Err(error),
             Err(error) => {
@@ -130,6 +130,22 @@ async fn end(
             };
             finish::finish(store, &lease.lease, ender, &cancelled).await
         }
+        Finished::TooLate => {
+            let class = record
+                .error_class
+                .unwrap_or_else(|| ErrorClass::Timeout.as_str());
+            let what = record.error.as_deref().unwrap_or("its worker lost it");
+            let failed = Finish {
+                disposition: Disposition::Failed,
+                error_class: Some(class),
+                error: Some(format!(
+                    "{what} (not tried again: the task's deadline comes before the next attempt)"
+                )),
+                events: Vec::new(),
+                ..record
+            };
+            finish::finish(store, &lease.lease, ender, &failed).await
+        }
         done => Ok(done),
     }
 }
@@ -137,12 +153,7 @@ async fn end(
 fn lost(lease: &Expired) -> Finish {
     let class = ErrorClass::Orphaned;
     let message = format!("worker {} was not seen any more", lease.worker);
-    let tries = Tries {
-        attempt: lease.lease.attempt(),
-        uncharged: lease.lease.uncharged(),
-        max_attempts: lease.max_attempts,
-    };
-    let disposition = match retry::decide(class, tries, None, 0.5) {
+    let disposition = match retry::decide(class, tries(lease), None, 0.5) {
         RetryDecision::GiveUp => Disposition::Failed,
         RetryDecision::Again { wait, charged } => Disposition::Again {
             wait,
@@ -171,12 +182,34 @@ fn lost(lease: &Expired) -> Finish {
     }
 }
 
-fn give_back() -> Finish {
+/// Back without a charge, but not for ever: an end that can never be stored looks the same.
+fn give_back(lease: &Expired) -> Finish {
     let reason = "the answer to its claim was lost".to_owned();
+    let again = match retry::give_back(tries(lease), None, 0.5) {
+        RetryDecision::Again { wait, charged } => Some((wait, charged)),
+        RetryDecision::GiveUp => None,
+    };
+    let Some((wait, charged)) = again else {
+        return Finish {
+            disposition: Disposition::Failed,
+            end_kind: "interrupted",
+            error_class: Some(ErrorClass::Internal.as_str()),
+            error: Some("it was claimed again and again and no end of it could be stored: the logs of the workers say why".to_owned()),
+            output_summary: None,
+            events: Vec::new(),
+            seq: FirstSeq::AfterStored,
+            facts: None,
+        };
+    };
     Finish {
         disposition: Disposition::Again {
-            wait: Duration::ZERO,
-            charged: false,
+            // The first answer may be lost by chance.
+            wait: if lease.lease.uncharged() == 0 {
+                Duration::ZERO
+            } else {
+                wait
+            },
+            charged,
             reason: reason.clone(),
         },
         end_kind: "interrupted",
@@ -186,5 +219,13 @@ fn give_back() -> Finish {
         events: vec![("given_back", json!({ "reason": reason }))],
         seq: FirstSeq::AfterStored,
         facts: None,
+    }
+}
+
+fn tries(lease: &Expired) -> Tries {
+    Tries {
+        attempt: lease.lease.attempt(),
+        uncharged: lease.lease.uncharged(),
+        max_attempts: lease.max_attempts,
     }
 }

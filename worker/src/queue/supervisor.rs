@@ -13,7 +13,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::broker::writer::EventWriter;
+use crate::broker::writer::{EventWriter, Trouble};
 use crate::config::agents::Catalogue;
 use crate::config::worker::WorkerSettings;
 use crate::domain::ids::WorkerId;
@@ -108,13 +108,16 @@ impl Worker {
         } else {
             HooksPolicy::Off
         };
-        let workspaces = Workspaces::open(work, hooks)?;
+        let workspaces = Workspaces::open(work, hooks)?.with_marks(&crate::run::marks_of(worker));
         let book = LeaseBook::default();
-        let on_lost = {
+        let on_trouble = {
             let book = book.clone();
-            Arc::new(move |token| book.revoke(token))
+            Arc::new(move |token, trouble| match trouble {
+                Trouble::Lost => book.revoke(token),
+                Trouble::Refused(error) => book.refuse(token, error),
+            })
         };
-        let (writer, writer_task) = EventWriter::new(store.clone(), listener.clone(), on_lost);
+        let (writer, writer_task) = EventWriter::new(store.clone(), listener.clone(), on_trouble);
         let slots = i32::try_from(settings.slots).unwrap_or(i32::MAX);
         fleet::register(&store, worker, &settings.name, slots).await?;
         let context = Arc::new(RunContext {
@@ -353,7 +356,7 @@ impl Worker {
 
     /// Others take the tasks over as soon as this worker signs off: no agent of it may be left.
     async fn end_processes(&self) {
-        let prefix = format!("{}{}-", crate::run::MARK_PREFIX, self.context.worker);
+        let prefix = crate::run::marks_of(self.context.worker);
         let swept = crate::blocking::run(move || {
             crate::agent::process::sweep_marks(|mark| mark.starts_with(&prefix))
         });

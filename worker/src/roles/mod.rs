@@ -77,6 +77,12 @@ pub async fn database_url(connect: &ConnectArgs) -> Result<String, OpError> {
     .hint("Start everything on this machine with `dispatch up`, or name the fleet's database with DATABASE_URL or --database-url."))
 }
 
+/// The way to the same database that is a session.
+fn direct_url<'a>(connect: &'a ConnectArgs, url: &'a str) -> &'a str {
+    let named = connect.listen_url.as_deref();
+    named.filter(|direct| !direct.is_empty()).unwrap_or(url)
+}
+
 /// Bring the schema up to date, or say whether it fits.
 pub async fn migrate(connect: &ConnectArgs, args: MigrateArgs) -> Result<(), OpError> {
     let url = database_url(connect).await?;
@@ -88,7 +94,7 @@ pub async fn migrate(connect: &ConnectArgs, args: MigrateArgs) -> Result<(), OpE
         );
         return Ok(());
     }
-    let applied = store::migrate::migrate(&url).await?;
+    let applied = store::migrate::migrate(direct_url(connect, &url)).await?;
     if applied.is_empty() {
         println!(
             "Nothing to do: version {}.",

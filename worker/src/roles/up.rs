@@ -8,7 +8,9 @@ use crate::store::migrate;
 use crate::surface::cli::roles::UpArgs;
 use crate::surface::connect::ConnectArgs;
 
-use super::{LOCAL_DATABASE, catalogue, data_dir, local_data_dir, serve, signals, worker};
+use super::{
+    LOCAL_DATABASE, catalogue, data_dir, direct_url, local_data_dir, serve, signals, worker,
+};
 
 /// A Postgres of its own (unless a database is named), the schema, a worker and HTTP.
 pub(super) async fn up(connect: &ConnectArgs, args: UpArgs) -> Result<(), OpError> {
@@ -25,7 +27,11 @@ pub(super) async fn up(connect: &ConnectArgs, args: UpArgs) -> Result<(), OpErro
             (postgres.url(LOCAL_DATABASE), Some(postgres))
         }
     };
-    migrate::migrate(&url).await?;
+    let direct = match &postgres {
+        Some(_) => url.as_str(),
+        None => direct_url(connect, &url),
+    };
+    migrate::migrate(direct).await?;
     let ran = both(connect, args, &url, &stop).await;
     if let Some(postgres) = postgres {
         match postgres.stop().await {

@@ -1,5 +1,6 @@
 //! `dispatch worker`: claim tasks and run agents until told to stop.
 
+use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -80,6 +81,7 @@ pub(super) async fn run(
         let socket = tokio::net::TcpListener::bind(address)
             .await
             .map_err(|e| OpError::unavailable(format!("cannot listen on {address}: {e}")))?;
+        announce_health(socket.local_addr().unwrap_or(address));
         let ended = over.clone();
         beside.spawn(async move {
             if let Err(error) = http::serve(socket, app, ended).await {
@@ -91,6 +93,12 @@ pub(super) async fn run(
     over.cancel();
     while beside.join_next().await.is_some() {}
     result
+}
+
+/// Port 0 stands for any free one: scripts read here which it is.
+#[expect(clippy::print_stdout, reason = "it is the command's output")]
+fn announce_health(address: SocketAddr) {
+    println!("health is at http://{address}");
 }
 
 fn health(url: &str, stop: CancellationToken) -> Result<axum::Router, OpError> {

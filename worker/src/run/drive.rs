@@ -330,6 +330,7 @@ fn settle(
         None => {}
         Some(Verdict::Stopped(Stop::LeaseLost)) => driven.end = AttemptEnd::LeaseLost,
         Some(Verdict::Stopped(Stop::Cancel)) => driven.end = AttemptEnd::Cancelled,
+        Some(Verdict::Stopped(Stop::Refused)) => driven.end = refused("what it tells"),
         Some(Verdict::Stopped(Stop::Interrupt)) if !ended_well => {
             driven.end = AttemptEnd::Interrupted;
         }
@@ -352,6 +353,14 @@ fn settle(
         Some(Verdict::Stopped(Stop::Interrupt) | Verdict::TimedOut(..)) => {}
     }
     driven
+}
+
+/// The end of an attempt that the database refuses to store.
+pub(super) fn refused(error: &str) -> AttemptEnd {
+    AttemptEnd::Failed {
+        class: ErrorClass::Internal,
+        message: format!("the database refuses to store an event of the attempt: {error}"),
+    }
 }
 
 fn timeout_message(class: ErrorClass, limit: Duration) -> String {

@@ -12,6 +12,7 @@ use crate::domain::error_class::ErrorClass;
 use crate::domain::limits;
 use crate::domain::retry::{self, RetryDecision, Tries};
 use crate::domain::usage::UsageReport;
+use crate::store::StoreError;
 use crate::store::claims::Claimed;
 use crate::store::finish::{
     self, AttemptFacts, Disposition, Ender, Finish, Finished, FirstSeq, UsageRow,
@@ -19,7 +20,7 @@ use crate::store::finish::{
 use crate::workspace::Snapshot;
 
 use super::RunContext;
-use super::drive::Driven;
+use super::drive::{self, Driven};
 use super::leash::Leash;
 use super::stream::AttemptStream;
 use super::text::head_chars;
@@ -42,12 +43,18 @@ pub async fn store_end(
     context: &RunContext,
     claimed: &Claimed,
     stream: &AttemptStream,
-    ending: Ending,
+    mut ending: Ending,
 ) -> Finished {
+    let stays = matches!(ending.end, AttemptEnd::Cancelled | AttemptEnd::LeaseLost);
+    if let Some(error) = stream.refusal().filter(|_| !stays) {
+        // Whatever the agent made of it: a part of its story is missing.
+        ending.end = drive::refused(error);
+    }
     // An attempt that gave its lease up for lost did not wait until its events were stored.
-    let seq = match ending.end {
-        AttemptEnd::LeaseLost => FirstSeq::AfterStored,
-        _ => FirstSeq::Known(stream.next_seq()),
+    let counted = ending.end != AttemptEnd::LeaseLost && stream.refusal().is_none();
+    let seq = match counted {
+        true => FirstSeq::Known(stream.next_seq()),
+        false => FirstSeq::AfterStored,
     };
     store_numbered(context, claimed, stream, seq, ending).await
 }
@@ -79,10 +86,16 @@ async fn store_numbered(
     mut ending: Ending,
 ) -> Finished {
     let mut pause = Duration::from_millis(100);
+    let mut next = Next::AsTheRules;
+    let mut detail = Detail::Full;
     loop {
-        let record = describe(context, claimed, stream, seq, &ending);
+        let record = describe(context, claimed, stream, seq, &ending, next, detail);
         match finish::finish(&context.store, &claimed.lease, Ender::Owner, &record).await {
             Ok(Finished::CancelFirst) => ending.end = AttemptEnd::Cancelled,
+            Ok(Finished::TooLate) => {
+                ending.end = too_late(ending.end);
+                next = Next::None;
+            }
             Ok(done) => {
                 log_end(claimed, &record, done);
                 return done;
@@ -101,20 +114,89 @@ async fn store_numbered(
             Err(error) => {
                 // What it left cannot be stored: keep the task's end, and say so.
                 tracing::error!(%error, task.id = claimed.lease.task().0, "the result of an attempt was refused");
-                if ending.snapshot.is_none() && ending.driven.is_none() {
+                let Some(less) = detail.less() else {
+                    // Not even that it failed can be stored: the rescuer gives the task back, a
+                    // few times, and a person finds this in the log.
                     return Finished::Lost;
-                }
-                ending = Ending {
-                    end: AttemptEnd::Failed {
-                        class: ErrorClass::Internal,
-                        message: format!("the result could not be stored: {error}"),
-                    },
-                    driven: None,
-                    snapshot: None,
-                    conversation: ending.conversation,
                 };
+                detail = less;
+                ending = unstorable(ending, detail, &error);
             }
         }
+    }
+}
+
+/// Whether there may be another attempt.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Next {
+    /// If the rules say so.
+    AsTheRules,
+    /// No: the task's deadline comes first.
+    None,
+}
+
+/// What an attempt came to when the task's deadline rules out the next one.
+fn too_late(end: AttemptEnd) -> AttemptEnd {
+    match end {
+        AttemptEnd::Failed { class, message } => AttemptEnd::Failed {
+            class,
+            message: format!(
+                "{message} (not tried again: the task's deadline comes before the next attempt)"
+            ),
+        },
+        AttemptEnd::Succeeded
+        | AttemptEnd::Cancelled
+        | AttemptEnd::Interrupted
+        | AttemptEnd::NotBegun { .. }
+        | AttemptEnd::LeaseLost => AttemptEnd::Failed {
+            class: ErrorClass::Timeout,
+            message: "the task went back to wait, and its deadline comes before the next attempt: submit it again with a later tasks.deadline".to_owned(),
+        },
+    }
+}
+
+/// How much of an end is stored; each step leaves out what the database may have refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Detail {
+    /// All of it.
+    Full,
+    /// Without what the agent left and said.
+    NoResult,
+    /// Only what becomes of the task.
+    Bare,
+}
+
+impl Detail {
+    fn less(self) -> Option<Self> {
+        match self {
+            Self::Full => Some(Self::NoResult),
+            Self::NoResult => Some(Self::Bare),
+            Self::Bare => None,
+        }
+    }
+}
+
+/// The end of an attempt whose end the database refuses.
+fn unstorable(ending: Ending, detail: Detail, error: &StoreError) -> Ending {
+    let refusal = format!("the database refuses to store the result: {error}");
+    let end = match ending.end {
+        AttemptEnd::Failed { class, message } if detail == Detail::NoResult => AttemptEnd::Failed {
+            class,
+            message: format!("{message} (and {refusal})"),
+        },
+        AttemptEnd::Succeeded | AttemptEnd::Interrupted | AttemptEnd::NotBegun { .. } => {
+            AttemptEnd::Failed {
+                class: ErrorClass::Internal,
+                message: refusal,
+            }
+        }
+        end @ (AttemptEnd::Failed { .. } | AttemptEnd::Cancelled | AttemptEnd::LeaseLost) => end,
+    };
+    Ending {
+        end,
+        driven: None,
+        snapshot: None,
+        conversation: ending.conversation.filter(|_| detail != Detail::Bare),
     }
 }
 
@@ -124,28 +206,35 @@ fn describe(
     stream: &AttemptStream,
     seq: FirstSeq,
     ending: &Ending,
+    next: Next,
+    detail: Detail,
 ) -> Finish {
     let retry_after = ending.driven.as_ref().and_then(|d| d.retry_after);
-    let disposition = dispose(context, claimed, &ending.end, retry_after);
+    let disposition = match dispose(context, claimed, &ending.end, retry_after) {
+        Disposition::Again { .. } if next == Next::None => Disposition::Failed,
+        decided => decided,
+    };
     let (error_class, error) = match &ending.end {
-        AttemptEnd::Failed { class, message } => (
+        AttemptEnd::Failed { class, message } | AttemptEnd::NotBegun { class, message } => (
             Some(class.as_str()),
             Some(head_chars(message, limits::ERROR_TEXT_CHARS_MAX)),
         ),
         AttemptEnd::Cancelled => (Some(ErrorClass::Cancelled.as_str()), None),
         AttemptEnd::Succeeded | AttemptEnd::Interrupted | AttemptEnd::LeaseLost => (None, None),
     };
+    let bare = detail == Detail::Bare;
     let events = event_of(&disposition, &ending.end, claimed)
         .into_iter()
+        .filter(|_| !bare)
         .collect();
     Finish {
         disposition,
         end_kind: ending.end.kind(),
         error_class,
         error,
-        output_summary: stream.summary(),
+        output_summary: stream.summary().filter(|_| !bare),
         events,
-        seq,
+        seq: if bare { FirstSeq::AfterStored } else { seq },
         facts: ending
             .conversation
             .map(|id| facts(context, claimed, stream, ending, id)),
@@ -167,21 +256,34 @@ fn dispose(
             charged: false,
             reason: "its worker stopped; it goes on elsewhere".to_owned(),
         },
-        AttemptEnd::Failed { class, message } => {
-            let tries = Tries {
-                attempt: claimed.lease.attempt(),
-                uncharged: claimed.lease.uncharged(),
-                max_attempts: claimed.max_attempts,
-            };
-            match retry::decide(*class, tries, retry_after, context.jitter()) {
-                RetryDecision::GiveUp => Disposition::Failed,
-                RetryDecision::Again { wait, charged } => Disposition::Again {
-                    wait,
-                    charged,
-                    reason: format!("retry after {class}: {}", head_chars(message, 200)),
-                },
-            }
+        AttemptEnd::NotBegun { message, .. } => {
+            let decision = retry::give_back(tries_of(claimed), None, context.jitter());
+            disposition(decision, head_chars(message, 200))
         }
+        AttemptEnd::Failed { class, message } => {
+            let decision = retry::decide(*class, tries_of(claimed), retry_after, context.jitter());
+            let reason = format!("retry after {class}: {}", head_chars(message, 200));
+            disposition(decision, reason)
+        }
+    }
+}
+
+fn tries_of(claimed: &Claimed) -> Tries {
+    Tries {
+        attempt: claimed.lease.attempt(),
+        uncharged: claimed.lease.uncharged(),
+        max_attempts: claimed.max_attempts,
+    }
+}
+
+fn disposition(decision: RetryDecision, reason: String) -> Disposition {
+    match decision {
+        RetryDecision::GiveUp => Disposition::Failed,
+        RetryDecision::Again { wait, charged } => Disposition::Again {
+            wait,
+            charged,
+            reason,
+        },
     }
 }
 
@@ -202,6 +304,13 @@ fn event_of(
                 "wait_ms": wait_ms, "attempt": claimed.lease.attempt() + 1, "charged": charged,
             }),
         ),
+        AttemptEnd::NotBegun { message, .. } => {
+            let reason = head_chars(message, limits::ERROR_TEXT_CHARS_MAX);
+            (
+                "given_back",
+                json!({ "reason": reason, "wait_ms": wait_ms }),
+            )
+        }
         AttemptEnd::Succeeded
         | AttemptEnd::Cancelled
         | AttemptEnd::Interrupted

@@ -13,6 +13,8 @@ pub enum Stop {
     Interrupt,
     /// Another worker owns the task; nothing more may be written.
     LeaseLost,
+    /// The database refuses what the attempt tells; `Leash::refusal` has its words.
+    Refused,
 }
 
 /// The string that a running attempt hangs on. The first pull counts.
@@ -22,6 +24,7 @@ pub struct Leash(Arc<Inner>);
 #[derive(Debug, Default)]
 struct Inner {
     why: OnceLock<Stop>,
+    refusal: OnceLock<String>,
     pulled: CancellationToken,
 }
 
@@ -36,6 +39,18 @@ impl Leash {
     /// Why it is being stopped, if it is.
     pub fn why(&self) -> Option<Stop> {
         self.0.why.get().copied()
+    }
+
+    /// Stop the attempt because an event of it cannot be stored, and never will be.
+    pub fn refuse(&self, error: String) {
+        // The first refusal says it; the rest of the stream is left out after it.
+        let _told_already = self.0.refusal.set(error);
+        self.pull(Stop::Refused);
+    }
+
+    /// Why its stream ends before the attempt does, if it does.
+    pub fn refusal(&self) -> Option<&str> {
+        self.0.refusal.get().map(String::as_str)
     }
 
     /// Resolves when the lease is gone: nothing more will be stored.

@@ -66,7 +66,7 @@ impl RunContext {
 
     /// Marks every process of an attempt; found in the environment of leftovers.
     pub fn mark(&self, token: i64) -> String {
-        format!("{MARK_PREFIX}{}-{token}", self.worker)
+        format!("{}{token}", marks_of(self.worker))
     }
 
     /// A number in 0..1 for spreading retries.
@@ -78,6 +78,11 @@ impl RunContext {
 
 /// Marks of attempts begin with this.
 pub const MARK_PREFIX: &str = "dispatch-";
+
+/// How the marks of a worker's attempts begin; their tokens follow.
+pub fn marks_of(worker: WorkerId) -> String {
+    format!("{MARK_PREFIX}{worker}-")
+}
 
 /// Run one claimed task to its end and store it. Never fails: whatever goes wrong becomes the end
 /// of the attempt.
@@ -101,11 +106,12 @@ async fn attempt(context: &RunContext, claimed: &Claimed, leash: &Leash) {
     let mut stream = AttemptStream::new(writer, claimed, conversation, leash.clone());
     let catalogue = context.catalogue();
     let Some(spec) = catalogue.agents.get(&claimed.agent) else {
+        // Another worker may have it, or a fallback: that is not for this one to say.
         let message = format!(
-            "agent \"{}\" is not in this worker's agents.toml any more",
-            claimed.agent
+            "agent \"{}\" is not in the agents.toml of worker {} any more",
+            claimed.agent, context.worker_name
         );
-        let end = AttemptEnd::Failed {
+        let end = AttemptEnd::NotBegun {
             class: ErrorClass::AgentUnavailable,
             message,
         };
@@ -207,6 +213,7 @@ fn stopped_meanwhile(leash: &Leash, end: AttemptEnd) -> AttemptEnd {
         Some(leash::Stop::Cancel) => AttemptEnd::Cancelled,
         Some(leash::Stop::Interrupt) => AttemptEnd::Interrupted,
         Some(leash::Stop::LeaseLost) => AttemptEnd::LeaseLost,
+        Some(leash::Stop::Refused) => drive::refused(leash.refusal().unwrap_or_default()),
         None => end,
     }
 }

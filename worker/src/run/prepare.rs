@@ -8,11 +8,11 @@ use crate::config::agent_spec::AgentSpec;
 use crate::domain::attempt::AttemptEnd;
 use crate::domain::error_class::ErrorClass;
 use crate::domain::usage::SessionUsage;
+use crate::store::StoreError;
 use crate::store::applies;
 use crate::store::attempts::{self, ConversationState, Held, OpenChange};
 use crate::store::claims::Claimed;
 use crate::store::projects::{self, Project};
-use crate::store::{StoreError, StoreErrorKind};
 use crate::workspace::{ProjectSpec, Start, Worktree, WorktreeKey, WorktreeMode};
 
 use super::RunContext;
@@ -82,23 +82,13 @@ pub async fn prepare(
             class: error.class,
             message: error.message,
         })?;
-    let shown = worktree.tree.display().to_string();
-    attempts::record_worktree(
-        &context.store,
-        &claimed.lease,
-        &worktree.base_commit,
-        &shown,
-    )
-    .await
-    .map_err(|error| internal("record the worktree", &error))?;
-    let home = home_of(&context.homes, conversation, &claimed.agent);
-    tokio::fs::create_dir_all(&home).await.map_err(|error| {
-        let message = format!("cannot make the agent's home {}: {error}", home.display());
-        AttemptEnd::Failed {
-            class: ErrorClass::Workspace,
-            message,
+    let home = match settle_in(context, claimed, &worktree, conversation).await {
+        Ok(home) => home,
+        Err(end) => {
+            context.workspaces.discard(&project, worktree).await;
+            return Err(end);
         }
-    })?;
+    };
     // Another agent's session means nothing to this one.
     let same_agent = before.agent.as_deref() == Some(claimed.agent.as_str());
     let turn = TurnRequest {
@@ -125,6 +115,28 @@ pub async fn prepare(
         agent,
         turn,
     })
+}
+
+/// Record the worktree and make the agent's home.
+async fn settle_in(
+    context: &RunContext,
+    claimed: &Claimed,
+    worktree: &Worktree,
+    conversation: i64,
+) -> Result<PathBuf, AttemptEnd> {
+    let shown = worktree.tree.display().to_string();
+    let base = &worktree.base_commit;
+    attempts::record_worktree(&context.store, &claimed.lease, base, &shown)
+        .await
+        .map_err(|error| internal("record the worktree", &error))?;
+    let home = home_of(&context.homes, conversation, &claimed.agent);
+    match tokio::fs::create_dir_all(&home).await {
+        Ok(()) => Ok(home),
+        Err(error) => Err(AttemptEnd::Failed {
+            class: ErrorClass::Workspace,
+            message: format!("cannot make the agent's home {}: {error}", home.display()),
+        }),
+    }
 }
 
 /// The change may have been made on another host: its objects come from Postgres.
@@ -182,14 +194,17 @@ pub fn project_spec(project: Project) -> ProjectSpec {
     }
 }
 
+/// A database that is away says nothing about the task: the attempt does not count.
 fn internal(what: &str, error: &StoreError) -> AttemptEnd {
     let class = ErrorClass::Internal;
-    let hint = match error.kind {
-        StoreErrorKind::Unavailable => "; the database was away",
-        _ => "",
-    };
+    if error.is_transient() {
+        return AttemptEnd::NotBegun {
+            class,
+            message: format!("the database was away: could not {what}: {error}"),
+        };
+    }
     AttemptEnd::Failed {
         class,
-        message: format!("could not {what}: {error}{hint}"),
+        message: format!("could not {what}: {error}"),
     }
 }

@@ -86,6 +86,11 @@ impl AttemptStream {
         self.next_seq
     }
 
+    /// Why nothing more of it is stored, if so; then its count is ahead of what is.
+    pub fn refusal(&self) -> Option<&str> {
+        self.leash.refusal()
+    }
+
     /// The agent's last words, for `output_summary`.
     pub fn summary(&self) -> Option<String> {
         let text = self.summary.trim();

@@ -8,8 +8,9 @@ use super::{Store, StoreError};
 
 crate::statements! {
     CLAIM_CHANGE = "claim_change";
+    RENEW_APPLY = "renew_apply";
     CHANGE_PATHS = "change_paths";
-    CHANGE_PACK = "change_pack";
+    CHANGE_PACK = "change_pack", slow;
     CHANGE_TASK = "change_task";
     MARK_APPLIED = "mark_applied";
     MARK_CONFLICTED = "mark_conflicted";
@@ -73,6 +74,15 @@ pub async fn claim(store: &Store, time: Duration) -> Result<Option<ApplyClaim>, 
         input: asked.try_get("input")?,
         agent: asked.try_get("agent")?,
     }))
+}
+
+/// Keep it for so long from now on.
+pub async fn renew(store: &Store, claim: &ApplyClaim, time: Duration) -> Result<(), StoreError> {
+    let ms = i64::try_from(time.as_millis()).unwrap_or(i64::MAX);
+    store
+        .query(&RENEW_APPLY, &[&claim.change, &claim.token, &ms])
+        .await?;
+    Ok(())
 }
 
 /// The objects of a change, if they are kept here.

@@ -5,13 +5,13 @@ use std::collections::BTreeMap;
 use super::{Store, StoreError};
 
 crate::statements! {
-    BENCH_PREPARE = "bench_prepare";
-    BENCH_INSERT = "bench_insert";
-    BENCH_CLEAR = "bench_clear";
-    BENCH_OPEN = "bench_open";
-    BENCH_ENDED = "bench_ended";
-    BENCH_HAS_ENDED = "bench_has_ended";
-    BENCH_STARTED = "bench_started";
+    BENCH_PREPARE = "bench_prepare", slow;
+    BENCH_INSERT = "bench_insert", slow;
+    BENCH_CLEAR = "bench_clear", slow;
+    BENCH_OPEN = "bench_open", slow;
+    BENCH_ENDED = "bench_ended", slow;
+    BENCH_HAS_ENDED = "bench_has_ended", slow;
+    BENCH_STARTED = "bench_started", slow;
     BENCH_CLOCK = "bench_clock";
 }
 

@@ -1,6 +1,7 @@
 //! Errors of the store, sorted by what the caller can do about them.
 
 use std::fmt;
+use std::time::Duration;
 
 use tokio_postgres::error::SqlState;
 
@@ -60,10 +61,30 @@ impl StoreError {
         }
     }
 
+    /// What needs a session was asked of a connection that is none.
+    pub(crate) fn shared_session() -> Self {
+        Self {
+            kind: StoreErrorKind::Invalid,
+            message: "migrations need a direct connection, and this one leads through a pooler in transaction mode".to_owned(),
+            hint: Some("Set DATABASE_LISTEN_URL (or --listen-url) to the address of the server itself.".to_owned()),
+            constraint: None,
+        }
+    }
+
     pub(crate) fn no_row(statement: &str) -> Self {
         Self {
             kind: StoreErrorKind::Internal,
             message: format!("statement {statement} gave no row"),
+            hint: None,
+            constraint: None,
+        }
+    }
+
+    /// No answer came; what was asked may have been done or not.
+    pub(crate) fn silent(what: &str, patience: Duration) -> Self {
+        Self {
+            kind: StoreErrorKind::Unavailable,
+            message: format!("{what}: the database did not answer within {patience:?}"),
             hint: None,
             constraint: None,
         }

@@ -18,6 +18,7 @@ crate::statements! {
     END_DEAD_LEASE = "end_dead_lease";
     INSERT_OUTCOME = "insert_outcome";
     PUT_LATER = "put_later";
+    PAST_DEADLINE = "past_deadline";
     OUTCOME_OF_TOKEN = "outcome_of_token";
     NOTIFY = "notify";
     END_ATTEMPT = "end_attempt";
@@ -122,6 +123,8 @@ pub enum Finished {
     Stored(Option<i64>),
     /// A cancel request was recorded in the same instant: decide again as cancelled.
     CancelFirst,
+    /// The task's deadline comes before the next attempt would begin: decide again, without one.
+    TooLate,
     /// Somebody else owns the task; nothing was stored.
     Lost,
 }
@@ -151,6 +154,9 @@ pub async fn finish(
     let wants_cancel = ended.cancel_requested && finish.disposition != Disposition::Cancelled;
     if wants_cancel {
         return Ok(Finished::CancelFirst);
+    }
+    if is_too_late(&tx, lease, &finish.disposition).await? {
+        return Ok(Finished::TooLate);
     }
     let mut next_seq = first_seq(&tx, lease, finish.seq).await?;
     append_last_events(&tx, lease, next_seq, &finish.events).await?;
@@ -203,6 +209,23 @@ async fn end_lease(tx: &Tx, lease: &Lease, ender: Ender) -> Result<Option<Ended>
         cancel_by: row.try_get("cancel_by")?,
         cancel_reason: row.try_get("cancel_reason")?,
     }))
+}
+
+/// Only the database knows what time it is.
+async fn is_too_late(
+    tx: &Tx,
+    lease: &Lease,
+    disposition: &Disposition,
+) -> Result<bool, StoreError> {
+    let Disposition::Again { wait, .. } = disposition else {
+        return Ok(false);
+    };
+    let wait_ms = i64::try_from(wait.as_millis()).unwrap_or(i64::MAX);
+    let rows = tx
+        .query(&PAST_DEADLINE, &[&lease.task().0, &wait_ms])
+        .await?;
+    let late = rows.first().map(|row| row.try_get("late")).transpose()?;
+    Ok(late.unwrap_or(false))
 }
 
 async fn first_seq(tx: &Tx, lease: &Lease, seq: FirstSeq) -> Result<i64, StoreError> {

@@ -1,15 +1,18 @@
 //! LISTEN on a connection of its own, as a stream of wake-ups. NOTIFY only hastens: every reader
 //! also looks by itself from time to time.
 
+use std::pin::Pin;
 use std::str::FromStr;
 use std::time::Duration;
 
 use futures::StreamExt;
 use tokio::sync::{broadcast, watch};
-use tokio_postgres::AsyncMessage;
+use tokio::time::Instant;
+use tokio_postgres::{AsyncMessage, Client};
 use tokio_util::sync::CancellationToken;
 
 use super::error::StoreError;
+use crate::domain::limits;
 
 /// What a notification says. Payloads carry ids only.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -60,6 +63,7 @@ pub struct Listener {
     wakeups: broadcast::Sender<Wakeup>,
     connected: watch::Receiver<bool>,
     connected_tx: watch::Sender<bool>,
+    quiet: Duration,
 }
 
 impl Default for Listener {
@@ -76,7 +80,13 @@ impl Listener {
             wakeups: broadcast::Sender::new(4_096),
             connected,
             connected_tx,
+            quiet: limits::LISTEN_QUIET,
         }
+    }
+
+    /// The same, which pings itself after this much silence; for tests that do not wait for it.
+    pub fn pinging_after(self, quiet: Duration) -> Self {
+        Self { quiet, ..self }
     }
 
     /// Hear what comes from now on. A lagging receiver should act as on `Wakeup::Gap`.
@@ -114,31 +124,44 @@ impl Listener {
 
     async fn listen_once(&self, url: &str) -> Result<(), StoreError> {
         let (config, tls) = super::parse_url(url)?;
-        let (client, mut connection) = config
-            .connect(tls)
+        let connecting = tokio::time::timeout(limits::CONNECT_TIMEOUT, config.connect(tls));
+        let (client, mut connection) = connecting
             .await
+            .map_err(|_elapsed| StoreError::silent("connect", limits::CONNECT_TIMEOUT))?
             .map_err(|e| StoreError::from_pg("connect", &e))?;
         let mut messages = futures::stream::poll_fn(move |cx| connection.poll_message(cx));
-        let asking = async {
-            // Not prepared by name: this may lead through a pooler after all.
-            let rows = client.query_typed("SELECT dispatch_channel()", &[]).await?;
-            let channel = rows.first().map(|row| row.try_get::<_, String>(0));
-            let channel = channel.transpose()?.unwrap_or_default();
-            let quoted = channel.replace('"', "\"\"");
-            client.batch_execute(&format!("LISTEN \"{quoted}\"")).await
-        };
-        tokio::pin!(asking);
+        // Hears nothing but our own pings, so that they wake nobody else.
+        let own = format!("dispatch_ping_{}", uuid::Uuid::new_v4().simple());
+        let begin: Asking<'_> = Box::pin(begin(&client, &own));
+        let mut asking = Some(begin);
         let mut listening = false;
+        // Until then something must be heard: an answer, our ping, or anything else.
+        let alarm = tokio::time::sleep(limits::LISTEN_PATIENCE);
+        tokio::pin!(alarm);
+        let mut pinged = true;
         loop {
+            let answer = async {
+                match asking.as_mut() {
+                    Some(asking) => asking.await,
+                    None => std::future::pending().await,
+                }
+            };
             tokio::select! {
-                asked = &mut asking, if !listening => {
-                    asked.map_err(|e| StoreError::from_pg("listen", &e))?;
-                    listening = true;
-                    self.connected_tx.send_replace(true);
-                    self.publish(Wakeup::Gap);
+                answered = answer => {
+                    asking = None;
+                    answered.map_err(|e| StoreError::from_pg("listen", &e))?;
+                    if !listening {
+                        listening = true;
+                        pinged = false;
+                        alarm.as_mut().reset(Instant::now() + self.quiet);
+                        self.connected_tx.send_replace(true);
+                        self.publish(Wakeup::Gap);
+                    }
                 }
                 message = messages.next() => match message {
                     Some(Ok(AsyncMessage::Notification(note))) => {
+                        pinged = false;
+                        alarm.as_mut().reset(Instant::now() + self.quiet);
                         if let Ok(wakeup) = note.payload().parse() {
                             self.publish(wakeup);
                         }
@@ -146,6 +169,14 @@ impl Listener {
                     Some(Ok(_)) => {}
                     Some(Err(error)) => return Err(StoreError::from_pg("listen", &error)),
                     None => return Ok(()),
+                },
+                () = &mut alarm => {
+                    if pinged {
+                        return Err(silent("listen"));
+                    }
+                    pinged = true;
+                    asking = Some(Box::pin(ping(&client, &own)));
+                    alarm.as_mut().reset(Instant::now() + limits::LISTEN_PATIENCE);
                 }
             }
         }
@@ -156,4 +187,26 @@ impl Listener {
         // Nobody waiting is fine.
         let _receivers = self.wakeups.send(wakeup);
     }
+}
+
+/// Something asked of the server while its messages are read.
+type Asking<'a> = Pin<Box<dyn Future<Output = Result<(), tokio_postgres::Error>> + Send + 'a>>;
+
+async fn begin(client: &Client, own: &str) -> Result<(), tokio_postgres::Error> {
+    // Not prepared by name: this may lead through a pooler after all.
+    let rows = client.query_typed("SELECT dispatch_channel()", &[]).await?;
+    let channel = rows.first().map(|row| row.try_get::<_, String>(0));
+    let channel = channel.transpose()?.unwrap_or_default();
+    let quoted = channel.replace('"', "\"\"");
+    client
+        .batch_execute(&format!("LISTEN \"{quoted}\"; LISTEN {own}"))
+        .await
+}
+
+async fn ping(client: &Client, own: &str) -> Result<(), tokio_postgres::Error> {
+    client.batch_execute(&format!("NOTIFY {own}")).await
+}
+
+fn silent(what: &str) -> StoreError {
+    StoreError::silent(what, limits::LISTEN_PATIENCE)
 }

@@ -4,6 +4,7 @@ use tokio::task::JoinSet;
 use tokio_postgres::Client;
 
 use super::error::StoreError;
+use crate::domain::limits;
 
 mod embedded {
     refinery::embed_migrations!("../migrations");
@@ -11,6 +12,9 @@ mod embedded {
 
 /// Key of the advisory lock that makes migrators queue up; any constant that is ours.
 const LOCK_KEY: i64 = 0x6469_7370_6174_6368;
+
+/// A pooler may hand us the same process again by chance; not this often.
+const LOOKS: usize = 3;
 
 /// Version of the schema that this program needs.
 pub fn wanted_version() -> i64 {
@@ -22,14 +26,55 @@ pub fn wanted_version() -> i64 {
         .unwrap_or(0)
 }
 
-/// Bring the schema up to this program's version. Needs a direct connection (no pooler in
-/// transaction mode), for the lock belongs to the session.
+/// Bring the schema up to this program's version. Refuses a connection that is no session (a pooler
+/// in transaction mode), for the lock belongs to the session.
 pub async fn migrate(url: &str) -> Result<Vec<String>, StoreError> {
     let (mut client, mut driver) = direct(url).await?;
-    let applied = migrate_locked(&mut client).await;
+    let applied = match refuse_shared(url, &client).await {
+        Ok(()) => migrate_locked(&mut client).await,
+        Err(error) => Err(error),
+    };
     drop(client);
     driver.shutdown().await;
     applied
+}
+
+/// Looks for a pooler by asking from two connections which process of the server answers. One that
+/// hands out processes per transaction gives the one that we just used to somebody else.
+async fn refuse_shared(url: &str, client: &Client) -> Result<(), StoreError> {
+    let (other, mut driver) = direct(url).await?;
+    let asking = async {
+        let mut shared = false;
+        for _ in 0..LOOKS {
+            shared = shared || is_shared(client, &other).await?;
+        }
+        Ok::<_, tokio_postgres::Error>(shared)
+    };
+    let shared = tokio::time::timeout(limits::CONNECT_TIMEOUT, asking).await;
+    drop(other);
+    driver.shutdown().await;
+    let shared = shared
+        .map_err(|_elapsed| StoreError::silent("migrate", limits::CONNECT_TIMEOUT))?
+        .map_err(|error| StoreError::from_pg("migrate", &error))?;
+    match shared {
+        true => Err(StoreError::shared_session()),
+        false => Ok(()),
+    }
+}
+
+async fn is_shared(client: &Client, other: &Client) -> Result<bool, tokio_postgres::Error> {
+    let mine = process_of(client).await?;
+    // While its transaction is open, its process is its own.
+    other.batch_execute("BEGIN").await?;
+    let taken = process_of(other).await?;
+    let shared = taken == mine || process_of(client).await? != mine;
+    other.batch_execute("ROLLBACK").await?;
+    Ok(shared)
+}
+
+async fn process_of(client: &Client) -> Result<Option<i32>, tokio_postgres::Error> {
+    let rows = client.query_typed("SELECT pg_backend_pid()", &[]).await?;
+    rows.first().map(|row| row.try_get(0)).transpose()
 }
 
 async fn migrate_locked(client: &mut Client) -> Result<Vec<String>, StoreError> {
@@ -80,10 +125,11 @@ fn refuse_newer(found: i64) -> Result<(), StoreError> {
 /// Refuse to start on a schema that is older or newer than this program's.
 pub async fn check(url: &str) -> Result<(), StoreError> {
     let (client, mut driver) = direct(url).await?;
-    let found = schema_version(&client).await;
+    let found = tokio::time::timeout(limits::QUERY_TIMEOUT, schema_version(&client)).await;
     drop(client);
     driver.shutdown().await;
-    let found = found?;
+    let found =
+        found.map_err(|_elapsed| StoreError::silent("schema_version", limits::QUERY_TIMEOUT))??;
     refuse_newer(found)?;
     let wanted = wanted_version();
     if found < wanted {
@@ -97,9 +143,10 @@ pub async fn check(url: &str) -> Result<(), StoreError> {
 /// A connection of its own, with what drives it.
 async fn direct(url: &str) -> Result<(Client, JoinSet<()>), StoreError> {
     let (config, tls) = super::parse_url(url)?;
-    let (client, connection) = config
-        .connect(tls)
+    let connecting = tokio::time::timeout(limits::CONNECT_TIMEOUT, config.connect(tls));
+    let (client, connection) = connecting
         .await
+        .map_err(|_elapsed| StoreError::silent("connect", limits::CONNECT_TIMEOUT))?
         .map_err(|e| StoreError::from_pg("connect", &e))?;
     let mut driver = JoinSet::new();
     driver.spawn(async move {

@@ -24,6 +24,7 @@ pub mod new_changes;
 pub mod permissions;
 pub mod projects;
 mod record;
+mod session;
 pub mod statement;
 pub mod streams;
 pub mod tasks;
@@ -34,13 +35,16 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use deadpool_postgres::{Manager, ManagerConfig, Object, Pool, RecyclingMethod, Runtime};
+use deadpool_postgres::{Manager, ManagerConfig, Pool, RecyclingMethod, Runtime};
 use tokio_postgres::types::{ToSql, Type};
 use tokio_postgres::{Config, Row};
 use tokio_postgres_rustls::MakeRustlsConnect;
 
 pub use error::{StoreError, StoreErrorKind};
 pub use statement::Statement;
+
+use crate::domain::limits;
+use session::{Naming, Session};
 
 crate::statements! {
     /// The newest migration that was applied.
@@ -82,6 +86,8 @@ pub fn all_statements() -> impl Iterator<Item = &'static Statement> {
 #[derive(Clone)]
 pub struct Store {
     pool: Pool,
+    tls: MakeRustlsConnect,
+    patience: Duration,
     sessions: Arc<AtomicBool>,
 }
 
@@ -91,7 +97,7 @@ impl Store {
         let (config, tls) = parse_url(url)?;
         let manager = Manager::from_config(
             config,
-            tls,
+            tls.clone(),
             ManagerConfig {
                 recycling_method: RecyclingMethod::Fast,
             },
@@ -99,15 +105,22 @@ impl Store {
         let pool = Pool::builder(manager)
             .max_size(connections)
             .runtime(Runtime::Tokio1)
-            .wait_timeout(Some(Duration::from_secs(30)))
-            .create_timeout(Some(Duration::from_secs(15)))
+            .wait_timeout(Some(limits::QUERY_TIMEOUT))
+            .create_timeout(Some(limits::CONNECT_TIMEOUT))
             .recycle_timeout(Some(Duration::from_secs(5)))
             .build()
             .map_err(|e| StoreError::setup(format!("cannot build the connection pool: {e}")))?;
         Ok(Self {
             pool,
+            tls,
+            patience: limits::QUERY_TIMEOUT,
             sessions: Arc::new(AtomicBool::new(false)),
         })
+    }
+
+    /// The same, which waits so long for the answer to a statement.
+    pub fn with_patience(self, patience: Duration) -> Self {
+        Self { patience, ..self }
     }
 
     /// Say that connections are sessions (no pooler in transaction mode), so that hot statements
@@ -122,18 +135,13 @@ impl Store {
         statement: &Statement,
         params: Params<'_>,
     ) -> Result<Vec<Row>, StoreError> {
-        let client = self.client().await?;
-        let started = Instant::now();
-        let result = if self.sessions.load(Ordering::Relaxed) {
-            match client.prepare_cached(statement.sql).await {
-                Ok(prepared) => client.query(&prepared, params).await,
-                Err(error) => Err(error),
-            }
-        } else {
-            client
-                .query_typed(statement.sql, &statement.typed(params))
-                .await
+        let session = self.session().await?;
+        let naming = match self.sessions.load(Ordering::Relaxed) {
+            true => Naming::Prepared,
+            false => Naming::Unnamed,
         };
+        let started = Instant::now();
+        let result = session.query(statement, params, naming).await;
         measure(statement, started, result)
     }
 
@@ -159,13 +167,10 @@ impl Store {
 
     /// Begin a transaction. Dropping it without `commit` rolls back.
     pub async fn begin(&self) -> Result<Tx, StoreError> {
-        let client = self.client().await?;
-        client
-            .batch_execute("BEGIN")
-            .await
-            .map_err(|e| StoreError::from_pg("begin", &e))?;
+        let session = self.session().await?;
+        session.control("begin", "BEGIN").await?;
         Ok(Tx {
-            client: Some(client),
+            session: Some(session),
         })
     }
 
@@ -183,17 +188,16 @@ impl Store {
         (status.size, status.waiting)
     }
 
-    async fn client(&self) -> Result<Object, StoreError> {
-        self.pool
-            .get()
-            .await
-            .map_err(|error| StoreError::from_pool(&error))
+    async fn session(&self) -> Result<Session, StoreError> {
+        let client = self.pool.get().await;
+        let client = client.map_err(|error| StoreError::from_pool(&error))?;
+        Ok(Session::new(client, self.tls.clone(), self.patience))
     }
 }
 
 /// A transaction on one connection.
 pub struct Tx {
-    client: Option<Object>,
+    session: Option<Session>,
 }
 
 impl Tx {
@@ -203,27 +207,23 @@ impl Tx {
         statement: &Statement,
         params: Params<'_>,
     ) -> Result<Vec<Row>, StoreError> {
-        let client = self
-            .client
-            .as_ref()
-            .ok_or_else(|| StoreError::no_row(statement.name))?;
+        let session = self.session.as_ref();
+        let session = session.ok_or_else(|| StoreError::no_row(statement.name))?;
         let started = Instant::now();
-        let result = client
-            .query_typed(statement.sql, &statement.typed(params))
-            .await;
+        let result = session.query(statement, params, Naming::Unnamed).await;
         measure(statement, started, result)
     }
 
     /// Make everything durable. An error here means "unknown": the caller reads again by key.
     pub async fn commit(mut self) -> Result<(), StoreError> {
-        let Some(client) = self.client.take() else {
+        let Some(mut session) = self.session.take() else {
             return Ok(());
         };
-        let done = client.batch_execute("COMMIT").await;
+        let done = session.control("commit", "COMMIT").await;
         if done.is_err() {
-            drop(Object::take(client));
+            session.close();
         }
-        done.map_err(|e| StoreError::from_pg("commit", &e))
+        done
     }
 }
 
@@ -231,8 +231,8 @@ impl Drop for Tx {
     fn drop(&mut self) {
         // A connection with an open transaction never returns to the pool: closing it is the
         // rollback that cannot fail.
-        if let Some(client) = self.client.take() {
-            drop(Object::take(client));
+        if let Some(mut session) = self.session.take() {
+            session.close();
         }
     }
 }
@@ -240,12 +240,12 @@ impl Drop for Tx {
 fn measure(
     statement: &Statement,
     started: Instant,
-    result: Result<Vec<Row>, tokio_postgres::Error>,
+    result: Result<Vec<Row>, StoreError>,
 ) -> Result<Vec<Row>, StoreError> {
     let outcome = if result.is_ok() { "ok" } else { "error" };
     metrics::histogram!("dispatch_store_seconds", "statement" => statement.name, "outcome" => outcome)
         .record(started.elapsed().as_secs_f64());
-    result.map_err(|error| StoreError::from_pg(statement.name, &error))
+    result
 }
 
 /// Configuration and TLS for a connection string. Certificates are always verified against the

@@ -10,8 +10,8 @@ use super::{StoreError, Tx};
 
 crate::statements! {
     INSERT_CHANGE = "insert_change";
-    INSERT_CHANGE_FILES = "insert_change_files";
-    INSERT_PACK = "insert_pack";
+    INSERT_CHANGE_FILES = "insert_change_files", slow;
+    INSERT_PACK = "insert_pack", slow;
     SUPERSEDE_CHANGES = "supersede_changes";
 }
 

@@ -1,10 +1,14 @@
 //! A named SQL statement; the name is its file, its metric label and its span.
 
 use std::sync::OnceLock;
+use std::time::Duration;
 
 use tokio_postgres::types::Type;
 
 use super::{Params, Typed};
+
+/// A slow statement is waited for this many times longer than a usual one (20 × 30 s).
+const SLOW_FACTOR: u32 = 20;
 
 /// One statement of `sql/`.
 pub struct Statement {
@@ -13,15 +17,34 @@ pub struct Statement {
     /// Its text.
     pub sql: &'static str,
     types: OnceLock<Vec<Type>>,
+    pace: Pace,
+}
+
+/// How long an answer may take.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Pace {
+    /// A few rows, found by an index.
+    Usual,
+    /// Much to send or to do: the objects of a change, a benchmark's tables.
+    Slow,
 }
 
 impl Statement {
     /// A statement from its file; use the `statements!` macro.
-    pub const fn new(name: &'static str, sql: &'static str) -> Self {
+    pub const fn new(name: &'static str, sql: &'static str, pace: Pace) -> Self {
         Self {
             name,
             sql,
             types: OnceLock::new(),
+            pace,
+        }
+    }
+
+    /// How long its answer is waited for, where a usual one is waited for so long.
+    pub(super) fn patience(&self, usual: Duration) -> Duration {
+        match self.pace {
+            Pace::Usual => usual,
+            Pace::Slow => usual * SLOW_FACTOR,
         }
     }
 
@@ -39,12 +62,19 @@ impl Statement {
     }
 }
 
-/// Declare the statements of a module and list them in `ALL`, which a test prepares.
+/// Declare the statements of a module and list them in `ALL`, which a test prepares. `, slow` after
+/// the file: its answer may take long.
 #[macro_export]
 macro_rules! statements {
-    ($($(#[$doc:meta])* $name:ident = $file:literal;)*) => {
+    (@pace) => { $crate::store::statement::Pace::Usual };
+    (@pace slow) => { $crate::store::statement::Pace::Slow };
+    ($($(#[$doc:meta])* $name:ident = $file:literal $(, $pace:ident)?;)*) => {
         $($(#[$doc])* static $name: $crate::store::Statement =
-            $crate::store::Statement::new($file, include_str!(concat!("sql/", $file, ".sql")));)*
+            $crate::store::Statement::new(
+                $file,
+                include_str!(concat!("sql/", $file, ".sql")),
+                $crate::statements!(@pace $($pace)?),
+            );)*
         /// Every statement of this module.
         pub static ALL: &[&$crate::store::Statement] = &[$(&$name),*];
     };

@@ -15,7 +15,7 @@ pub struct ConnectArgs {
         help_heading = "Global options"
     )]
     pub database_url: Option<String>,
-    /// Direct connection for LISTEN, when the database is behind a pooler in transaction mode
+    /// Direct connection for LISTEN and migrations, when the database is behind a pooler in transaction mode
     #[arg(
         long,
         global = true,

@@ -7,6 +7,7 @@ use tokio_util::sync::CancellationToken;
 use super::layout::AttemptDir;
 use super::process::{self, Exec, ExecError, Input};
 use super::{ProjectSpec, WorkspaceError, WorktreeKey};
+use crate::domain::attempt::MARK_VARIABLE;
 use crate::domain::error_class::ErrorClass;
 use crate::domain::limits;
 
@@ -18,6 +19,8 @@ pub(super) struct Hook<'a> {
     pub(super) tree: &'a Path,
     pub(super) dir: &'a AttemptDir,
     pub(super) key: WorktreeKey,
+    /// Marks its processes as those of the attempt.
+    pub(super) mark: String,
 }
 
 /// Run it with `sh -c` in the tree; its home and temporary directory are the attempt's own.
@@ -31,7 +34,11 @@ pub(super) async fn run(hook: Hook<'_>, cancel: &CancellationToken) -> Result<()
         ("DISPATCH_PROJECT_PATH", hook.project.path.clone().into()),
         ("DISPATCH_WORKTREE", hook.tree.into()),
         ("DISPATCH_TASK", hook.key.task.to_string().into()),
-        ("DISPATCH_ATTEMPT", hook.key.attempt.to_string().into()),
+        (
+            "DISPATCH_ATTEMPT_NUMBER",
+            hook.key.attempt.to_string().into(),
+        ),
+        (MARK_VARIABLE, hook.mark.into()),
     ];
     let exec = Exec {
         program: "/bin/sh".into(),

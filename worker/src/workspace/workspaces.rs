@@ -27,6 +27,8 @@ use crate::domain::limits;
 #[derive(Clone, Debug)]
 pub struct Workspaces {
     inner: Arc<Inner>,
+    /// Marks of attempts begin with this; their tokens follow.
+    marks: Arc<str>,
 }
 
 #[derive(Debug)]
@@ -66,7 +68,21 @@ impl Workspaces {
                 plain: Mutex::default(),
                 background: TaskTracker::new(),
             }),
+            marks: Arc::from(""),
         })
+    }
+
+    /// The same, whose hooks carry the marks of this worker's attempts, so that what a killed one
+    /// left of them is found.
+    pub fn with_marks(self, prefix: &str) -> Self {
+        Self {
+            marks: Arc::from(prefix),
+            ..self
+        }
+    }
+
+    fn mark(&self, key: WorktreeKey) -> String {
+        format!("{}{}", self.marks, key.token)
     }
 
     /// Whether attempts can work in this project, with its target branch. Every refusal says what
@@ -106,6 +122,7 @@ impl Workspaces {
             objects: &objects,
             dir: dir.clone(),
             key,
+            mark: self.mark(key),
             cancel,
         };
         let commits = worktree::prepare_commits(&plan, &start).await?;
@@ -173,6 +190,7 @@ impl Workspaces {
                 tree: &worktree.tree,
                 dir: &worktree.dir,
                 key: worktree.key,
+                mark: self.mark(worktree.key),
             };
             if let Err(error) = hooks::run(hook, &CancellationToken::new()).await {
                 tracing::warn!(task.id = worktree.key.task, %error, "the teardown hook failed");

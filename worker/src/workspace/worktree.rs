@@ -37,6 +37,7 @@ pub(super) struct Plan<'a> {
     pub(super) objects: &'a Objects,
     pub(super) dir: AttemptDir,
     pub(super) key: WorktreeKey,
+    pub(super) mark: String,
     pub(super) cancel: &'a CancellationToken,
 }
 
@@ -125,6 +126,7 @@ pub(super) async fn create(plan: Plan<'_>, commits: Commits) -> Result<Worktree,
             tree: &tree,
             dir: &plan.dir,
             key: plan.key,
+            mark: plan.mark.clone(),
         };
         hooks::run(hook, plan.cancel).await?;
     }

@@ -1,6 +1,9 @@
 -- What this worker offers now; $1 worker, the rest one element per agent.
 WITH known AS (
     INSERT INTO catalogue_agents (name) SELECT unnest($2::text[]) ON CONFLICT (name) DO UPDATE SET listed_at = now()
+), withdrawn AS (
+    -- A fallback must not wait until the offer of an agent that is gone has run out.
+    DELETE FROM agent_offers WHERE worker_id = $1::uuid AND NOT name = ANY ($2)
 )
 INSERT INTO agent_offers (worker_id, name, status, error, execution_path, version, models, modes, thinking_options,
                           commands, capabilities, slots, fallback, probed_at, expires_at)

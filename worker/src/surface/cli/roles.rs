@@ -53,7 +53,7 @@ pub struct WorkerArgs {
     /// Run the setup and teardown commands of projects
     #[arg(long, env = "DISPATCH_ALLOW_HOOKS")]
     pub allow_hooks: bool,
-    /// Serve /healthz, /readyz and /metrics here
+    /// Serve /healthz, /readyz and /metrics here; port 0: any free one, which is printed
     #[arg(long, env = "DISPATCH_HEALTH", value_name = "ADDRESS")]
     pub health: Option<SocketAddr>,
 }
