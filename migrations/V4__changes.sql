@@ -8,7 +8,7 @@ CREATE TABLE pending_changes (
     token             bigint NOT NULL UNIQUE,
     project           text NOT NULL,
     state             text NOT NULL DEFAULT 'pending'
-                      CHECK (state IN ('pending', 'approved', 'rejected', 'applied', 'conflicted', 'superseded')),
+                      CHECK (state IN ('pending', 'approved', 'rejected', 'applied', 'conflicted', 'superseded', 'undone')),
     partial           boolean NOT NULL DEFAULT false,
     base_commit       text NOT NULL,
     result_tree       text NOT NULL,
@@ -29,6 +29,9 @@ CREATE TABLE pending_changes (
     applied_commit    text,
     applied_at        timestamptz,
     undo_ref          text,
+    undo_asked_at     timestamptz,
+    undo_asked_by     text,
+    undone_at         timestamptz,
     conflicts         jsonb,
     apply_error       text,
     apply_token       bigint,
@@ -36,6 +39,7 @@ CREATE TABLE pending_changes (
 );
 CREATE INDEX pending_changes_task ON pending_changes (task_id);
 CREATE INDEX pending_changes_open ON pending_changes (state, created_at) WHERE state IN ('pending', 'approved', 'conflicted');
+CREATE INDEX pending_changes_undo ON pending_changes (undo_asked_at) WHERE undo_asked_at IS NOT NULL AND state = 'applied';
 -- At most one change of a task can be decided on.
 CREATE UNIQUE INDEX pending_changes_live ON pending_changes (task_id)
     WHERE state IN ('pending', 'approved', 'conflicted');
@@ -97,6 +101,7 @@ CREATE TABLE change_moves (
 INSERT INTO change_moves VALUES
     ('pending', 'approved'), ('pending', 'rejected'), ('pending', 'superseded'),
     ('approved', 'applied'), ('approved', 'conflicted'), ('approved', 'rejected'),
+    ('applied', 'undone'),
     ('conflicted', 'approved'), ('conflicted', 'rejected'), ('conflicted', 'superseded');
 
 CREATE FUNCTION guard_change_move() RETURNS trigger LANGUAGE plpgsql AS $$

@@ -156,6 +156,34 @@ LANGUAGE sql STABLE AS $$
     ORDER BY seq LIMIT most
 $$;
 
+-- How each decision begins: the change, locked; refused when it is not the one that was seen, or not
+-- in a state for it.
+CREATE FUNCTION lock_change(wanted bigint) RETURNS pending_changes LANGUAGE plpgsql AS $$
+DECLARE
+    c pending_changes%ROWTYPE;
+BEGIN
+    SELECT * INTO c FROM pending_changes WHERE id = wanted FOR UPDATE;
+    IF NOT FOUND THEN
+        RAISE EXCEPTION 'there is no change %', wanted USING ERRCODE = 'no_data_found';
+    END IF;
+    RETURN c;
+END $$;
+
+CREATE FUNCTION refuse_unseen(c pending_changes, seen_digest text) RETURNS void LANGUAGE plpgsql AS $$
+BEGIN
+    IF c.digest IS DISTINCT FROM seen_digest THEN
+        RAISE EXCEPTION 'change % is not the one you saw: its digest is %', c.id, c.digest
+            USING ERRCODE = 'serialization_failure', HINT = 'Look at it again and name that digest.';
+    END IF;
+END $$;
+
+CREATE FUNCTION refuse_state(c pending_changes, VARIADIC allowed text[]) RETURNS void LANGUAGE plpgsql AS $$
+BEGIN
+    IF NOT c.state = ANY (allowed) THEN
+        RAISE EXCEPTION 'change % is already %', c.id, c.state USING ERRCODE = 'object_not_in_prerequisite_state';
+    END IF;
+END $$;
+
 CREATE FUNCTION approve_change(wanted bigint, seen_digest text, only_files text[] DEFAULT NULL,
                                actor text DEFAULT session_user, comment text DEFAULT NULL)
 RETURNS void LANGUAGE plpgsql AS $$
@@ -163,17 +191,9 @@ DECLARE
     c pending_changes%ROWTYPE;
     stranger text;
 BEGIN
-    SELECT * INTO c FROM pending_changes WHERE id = wanted FOR UPDATE;
-    IF NOT FOUND THEN
-        RAISE EXCEPTION 'there is no change %', wanted USING ERRCODE = 'no_data_found';
-    END IF;
-    IF c.digest IS DISTINCT FROM seen_digest THEN
-        RAISE EXCEPTION 'change % is not the one you saw: its digest is %', wanted, c.digest
-            USING ERRCODE = 'serialization_failure', HINT = 'Look at it again and approve that digest.';
-    END IF;
-    IF c.state NOT IN ('pending', 'conflicted') THEN
-        RAISE EXCEPTION 'change % is already %', wanted, c.state USING ERRCODE = 'object_not_in_prerequisite_state';
-    END IF;
+    c := lock_change(wanted);
+    PERFORM refuse_unseen(c, seen_digest);
+    PERFORM refuse_state(c, 'pending', 'conflicted');
     SELECT w INTO stranger FROM unnest(only_files) w
      WHERE NOT EXISTS (SELECT 1 FROM pending_change_files f WHERE f.change_id = wanted AND f.path = w) LIMIT 1;
     IF FOUND THEN
@@ -217,13 +237,8 @@ RETURNS void LANGUAGE plpgsql AS $$
 DECLARE
     c pending_changes%ROWTYPE;
 BEGIN
-    SELECT * INTO c FROM pending_changes WHERE id = wanted FOR UPDATE;
-    IF NOT FOUND THEN
-        RAISE EXCEPTION 'there is no change %', wanted USING ERRCODE = 'no_data_found';
-    END IF;
-    IF c.state NOT IN ('pending', 'approved', 'conflicted') THEN
-        RAISE EXCEPTION 'change % is already %', wanted, c.state USING ERRCODE = 'object_not_in_prerequisite_state';
-    END IF;
+    c := lock_change(wanted);
+    PERFORM refuse_state(c, 'pending', 'approved', 'conflicted');
     -- The branch may have moved, or may move in this moment: only a worker finds out which.
     IF c.state = 'approved' AND c.apply_token IS NOT NULL THEN
         RAISE EXCEPTION 'change % is being applied', wanted
@@ -240,6 +255,33 @@ BEGIN
                          jsonb_build_object('change_id', wanted, 'by', actor, 'reason', reason));
 END $$;
 
+-- Ask that an applied change be taken out of its branch again; a worker does it, as long as nothing
+-- stands on it there.
+CREATE FUNCTION undo_change(wanted bigint, reason text DEFAULT NULL, actor text DEFAULT session_user)
+RETURNS void LANGUAGE plpgsql AS $$
+DECLARE
+    c pending_changes%ROWTYPE;
+BEGIN
+    c := lock_change(wanted);
+    IF c.state <> 'applied' THEN
+        RAISE EXCEPTION 'change % is %, not applied', wanted, c.state
+            USING ERRCODE = 'object_not_in_prerequisite_state',
+                  HINT = 'Only an applied change can be undone; one that is approved can be rejected.';
+    END IF;
+    IF c.undo_asked_at IS NOT NULL THEN
+        RAISE EXCEPTION 'change % is being undone', wanted
+            USING ERRCODE = 'object_not_in_prerequisite_state', HINT = 'See in a moment what became of it.';
+    END IF;
+    UPDATE pending_changes SET undo_asked_at = now(), undo_asked_by = actor, apply_error = NULL,
+           apply_token = NULL, apply_until = NULL
+     WHERE id = wanted;
+    INSERT INTO audit_log (actor, action, subject, detail)
+    VALUES (actor, 'change.undo', 'change ' || wanted, jsonb_build_object('reason', reason));
+    PERFORM change_event(c.task_id, c.attempt, 'change_undo_asked',
+                         jsonb_build_object('change_id', wanted, 'by', actor, 'reason', reason));
+    PERFORM pg_notify(dispatch_channel(), 'change ' || wanted);
+END $$;
+
 -- Set single files aside (or take them back) before the change is approved.
 CREATE FUNCTION decide_files(wanted bigint, seen_digest text, paths text[], verdict text,
                              actor text DEFAULT session_user, comment text DEFAULT NULL)
@@ -251,17 +293,9 @@ BEGIN
     IF verdict NOT IN ('approved', 'rejected', 'pending') THEN
         RAISE EXCEPTION 'verdict is approved, rejected or pending, not "%"', verdict USING ERRCODE = 'invalid_parameter_value';
     END IF;
-    SELECT * INTO c FROM pending_changes WHERE id = wanted FOR UPDATE;
-    IF NOT FOUND THEN
-        RAISE EXCEPTION 'there is no change %', wanted USING ERRCODE = 'no_data_found';
-    END IF;
-    IF c.digest IS DISTINCT FROM seen_digest THEN
-        RAISE EXCEPTION 'change % is not the one you saw: its digest is %', wanted, c.digest
-            USING ERRCODE = 'serialization_failure', HINT = 'Look at it again and name that digest.';
-    END IF;
-    IF c.state NOT IN ('pending', 'conflicted') THEN
-        RAISE EXCEPTION 'change % is already %', wanted, c.state USING ERRCODE = 'object_not_in_prerequisite_state';
-    END IF;
+    c := lock_change(wanted);
+    PERFORM refuse_unseen(c, seen_digest);
+    PERFORM refuse_state(c, 'pending', 'conflicted');
     UPDATE pending_change_files SET state = verdict WHERE change_id = wanted AND path = ANY (paths);
     GET DIAGNOSTICS hit = ROW_COUNT;
     IF hit < cardinality(paths) THEN
@@ -283,13 +317,8 @@ DECLARE
     c pending_changes%ROWTYPE;
     follow_up bigint;
 BEGIN
-    SELECT * INTO c FROM pending_changes WHERE id = wanted FOR UPDATE;
-    IF NOT FOUND THEN
-        RAISE EXCEPTION 'there is no change %', wanted USING ERRCODE = 'no_data_found';
-    END IF;
-    IF c.state NOT IN ('pending', 'conflicted') THEN
-        RAISE EXCEPTION 'change % is already %', wanted, c.state USING ERRCODE = 'object_not_in_prerequisite_state';
-    END IF;
+    c := lock_change(wanted);
+    PERFORM refuse_state(c, 'pending', 'conflicted');
     IF c.follow_up_task_id IS NOT NULL
        AND NOT EXISTS (SELECT 1 FROM outcomes o WHERE o.task_id = c.follow_up_task_id) THEN
         RAISE EXCEPTION 'task % is already working on change %', c.follow_up_task_id, wanted

@@ -33,6 +33,69 @@ async fn becomes(stage: &Stage, change: i64, state: &str) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn an_applied_change_is_undone_unless_work_stands_on_it() {
+    let stage = Stage::new().await;
+    let worker = stage.worker().await;
+    let tip = || stage.ground.rev("main");
+    let before = tip();
+    let first = change(&stage, "a.txt", "x\n").await;
+    let early = "SELECT undo_change($1)";
+    let error = stage.sql.query(early, &[&first]).await.unwrap_err();
+    let error = error.as_db_error().unwrap();
+    assert!(
+        error.message().contains("is pending, not applied"),
+        "{error}"
+    );
+    approve(&stage, first).await;
+    becomes(&stage, first, "applied").await;
+    assert_ne!(tip(), before);
+    let undo = "SELECT undo_change($1, 'broke the build', 'ada')";
+    stage.sql.query(undo, &[&first]).await.unwrap();
+    becomes(&stage, first, "undone").await;
+    assert_eq!(tip(), before);
+
+    let second = change(&stage, "b.txt", "x\n").await;
+    approve(&stage, second).await;
+    becomes(&stage, second, "applied").await;
+    let third = change(&stage, "c.txt", "x\n").await;
+    approve(&stage, third).await;
+    becomes(&stage, third, "applied").await;
+    let later = tip();
+    stage.sql.query(undo, &[&second]).await.unwrap();
+    let told = format!(
+        "SELECT apply_error LIKE '%git revert%' AND state = 'applied' AND undo_asked_at IS NULL \
+         FROM pending_changes WHERE id = {second}"
+    );
+    stage.holds("the wish is refused", &told).await;
+    assert_eq!(tip(), later, "nothing moved");
+    let kinds = |stream: Vec<(String, serde_json::Value)>| -> Vec<String> {
+        stream
+            .into_iter()
+            .map(|(kind, _)| kind)
+            .filter(|kind| kind.starts_with("change_"))
+            .collect()
+    };
+    let task = |change: i64| format!("SELECT task_id FROM pending_changes WHERE id = {change}");
+    let of_first: i64 = stage.text(&task(first)).await.parse().unwrap();
+    let of_second: i64 = stage.text(&task(second)).await.parse().unwrap();
+    assert_eq!(
+        kinds(stage.stream(of_first).await),
+        [
+            "change_ready",
+            "change_approved",
+            "change_applied",
+            "change_undo_asked",
+            "change_undone"
+        ]
+    );
+    assert_eq!(
+        kinds(stage.stream(of_second).await).last().unwrap(),
+        "change_undo_refused"
+    );
+    worker.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn of_twenty_reviewers_at_once_one_decides() {
     let stage = Stage::new().await;
     let worker = stage.worker().await;

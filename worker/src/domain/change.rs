@@ -19,17 +19,20 @@ pub enum ChangeState {
     Conflicted,
     /// A newer change of the same work took its place.
     Superseded,
+    /// It was in the target branch, and was taken out again.
+    Undone,
 }
 
 impl ChangeState {
     /// Every state.
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 7] = [
         Self::Pending,
         Self::Approved,
         Self::Rejected,
         Self::Applied,
         Self::Conflicted,
         Self::Superseded,
+        Self::Undone,
     ];
 
     /// The name that is stored and shown.
@@ -41,6 +44,7 @@ impl ChangeState {
             Self::Applied => "applied",
             Self::Conflicted => "conflicted",
             Self::Superseded => "superseded",
+            Self::Undone => "undone",
         }
     }
 
@@ -56,7 +60,8 @@ impl ChangeState {
             Self::Pending => matches!(next, Self::Approved | Self::Rejected | Self::Superseded),
             Self::Approved => matches!(next, Self::Applied | Self::Conflicted | Self::Rejected),
             Self::Conflicted => matches!(next, Self::Approved | Self::Rejected | Self::Superseded),
-            Self::Rejected | Self::Applied | Self::Superseded => false,
+            Self::Applied => matches!(next, Self::Undone),
+            Self::Rejected | Self::Superseded | Self::Undone => false,
         }
     }
 }

@@ -18,7 +18,7 @@ pub use crate::store::changes::{ChangeView, FileView, ReviewView};
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema, clap::Args)]
 #[serde(deny_unknown_fields)]
 pub struct ListChanges {
-    /// Only in this state: pending, approved, rejected, applied, conflicted or superseded
+    /// Only in this state: pending, approved, rejected, applied, conflicted, superseded or undone
     #[arg(long, short, value_parser = state)]
     pub state: Option<ChangeState>,
     /// Only of this project

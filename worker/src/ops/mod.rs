@@ -115,6 +115,7 @@ pub static ALL: &[OpEntry] = &[
     OpEntry::of::<change::ShowChange>(),
     OpEntry::of::<review::ApproveChange>(),
     OpEntry::of::<review::RejectChange>(),
+    OpEntry::of::<review::UndoChange>(),
     OpEntry::of::<review::RequestChanges>(),
     OpEntry::of::<permission::ListPermissions>(),
     OpEntry::of::<permission::AnswerPermission>(),

@@ -153,6 +153,44 @@ impl RejectChange {
     }
 }
 
+/// Take an applied change out of its branch again, as long as nothing stands on it there.
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema, clap::Args)]
+#[serde(deny_unknown_fields)]
+pub struct UndoChange {
+    /// The change, such as 7
+    #[arg(value_name = "CHANGE")]
+    pub id: ChangeRef,
+    /// Why
+    #[arg(long)]
+    pub reason: Option<String>,
+}
+
+impl Op for UndoChange {
+    const SPEC: Spec = Spec {
+        name: "change.undo",
+        method: Method::Post,
+        path: "/changes/{id}/undo",
+        effect: Effect::Destructive,
+        summary: "Take an applied change out of its branch again",
+    };
+    type Output = ChangeView;
+
+    fn examples() -> Vec<Example> {
+        vec![Example {
+            about: "As long as it is the last commit of the branch",
+            cli: &["7", "--reason", "broke the build"],
+            input: json!({"id": 7, "reason": "broke the build"}),
+        }]
+    }
+
+    async fn run(self, context: &OpContext) -> Result<Self::Output, OpError> {
+        let reason = self.reason.as_deref();
+        short(reason)?;
+        changes::undo(&context.store, self.id.0, reason, &context.actor).await?;
+        change::existing(&context.store, self.id.0).await
+    }
+}
+
 /// Keep a change and ask its agent for more work on it.
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema, clap::Args)]
 #[serde(deny_unknown_fields)]

@@ -12,8 +12,8 @@ use crate::run::prepare::project_spec;
 use crate::run::text::head_chars;
 use crate::store::applies::{self, ApplyClaim};
 use crate::store::listen::{Listener, Wakeup};
-use crate::store::{Store, StoreError, projects};
-use crate::workspace::{Applied, ApplyRequest, Workspaces};
+use crate::store::{Store, StoreError, projects, undos};
+use crate::workspace::{Applied, ApplyRequest, Undone, Workspaces};
 
 /// How often to look although nothing woke us.
 const TICK: Duration = Duration::from_secs(5);
@@ -24,8 +24,51 @@ const CLAIM_TIME: Duration = Duration::from_secs(120);
 /// When to try again what could not be applied here.
 const RETRY_IN: Duration = Duration::from_secs(30);
 
-/// Apply one approved change. `false`: there was none.
+/// Apply one approved change, or undo an applied one. `false`: there was none.
 pub async fn run_once(store: &Store, workspaces: &Workspaces) -> Result<bool, StoreError> {
+    Ok(apply_once(store, workspaces).await? || undo_once(store, workspaces).await?)
+}
+
+async fn undo_once(store: &Store, workspaces: &Workspaces) -> Result<bool, StoreError> {
+    let Some(claim) = undos::claim(store, CLAIM_TIME).await? else {
+        return Ok(false);
+    };
+    let undone = match projects::get(store, &claim.project).await? {
+        Some(project) => workspaces
+            .undo(&project_spec(project), claim.change, &claim.applied_commit)
+            .await
+            .map_err(|error| error.to_string()),
+        None => Err(removed(&claim.project)),
+    };
+    match undone {
+        Ok(Undone::Done(before)) => {
+            undos::mark_undone(store, &claim, &before).await?;
+            tracing::info!(change.id = claim.change, commit = before, "change undone");
+            count("undone");
+        }
+        Ok(Undone::Refused(why)) => {
+            undos::mark_refused(store, &claim, &why).await?;
+            tracing::info!(change.id = claim.change, why, "change not undone");
+            count("undo_refused");
+        }
+        Err(message) => {
+            undos::mark_failed(store, &claim, &message, RETRY_IN).await?;
+            tracing::warn!(
+                change.id = claim.change,
+                error = message,
+                "change not undone yet"
+            );
+            count("undo_failed");
+        }
+    }
+    Ok(true)
+}
+
+fn removed(project: &str) -> String {
+    format!("the project \"{project}\" was removed: add it again")
+}
+
+async fn apply_once(store: &Store, workspaces: &Workspaces) -> Result<bool, StoreError> {
     let Some(claim) = applies::claim(store, CLAIM_TIME).await? else {
         return Ok(false);
     };
@@ -97,10 +140,7 @@ async fn apply(
     claim: &ApplyClaim,
 ) -> Result<Result<Applied, String>, StoreError> {
     let Some(project) = projects::get(store, &claim.project).await? else {
-        return Ok(Err(format!(
-            "the project \"{}\" was removed: add it again",
-            claim.project
-        )));
+        return Ok(Err(removed(&claim.project)));
     };
     let request = ApplyRequest {
         change: claim.change,

@@ -21,6 +21,8 @@ crate::statements! {
     APPROVE = "change_approve";
     /// Reject.
     REJECT = "change_reject";
+    /// Take an applied change out again.
+    UNDO = "change_undo";
     /// Set files aside.
     DECIDE_FILES = "change_decide_files";
     /// Ask for more work on it.
@@ -42,7 +44,7 @@ crate::record! {
         pub agent: String,
         /// Beginning of what was asked.
         pub input: String,
-        /// pending, approved, rejected, applied, conflicted or superseded.
+        /// pending, approved, rejected, applied, conflicted, superseded or undone.
         pub state: String,
         /// Whether the attempt did not succeed: this is what it had written when it ended.
         pub partial: bool,
@@ -80,9 +82,13 @@ crate::record! {
         pub applied_at: Option<DateTime<Utc>>,
         /// Ref that holds the branch as it was before.
         pub undo_ref: Option<String>,
+        /// When somebody asked to undo it.
+        pub undo_asked_at: Option<DateTime<Utc>>,
+        /// When it was taken out of the branch again.
+        pub undone_at: Option<DateTime<Utc>>,
         /// Paths that do not merge, with reasons.
         pub conflicts: Option<Value>,
-        /// Why the last try to apply it failed.
+        /// Why the last try to apply or undo it failed.
         pub apply_error: Option<String>,
     }
 }
@@ -228,6 +234,17 @@ pub async fn reject(
     actor: &str,
 ) -> Result<(), StoreError> {
     store.query_one(&REJECT, &[&id.0, &reason, &actor]).await?;
+    Ok(())
+}
+
+/// Ask a worker to take an applied change out of its branch.
+pub async fn undo(
+    store: &Store,
+    change: ChangeId,
+    reason: Option<&str>,
+    actor: &str,
+) -> Result<(), StoreError> {
+    store.query(&UNDO, &[&change.0, &reason, &actor]).await?;
     Ok(())
 }
 

@@ -28,6 +28,7 @@ mod session;
 pub mod statement;
 pub mod streams;
 pub mod tasks;
+pub mod undos;
 pub mod usage;
 pub mod workers_list;
 
@@ -56,7 +57,7 @@ pub type Params<'a> = &'a [&'a (dyn ToSql + Sync)];
 
 /// Every statement there is, for the test that prepares them.
 pub fn all_statements() -> impl Iterator<Item = &'static Statement> {
-    let modules: [&[&Statement]; 19] = [
+    let modules: [&[&Statement]; 20] = [
         ALL,
         applies::ALL,
         asks::ALL,
@@ -74,6 +75,7 @@ pub fn all_statements() -> impl Iterator<Item = &'static Statement> {
         projects::ALL,
         streams::ALL,
         tasks::ALL,
+        undos::ALL,
         usage::ALL,
         workers_list::ALL,
     ];

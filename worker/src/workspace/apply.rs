@@ -16,7 +16,8 @@ use super::objects::{self, Objects};
 use super::project::{self, ProjectCheck};
 use super::walk::Slot;
 use super::{
-    Applied, ApplyRequest, ProjectSpec, WorkspaceError, diff, diff_failed, internal, snapshot,
+    Applied, ApplyRequest, ProjectSpec, Undone, WorkspaceError, diff, diff_failed, internal,
+    snapshot,
 };
 use crate::domain::change::{FileChange, show_path};
 use crate::domain::error_class::ErrorClass;
@@ -76,7 +77,8 @@ pub(super) async fn apply(
     )))
 }
 
-/// Move the branch back to where it was, if nothing came after the change.
+/// Move the branch back to where it was, if nothing came after the change. Doing it twice is
+/// harmless.
 pub(super) async fn undo(
     git: &Git,
     objects: &Objects,
@@ -84,7 +86,7 @@ pub(super) async fn undo(
     change: i64,
     expected_tip: &str,
     cancel: &CancellationToken,
-) -> Result<String, WorkspaceError> {
+) -> Result<Undone, WorkspaceError> {
     objects::parse(expected_tip)?;
     let _lock = objects.lock().await?;
     let check = project::inspect(git, project, cancel).await?;
@@ -95,18 +97,18 @@ pub(super) async fn undo(
             format!("{} has no {}", project.name, undo_ref(change)),
         ));
     };
+    if check.tip == before {
+        return Ok(Undone::Done(before));
+    }
     let line = format!("update {} {before} {expected_tip}\n", check.target_ref);
     let note = format!("dispatch: undo change {change}");
     if update_refs(git, &check, &line, &note, cancel).await? {
-        return Ok(before);
+        return Ok(Undone::Done(before));
     }
-    Err(WorkspaceError::new(
-        ErrorClass::Workspace,
-        format!(
-            "{} is no longer at {expected_tip}: later work stands on the change; revert it with `git revert {expected_tip}`",
-            check.target_ref
-        ),
-    ))
+    Ok(Undone::Refused(format!(
+        "{} is no longer at {expected_tip}: later work stands on the change; revert it with `git revert {expected_tip}`",
+        check.target_ref
+    )))
 }
 
 fn undo_ref(change: i64) -> String {

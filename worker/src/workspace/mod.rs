@@ -195,6 +195,15 @@ pub enum Applied {
     },
 }
 
+/// What became of a wish to undo an application.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Undone {
+    /// The target branch is back at this commit.
+    Done(String),
+    /// It stays as it is, for this reason.
+    Refused(String),
+}
+
 /// Something about the project, its repository or the worktree went wrong.
 #[derive(Debug, thiserror::Error)]
 #[error("{message}")]

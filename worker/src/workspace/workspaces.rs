@@ -16,8 +16,8 @@ use super::objects::{self, Objects};
 use super::project::{self, ProjectCheck};
 use super::worktree::{self, Plan};
 use super::{
-    Applied, ApplyRequest, HooksPolicy, ProjectSpec, Snapshot, Start, WorkspaceError, Worktree,
-    WorktreeKey, WorktreeMode, apply, diff, hooks, internal, snapshot,
+    Applied, ApplyRequest, HooksPolicy, ProjectSpec, Snapshot, Start, Undone, WorkspaceError,
+    Worktree, WorktreeKey, WorktreeMode, apply, diff, hooks, internal, snapshot,
 };
 use crate::domain::error_class::ErrorClass;
 use crate::domain::limits;
@@ -219,7 +219,7 @@ impl Workspaces {
         project: &ProjectSpec,
         change: i64,
         expected_tip: &str,
-    ) -> Result<String, WorkspaceError> {
+    ) -> Result<Undone, WorkspaceError> {
         let objects = Objects::open(&self.inner.root, project)?;
         let cancel = CancellationToken::new();
         let git = &self.inner.git;

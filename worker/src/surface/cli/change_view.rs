@@ -149,20 +149,32 @@ fn coloured(paint: Paint, line: &str) -> String {
 }
 
 /// How a checkout of the branch follows it. Nobody's checkout is touched, so that its next commit
-/// would take the change back unless somebody does this; edits of its own are kept.
+/// would take the change back (or bring it back) unless somebody does this; edits of its own are kept.
 fn follow(out: &mut Out, value: &Value) -> io::Result<()> {
     let (Some(undo), Some(commit)) = (value["undo_ref"].as_str(), value["applied_commit"].as_str())
     else {
         return Ok(());
     };
     let (undo, commit) = (safe_text::line(undo), safe_text::line(commit));
-    let next = format!("\nIn a checkout of the branch: git read-tree -m -u {undo} {commit}");
+    let undone = value["state"] == "undone";
+    let (from, to) = if undone {
+        (commit, undo)
+    } else {
+        (undo, commit)
+    };
+    let mut next = format!("\nIn a checkout of the branch: git read-tree -m -u {from} {to}");
+    if !undone {
+        next.push_str(&format!(
+            "\nTake it out again: dispatch changes undo {}",
+            value["id"]
+        ));
+    }
     let next = out.paint.dim(&next);
     out.line(&next)
 }
 
 fn decide(out: &mut Out, value: &Value) -> io::Result<()> {
-    if value["state"] == "applied" {
+    if matches!(value["state"].as_str(), Some("applied" | "undone")) {
         return follow(out, value);
     }
     if !matches!(value["state"].as_str(), Some("pending" | "conflicted")) {

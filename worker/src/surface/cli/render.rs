@@ -179,6 +179,10 @@ pub(crate) fn answer(out: &mut Out, op: &str, view: View, value: &Value) -> io::
             value["id"]
         )),
         "change.reject" => rejected(out, value),
+        "change.undo" => out.line(&format!(
+            "A worker takes change {} out of its branch now: dispatch changes show {0}",
+            value["id"]
+        )),
         "change.request-changes" => out.line(&format!(
             "Task {} works on change {} further: dispatch watch {0}",
             value["task_id"], value["change_id"]

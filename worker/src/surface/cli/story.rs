@@ -172,8 +172,15 @@ impl Story {
             }
             "change_ready" => vec![self.change_ready(facts)],
             "task_completed" | "task_failed" | "task_cancelled" => self.end(event),
-            "change_approved" | "change_rejected" | "changes_requested" | "change_applied"
-            | "change_conflicted" | "task_requeued" => vec![later(paint, event)],
+            "change_approved"
+            | "change_rejected"
+            | "changes_requested"
+            | "change_applied"
+            | "change_conflicted"
+            | "change_undo_asked"
+            | "change_undone"
+            | "change_undo_refused"
+            | "task_requeued" => vec![later(paint, event)],
             other => vec![paint.dim(&safe_text::line(&format!("{other} {facts}")))],
         }
     }
@@ -309,11 +316,12 @@ fn retry(paint: Paint, facts: &Value) -> String {
 fn later(paint: Paint, event: &TaskEvent) -> String {
     let facts = &event.payload;
     paint.cyan(&format!(
-        "{}{}{}{}",
+        "{}{}{}{}{}",
         event.kind.replace('_', " "),
         before(" ", &shown(&facts["change_id"])),
         before(" by ", &safe_text::line(text(facts, "by"))),
-        before(": ", &safe_text::line(text(facts, "reason")))
+        before(": ", &safe_text::line(text(facts, "reason"))),
+        before(": ", &safe_text::line(text(facts, "error")))
     ))
 }
 

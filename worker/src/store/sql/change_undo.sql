@@ -1,0 +1,1 @@
+SELECT undo_change($1::bigint, $2::text, $3::text)

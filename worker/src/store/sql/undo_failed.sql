@@ -1,0 +1,3 @@
+-- Not now: say why, and try again after $4 milliseconds (here or on a worker that can).
+UPDATE pending_changes SET apply_error = $3::text, apply_until = clock_timestamp() + $4::bigint * interval '1 millisecond'
+ WHERE id = $1::bigint AND apply_token = $2::bigint AND state = 'applied'
