@@ -88,29 +88,42 @@ BEGIN
     RETURN moved + let_out(NULL, most);
 END $$;
 
-CREATE FUNCTION let_out(key text, most integer) RETURNS integer LANGUAGE sql VOLATILE AS $$
-    WITH out AS (
-        DELETE FROM parked_tasks
-         WHERE task_id = ANY (ARRAY(
-               SELECT p.task_id FROM parked_tasks p
-                WHERE p.limit_key IS NOT DISTINCT FROM key
-                  -- Only the first of a conversation can be free; CASE keeps the dear question last.
-                  AND CASE WHEN p.conversation_id IS NULL THEN true
-                           WHEN EXISTS (SELECT 1 FROM parked_tasks q
-                                         WHERE q.conversation_id = p.conversation_id AND q.task_id < p.task_id)
-                           THEN false
-                           ELSE conversation_free(p.conversation_id, p.task_id) END
-                ORDER BY p.priority DESC, p.task_id LIMIT most FOR UPDATE SKIP LOCKED))
-        RETURNING task_id, attempt, uncharged, limit_key
-    ), ready AS (
-        INSERT INTO ready_tasks (run_at, task_id, priority, attempt, uncharged, agent, limit_key, other)
-        SELECT t.run_at, o.task_id, t.priority, o.attempt, o.uncharged, t.agent, o.limit_key, t.fallback
-          FROM out o CROSS JOIN LATERAL
-               (SELECT x.run_at, x.priority, x.agent, x.fallback FROM tasks x WHERE x.id = o.task_id LIMIT 1) t
-        RETURNING 1
-    )
-    SELECT count(*)::integer FROM ready
+-- Whether a parked task may run now as far as its conversation goes: only the first of it can be
+-- free, and that is the cheap question.
+CREATE FUNCTION may_go(conversation bigint, me bigint) RETURNS boolean LANGUAGE sql STABLE AS $$
+    SELECT CASE WHEN EXISTS (SELECT 1 FROM parked_tasks q WHERE q.conversation_id = conversation AND q.task_id < me)
+                THEN false
+                ELSE conversation_free(conversation, me) END
 $$;
+
+CREATE FUNCTION let_out(key text, most integer) RETURNS integer LANGUAGE plpgsql AS $$
+DECLARE
+    chosen bigint[];
+    moved integer;
+BEGIN
+    -- Two statements: an index finds a key, or none, but not whichever of the two it is.
+    IF key IS NULL THEN
+        chosen := ARRAY(SELECT p.task_id FROM parked_tasks p
+                         WHERE p.limit_key IS NULL
+                           AND (p.conversation_id IS NULL OR may_go(p.conversation_id, p.task_id))
+                         ORDER BY p.priority DESC, p.task_id LIMIT most FOR UPDATE SKIP LOCKED);
+    ELSE
+        chosen := ARRAY(SELECT p.task_id FROM parked_tasks p
+                         WHERE p.limit_key = key
+                           AND (p.conversation_id IS NULL OR may_go(p.conversation_id, p.task_id))
+                         ORDER BY p.priority DESC, p.task_id LIMIT most FOR UPDATE SKIP LOCKED);
+    END IF;
+    WITH out AS (
+        DELETE FROM parked_tasks WHERE task_id = ANY (chosen)
+        RETURNING task_id, attempt, uncharged, limit_key
+    )
+    INSERT INTO ready_tasks (run_at, task_id, priority, attempt, uncharged, agent, limit_key, other)
+    SELECT t.run_at, o.task_id, t.priority, o.attempt, o.uncharged, t.agent, o.limit_key, t.fallback
+      FROM out o CROSS JOIN LATERAL
+           (SELECT x.run_at, x.priority, x.agent, x.fallback FROM tasks x WHERE x.id = o.task_id LIMIT 1) t;
+    GET DIAGNOSTICS moved = ROW_COUNT;
+    RETURN moved;
+END $$;
 
 -- Deadlines of tasks that have one, until they are over and passed: looking for what is overdue
 -- must not walk over history, and tasks without a deadline must not pay for it. admit_tasks() fills it.

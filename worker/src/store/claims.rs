@@ -14,7 +14,7 @@ use super::{Store, StoreError};
 crate::statements! {
     CLAIM_TASKS = "claim_tasks";
     FINISH_PLAIN = "finish_plain";
-    MAINTAIN = "maintain";
+    MAINTAIN = "maintain", slow;
     EXPIRED_LEASES = "expired_leases";
     FORGOTTEN_LEASES = "forgotten_leases";
     BEHIND_MARKS = "behind_marks";

@@ -3,6 +3,7 @@
 
 use std::pin::Pin;
 use std::str::FromStr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures::StreamExt;
@@ -13,6 +14,9 @@ use tokio_util::sync::CancellationToken;
 
 use super::error::StoreError;
 use crate::domain::limits;
+
+/// A connection that keeps failing is told of this often.
+const WARN_EVERY: Duration = Duration::from_secs(600);
 
 /// What a notification says. Payloads carry ids only.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -64,6 +68,9 @@ pub struct Listener {
     connected: watch::Receiver<bool>,
     connected_tx: watch::Sender<bool>,
     quiet: Duration,
+    /// Channel that hears nothing but our own pings, so that they wake nobody else. The same for
+    /// every connection: a pooler keeps what was once listened to.
+    own: Arc<str>,
 }
 
 impl Default for Listener {
@@ -81,6 +88,7 @@ impl Listener {
             connected,
             connected_tx,
             quiet: limits::LISTEN_QUIET,
+            own: format!("dispatch_ping_{}", uuid::Uuid::new_v4().simple()).into(),
         }
     }
 
@@ -102,6 +110,7 @@ impl Listener {
     /// Keep listening until cancelled; reconnects with growing pauses (0.1 s to 30 s).
     pub async fn run(&self, url: &str, stop: CancellationToken) {
         let mut pause = Duration::from_millis(100);
+        let mut warned_at: Option<Instant> = None;
         loop {
             let heard = tokio::select! {
                 () = stop.cancelled() => return,
@@ -109,7 +118,13 @@ impl Listener {
             };
             let was_up = self.connected_tx.send_replace(false);
             if let Err(error) = heard {
-                tracing::warn!(%error, "LISTEN is down; falling back to polling until it is back");
+                // Behind a pooler it never works, and that is said once and not all the time.
+                if warned_at.is_none_or(|at| at.elapsed() >= WARN_EVERY) {
+                    warned_at = Some(Instant::now());
+                    tracing::warn!(%error, "LISTEN is down; falling back to polling until it is back");
+                } else {
+                    tracing::debug!(%error, "LISTEN is down");
+                }
             }
             if was_up {
                 pause = Duration::from_millis(100);
@@ -130,9 +145,7 @@ impl Listener {
             .map_err(|_elapsed| StoreError::silent("connect", limits::CONNECT_TIMEOUT))?
             .map_err(|e| StoreError::from_pg("connect", &e))?;
         let mut messages = futures::stream::poll_fn(move |cx| connection.poll_message(cx));
-        // Hears nothing but our own pings, so that they wake nobody else.
-        let own = format!("dispatch_ping_{}", uuid::Uuid::new_v4().simple());
-        let begin: Asking<'_> = Box::pin(begin(&client, &own));
+        let begin: Asking<'_> = Box::pin(begin(&client, &self.own));
         let mut asking = Some(begin);
         let mut listening = false;
         // Until then something must be heard: an answer, our ping, or anything else.
@@ -175,7 +188,7 @@ impl Listener {
                         return Err(silent("listen"));
                     }
                     pinged = true;
-                    asking = Some(Box::pin(ping(&client, &own)));
+                    asking = Some(Box::pin(ping(&client, &self.own)));
                     alarm.as_mut().reset(Instant::now() + limits::LISTEN_PATIENCE);
                 }
             }

@@ -12,7 +12,7 @@ crate::statements! {
     /// A new project.
     ADD = "project_add";
     /// Change the settings that are given.
-    UPDATE = "project_update";
+    UPDATE = "project_update", slow;
     /// Remove a project that has no open work.
     REMOVE = "project_remove";
     /// What of a project is still open.
