@@ -732,6 +732,41 @@ async fn stop_reasons_decide() {
 }
 
 #[tokio::test]
+async fn a_failed_request_that_ends_as_a_refusal_keeps_its_class_and_its_words() {
+    // fast-agent 0.10.46 knows one stop reason for errors and refusals.
+    let failed = |what: &str| {
+        format!(
+            "I hit an internal error while calling the model: generic request failed for model \
+             'm' {what}. See fast-agent-error for additional details."
+        )
+    };
+    for (said, class) in [
+        (
+            failed("(status=500): mock upstream failure"),
+            ErrorClass::AgentFailed,
+        ),
+        (
+            failed("(status=429): Rate limit reached"),
+            ErrorClass::RateLimited,
+        ),
+        (
+            failed("(status=401): Incorrect API key"),
+            ErrorClass::Auth,
+        ),
+        // A model that refuses may speak of anything.
+        (
+            "I will not help to get around a rate limit (429).".to_owned(),
+            ErrorClass::Refused,
+        ),
+    ] {
+        let script = json!([{"say": said.clone()}, {"end": "refusal"}]);
+        let error = Bench::new(Acp).run(script).await.result.unwrap_err();
+        assert_eq!(error.class, class, "{error}");
+        assert!(error.message.contains(&said), "{error}");
+    }
+}
+
+#[tokio::test]
 async fn a_session_is_continued_and_its_history_is_not_news() {
     let capabilities = [
         json!({"loadSession": true}),

@@ -7,6 +7,7 @@ use crate::agent::jsonrpc::{PeerError, RpcError};
 use crate::agent::permission::PermissionAnswer;
 use crate::agent::{AgentError, classify};
 use crate::domain::error_class::ErrorClass;
+use crate::domain::limits;
 
 /// What the end of a turn means: the word for why it ended, or the failure that it was.
 pub(super) fn of_turn(answer: &Value, said: &Projection) -> Result<String, AgentError> {
@@ -30,11 +31,7 @@ pub(super) fn of_turn(answer: &Value, said: &Projection) -> Result<String, Agent
         "end_turn" => Ok(reason.to_owned()),
         "max_tokens" => Err(failed("its model reached the token limit (max_tokens)")),
         "max_turn_requests" => Err(failed("too many requests in one turn")),
-        // fast-agent reports a refused key as a refusal with the error as text.
-        "refusal" => Err(match classify::reported(text) {
-            error if error.class != ErrorClass::AgentFailed => error,
-            _ => AgentError::new(ErrorClass::Refused, "the agent's model refused the work"),
-        }),
+        "refusal" => Err(refusal(text)),
         "cancelled" => Err(AgentError::new(
             ErrorClass::Refused,
             "the agent ended the turn as cancelled without being asked to",
@@ -43,6 +40,26 @@ pub(super) fn of_turn(answer: &Value, said: &Projection) -> Result<String, Agent
             "it ended the turn with the unknown reason `{other}`"
         ))),
     }
+}
+
+/// What fast-agent 0.10.46 says before the error of a failed request, which it ends as a refusal.
+const FAILED_REQUEST: &str = "internal error while calling the model";
+
+/// A refusal. What a model says when it refuses is no error text: its words decide nothing.
+fn refusal(text: &str) -> AgentError {
+    if text.contains(FAILED_REQUEST) {
+        return classify::reported(text);
+    }
+    let said: String = text
+        .trim()
+        .chars()
+        .take(limits::ERROR_TEXT_CHARS_MAX)
+        .collect();
+    let message = match said.as_str() {
+        "" => "the agent's model refused the work".to_owned(),
+        said => format!("the agent's model refused the work: {said}"),
+    };
+    AgentError::new(ErrorClass::Refused, message)
 }
 
 /// The agent would not make a session, most often because nobody has logged in.
