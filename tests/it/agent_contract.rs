@@ -749,10 +749,7 @@ async fn a_failed_request_that_ends_as_a_refusal_keeps_its_class_and_its_words()
             failed("(status=429): Rate limit reached"),
             ErrorClass::RateLimited,
         ),
-        (
-            failed("(status=401): Incorrect API key"),
-            ErrorClass::Auth,
-        ),
+        (failed("(status=401): Incorrect API key"), ErrorClass::Auth),
         // A model that refuses may speak of anything.
         (
             "I will not help to get around a rate limit (429).".to_owned(),

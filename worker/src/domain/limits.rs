@@ -38,6 +38,9 @@ pub const COALESCE_WINDOW: Duration = Duration::from_millis(60);
 /// agent's own log.
 pub const TOOL_TEXT_BYTES_MAX: usize = 256 * 1024;
 
+/// What a question is about, as its title says it; the whole of it is in the question's detail.
+pub const QUESTION_SUBJECT_CHARS_MAX: usize = 1_000;
+
 /// Last text of the agent that becomes `output_summary`.
 pub const SUMMARY_CHARS_MAX: usize = 2_000;
 
