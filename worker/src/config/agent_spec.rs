@@ -114,9 +114,14 @@ pub struct PermissionPolicy {
 }
 
 impl PermissionPolicy {
-    /// What to do with a question of this kind.
-    pub fn verdict(&self, kind: &str) -> Verdict {
-        self.kinds.get(kind).copied().unwrap_or(self.default)
+    /// What to do with a question of this kind. A change outside of the worktree is not what an
+    /// allowed kind means, because nobody reviews it afterwards: there the default holds.
+    pub fn verdict(&self, kind: &str, outside: bool) -> Verdict {
+        let unseen = outside && matches!(kind, "edit" | "delete" | "move");
+        let by_kind = self.kinds.get(kind).copied();
+        by_kind
+            .filter(|verdict| !unseen || *verdict != Verdict::Allow)
+            .unwrap_or(self.default)
     }
 }
 

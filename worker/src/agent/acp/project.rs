@@ -1,7 +1,7 @@
 //! From the wire to our events: pure, lenient, and total. What is not known is kept as it came.
 
 use std::collections::HashMap;
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 
 use serde_json::{Value, json};
 
@@ -102,9 +102,11 @@ impl Projection {
         let title = from_call(|call| call.title.clone())
             .unwrap_or_else(|| "the agent asks for permission".to_owned());
         let paths = known.map_or(&[][..], |call| &call.paths);
+        let input = call.get("rawInput").unwrap_or(&Value::Null);
         let ask = PermissionAsk {
+            outside: paths.iter().any(|path| is_outside(Path::new(path))) || self.leads_out(input),
             kind: kind.unwrap_or_else(|| "other".to_owned()),
-            title: self.telling(title, call.get("rawInput"), paths),
+            title: self.telling(title, input, paths),
             detail: cut(call),
             options: cut(params.get("options").unwrap_or(&Value::Null)),
             tool_call_id: id,
@@ -190,8 +192,7 @@ impl Projection {
 
     /// The title with what the question is about, where it does not say so itself: fast-agent names
     /// the tool only, and codex-acp calls every edit "Edit files".
-    fn telling(&self, title: String, input: Option<&Value>, paths: &[String]) -> String {
-        let input = input.unwrap_or(&Value::Null);
+    fn telling(&self, title: String, input: &Value, paths: &[String]) -> String {
         let command = match input.get("command") {
             Some(Value::String(command)) => command.clone(),
             Some(Value::Array(words)) => words
@@ -222,6 +223,15 @@ impl Projection {
         }
     }
 
+    /// Whether a tool's input names a file outside of the worktree, for agents that say no places.
+    fn leads_out(&self, input: &Value) -> bool {
+        ["path", "file_path", "filePath", "filepath"]
+            .iter()
+            .filter_map(|key| input.get(key)?.as_str())
+            .map(Path::new)
+            .any(|path| is_outside(path.strip_prefix(&self.worktree).unwrap_or(path)))
+    }
+
     fn paths(&self, wire: &Value) -> Vec<String> {
         let list = |key| {
             wire.get(key)
@@ -243,6 +253,11 @@ impl Projection {
         }
         paths
     }
+}
+
+/// Of a path that was taken out of the worktree's where it is below it.
+fn is_outside(path: &Path) -> bool {
+    path.is_absolute() || path.components().any(|part| part == Component::ParentDir)
 }
 
 /// Fields that are absent in a change are unchanged.
@@ -387,6 +402,21 @@ mod tests {
         let long = "é".repeat(limits::QUESTION_SUBJECT_CHARS_MAX + 1);
         let call = json!({"toolCallId": "c", "title": "x", "rawInput": {"command": long}});
         assert!(title(call).ends_with("é…"));
+    }
+
+    #[test]
+    fn a_question_about_a_file_elsewhere_is_known() {
+        let outside = |call: Value| projection().ask(&json!({ "toolCall": call })).0.outside;
+        let place = |path: &str| json!({"toolCallId": "c", "locations": [{"path": path}]});
+        let input = |key: &str, path: &str| json!({"toolCallId": "c", "rawInput": {key: path}});
+        for path in ["/w/src/a.rs", "src/a.rs"] {
+            assert!(!outside(place(path)), "{path}");
+            assert!(!outside(input("filePath", path)), "{path}");
+        }
+        for path in ["/etc/hosts", "/wherever/a", "../a", "/w/../etc/hosts"] {
+            assert!(outside(place(path)), "{path}");
+            assert!(outside(input("file_path", path)), "{path}");
+        }
     }
 
     #[test]
