@@ -154,6 +154,11 @@ async fn a_follow_up_continues_on_top_of_the_result_and_takes_the_place_of_the_f
     );
     let conversation = stage.status(second, "conversation_id").await;
     assert_eq!(conversation, Some(first.to_string()));
+    // What the first turn said of its files holds in the second.
+    let places = stage
+        .text("SELECT count(DISTINCT worktree)::text FROM attempts")
+        .await;
+    assert_eq!(places, "1");
     worker.stop().await;
 }
 

@@ -74,6 +74,13 @@ pub const CHANGE_PACK_BYTES_MAX: usize = 64 * 1024 * 1024;
 /// Longest path in a tree (PATH_MAX).
 pub const PATH_BYTES_MAX: usize = 4_096;
 
+/// How long an attempt waits for the directory of its conversation, which the attempt before it
+/// leaves within milliseconds unless a hook runs there; after that it works in one of its own.
+pub const PLACE_WAIT: Duration = Duration::from_secs(2);
+
+/// How often it looks.
+pub const PLACE_LOOK: Duration = Duration::from_millis(20);
+
 /// How long a git command may take before it is killed.
 pub const GIT_TIMEOUT: Duration = Duration::from_secs(600);
 

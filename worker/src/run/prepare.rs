@@ -76,7 +76,7 @@ pub async fn prepare(
     };
     let worktree = context
         .workspaces
-        .create(&project, key, start, &leash.pulled())
+        .create(&project, key, Some(conversation), start, &leash.pulled())
         .await
         .map_err(|error| AttemptEnd::Failed {
             class: error.class,
