@@ -107,6 +107,7 @@ pub async fn prepare(
             true => before.session_used,
             false => SessionUsage::default(),
         },
+        session_worktree: before.session_worktree,
         resume: before.native_session_id.filter(|_| same_agent),
     };
     Ok(Prepared {

@@ -5,7 +5,8 @@ use serde_json::{Value, json};
 use super::project::Projection;
 use crate::agent::jsonrpc::{PeerError, RpcError};
 use crate::agent::permission::PermissionAnswer;
-use crate::agent::{AgentError, classify};
+use crate::agent::{AgentError, TurnRequest, classify};
+use crate::config::agent_spec::Resume;
 use crate::domain::error_class::ErrorClass;
 use crate::domain::limits;
 
@@ -60,6 +61,19 @@ fn refusal(text: &str) -> AgentError {
         said => format!("the agent's model refused the work: {said}"),
     };
     AgentError::new(ErrorClass::Refused, message)
+}
+
+/// Why its entry says that the agent shall not continue its session here.
+pub(super) fn begins_anew(resume: Resume, turn: &TurnRequest) -> Option<&'static str> {
+    let moved = turn.session_worktree.as_ref() != Some(&turn.worktree);
+    match resume {
+        Resume::Never => Some("the agent's entry says acp.resume = \"never\""),
+        Resume::InPlace if moved => Some(
+            "its session belongs to another directory, and the agent's entry says acp.resume = \
+             \"in_place\"",
+        ),
+        Resume::InPlace | Resume::Always => None,
+    }
 }
 
 /// The agent would not make a session, most often because nobody has logged in.
