@@ -296,7 +296,7 @@ impl<'a> Session<'a> {
         self.session_id = Some(wanted.to_owned());
         match self.call(method, params).await? {
             Ok(session) => {
-                self.meter.continues();
+                self.meter.continues(turn.session_used.cost);
                 self.offers = Offers::of(&session);
                 Ok(Ok(()))
             }
