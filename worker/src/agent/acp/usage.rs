@@ -228,7 +228,7 @@ mod tests {
         let cost = |recorded: Option<&str>, told: Option<f64>| {
             let mut meter = Meter::new(&spec);
             meter.continues(recorded.map(|amount| amount.parse().unwrap()));
-            for told in told {
+            if let Some(told) = told {
                 meter.update(&total(told));
             }
             meter.begin_turn();
