@@ -12,7 +12,7 @@ use dispatch_worker::agent::permission::{Permission, PermissionAnswer, Permissio
 use dispatch_worker::agent::{
     AgentError, AgentEvent, EventSink, TurnOutcome, TurnRequest, catalog, process,
 };
-use dispatch_worker::config::agent_spec::AgentSpec;
+use dispatch_worker::config::agent_spec::{AgentSpec, Resume};
 use dispatch_worker::config::agents::Catalogue;
 use dispatch_worker::domain::error_class::ErrorClass;
 use futures::future::BoxFuture;
@@ -732,6 +732,38 @@ async fn stop_reasons_decide() {
 }
 
 #[tokio::test]
+async fn a_failed_request_that_ends_as_a_refusal_keeps_its_class_and_its_words() {
+    // fast-agent 0.10.46 knows one stop reason for errors and refusals.
+    let failed = |what: &str| {
+        format!(
+            "I hit an internal error while calling the model: generic request failed for model \
+             'm' {what}. See fast-agent-error for additional details."
+        )
+    };
+    for (said, class) in [
+        (
+            failed("(status=500): mock upstream failure"),
+            ErrorClass::AgentFailed,
+        ),
+        (
+            failed("(status=429): Rate limit reached"),
+            ErrorClass::RateLimited,
+        ),
+        (failed("(status=401): Incorrect API key"), ErrorClass::Auth),
+        // A model that refuses may speak of anything.
+        (
+            "I will not help to get around a rate limit (429).".to_owned(),
+            ErrorClass::Refused,
+        ),
+    ] {
+        let script = json!([{"say": said.clone()}, {"end": "refusal"}]);
+        let error = Bench::new(Acp).run(script).await.result.unwrap_err();
+        assert_eq!(error.class, class, "{error}");
+        assert!(error.message.contains(&said), "{error}");
+    }
+}
+
+#[tokio::test]
 async fn a_session_is_continued_and_its_history_is_not_news() {
     let capabilities = [
         json!({"loadSession": true}),
@@ -765,13 +797,26 @@ async fn a_session_is_continued_and_its_history_is_not_news() {
     );
     ran.result.unwrap();
     // An agent whose sessions belong to a directory is not asked to go on in another.
-    let mut bench = Bench::new(Acp).with(|spec| spec.acp.resume = false);
-    bench.set(json!({"capabilities": {"loadSession": true}}));
-    bench.turn.resume = Some("fake-session".to_owned());
-    let ran = bench.run(json!([{"end": "end_turn"}])).await;
-    let why = ran.started().resume_failed.clone().unwrap();
-    assert!(why.contains("acp.resume"), "{why}");
-    ran.result.unwrap();
+    for (resume, in_place, continues) in [
+        (Resume::Never, true, false),
+        (Resume::InPlace, false, false),
+        (Resume::InPlace, true, true),
+        (Resume::Always, false, true),
+    ] {
+        let mut bench = Bench::new(Acp).with(|spec| spec.acp.resume = resume);
+        bench.set(json!({"capabilities": {"loadSession": true}}));
+        bench.turn.resume = Some("fake-session".to_owned());
+        bench.turn.session_worktree = Some(if in_place {
+            bench.turn.worktree.clone()
+        } else {
+            "/gone".into()
+        });
+        let ran = bench.run(json!([{"end": "end_turn"}])).await;
+        let why = ran.started().resume_failed.clone();
+        assert_eq!(why.is_none(), continues, "{resume:?} {in_place}: {why:?}");
+        assert!(why.is_none_or(|why| why.contains("acp.resume")));
+        ran.result.unwrap();
+    }
 }
 
 #[tokio::test]
@@ -991,6 +1036,7 @@ impl Bench {
             mode_id: None,
             thinking_option_id: None,
             resume: None,
+            session_worktree: None,
             session_used: Default::default(),
         };
         let permission = Answers::with(PermissionAnswer::Allow);

@@ -46,6 +46,7 @@ async fn fix_the_bug(name: &str) {
         mode_id: None,
         thinking_option_id: None,
         resume: None,
+        session_worktree: None,
         session_used: Default::default(),
     };
     let agent = catalog::build(&spec);

@@ -70,6 +70,7 @@ async fn play(name: &str, spec: &AgentSpec, scenario: &str, prompt: &str) {
         mode_id: None,
         thinking_option_id: None,
         resume: None,
+        session_worktree: None,
         session_used: Default::default(),
     };
     let agent = catalog::build(spec);

@@ -154,6 +154,11 @@ async fn a_follow_up_continues_on_top_of_the_result_and_takes_the_place_of_the_f
     );
     let conversation = stage.status(second, "conversation_id").await;
     assert_eq!(conversation, Some(first.to_string()));
+    // What the first turn said of its files holds in the second.
+    let places = stage
+        .text("SELECT count(DISTINCT worktree)::text FROM attempts")
+        .await;
+    assert_eq!(places, "1");
     worker.stop().await;
 }
 
@@ -209,6 +214,35 @@ async fn a_question_waits_for_a_person_and_the_answer_reaches_the_agent() {
         kinds.contains(&"permission_resolved".to_owned()),
         "{kinds:?}"
     );
+    worker.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_allowed_edit_is_one_that_a_review_shows() {
+    let stage = Stage::new().await;
+    let allowing = format!(
+        "{}\n[agents.acp.permissions]\ndefault = \"deny\"\nkinds = {{ edit = \"allow\" }}\n",
+        agents()
+    );
+    let worker = stage.worker_with(&allowing, |_| {}).await;
+    let ask = |id: &str, path: &str, answer_to: &str| {
+        let tool = json!({"toolCallId": id, "title": "Write", "kind": "edit",
+            "locations": [{"path": path}]});
+        json!({ "ask": { "tool": tool, "answer_to": answer_to } })
+    };
+    let script = json!([
+        ask("t1", "src/a.rs", "inside.txt"),
+        ask("t2", "/etc/hosts", "outside.txt"),
+        { "say": "Done." },
+    ]);
+    let task = stage.submit("acp", &script).await;
+    stage.reaches(task, "completed").await;
+    for (file, option) in [("inside.txt", "yes"), ("outside.txt", "no")] {
+        let query = format!("SELECT patch FROM pending_change_files WHERE path = '{file}'");
+        let answer = stage.text(&query).await;
+        let wanted = format!("\"optionId\":\"{option}\"");
+        assert!(answer.contains(&wanted), "{file}: {answer}");
+    }
     worker.stop().await;
 }
 

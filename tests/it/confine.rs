@@ -242,7 +242,7 @@ async fn work_on(ground: &Ground, name: &str, witness: &Path) {
     let cancel = CancellationToken::new();
     match ground
         .work
-        .create(&project, key(2), Start::Tip, &cancel)
+        .create(&project, key(2), None, Start::Tip, &cancel)
         .await
     {
         Ok(next) => assert_eq!(
@@ -351,13 +351,13 @@ async fn linked_worktrees_are_for_trusted_projects_only() {
     let cancel = CancellationToken::new();
     let refused = ground
         .work
-        .create(&project, key(1), Start::Tip, &cancel)
+        .create(&project, key(1), None, Start::Tip, &cancel)
         .await;
     assert!(refused.unwrap_err().message.contains("trusted"));
     project.trusted = true;
     let worktree = ground
         .work
-        .create(&project, key(1), Start::Tip, &cancel)
+        .create(&project, key(1), None, Start::Tip, &cancel)
         .await
         .unwrap();
     let listed = git(&ground.repo, &["worktree", "list", "--porcelain"]);
@@ -376,7 +376,7 @@ async fn linked_worktrees_are_for_trusted_projects_only() {
     // A worker that died while making one leaves nothing listed either.
     let half = ground
         .work
-        .create(&project, key(2), Start::Tip, &cancel)
+        .create(&project, key(2), None, Start::Tip, &cancel)
         .await
         .unwrap();
     fs::remove_file(half.tree.parent().unwrap().join("meta.json")).unwrap();

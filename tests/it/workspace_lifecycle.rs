@@ -93,7 +93,7 @@ async fn a_cancelled_creation_leaves_nothing() {
         "echo >{}; (sleep 1000)& sleep 1000",
         started.display()
     ));
-    let create = work.create(&project, key(1), Start::Tip, &cancel);
+    let create = work.create(&project, key(1), None, Start::Tip, &cancel);
     let stop = async {
         let bound = std::time::Duration::from_secs(30);
         eventually("the hook runs", bound, || {
@@ -128,7 +128,7 @@ async fn work_continues_on_top_of_an_earlier_result_and_is_reviewed_against_its_
     let cancel = CancellationToken::new();
     let worktree = ground
         .work
-        .create(&project, key(2), start.clone(), &cancel)
+        .create(&project, key(2), None, start.clone(), &cancel)
         .await
         .unwrap();
     assert_eq!(fs::read_to_string(worktree.tree.join("b")).unwrap(), "x\n");
@@ -145,7 +145,7 @@ async fn work_continues_on_top_of_an_earlier_result_and_is_reviewed_against_its_
     let other = Workspaces::open(ground.dir.path().join("other"), HooksPolicy::Off).unwrap();
     assert!(
         other
-            .create(&project, key(3), start.clone(), &cancel)
+            .create(&project, key(3), None, start.clone(), &cancel)
             .await
             .is_err()
     );
@@ -155,7 +155,7 @@ async fn work_continues_on_top_of_an_earlier_result_and_is_reviewed_against_its_
         .await
         .unwrap();
     let worktree = other
-        .create(&project, key(4), start, &cancel)
+        .create(&project, key(4), None, start, &cancel)
         .await
         .unwrap();
     assert_eq!(fs::read_to_string(worktree.tree.join("b")).unwrap(), "x\n");
@@ -193,7 +193,7 @@ async fn a_named_start_is_a_commit_or_a_branch_and_never_an_option() {
         let start = Start::Named(name.to_owned());
         let worktree = ground
             .work
-            .create(&project, key(n as i64), start, &cancel)
+            .create(&project, key(n as i64), None, start, &cancel)
             .await
             .unwrap();
         assert_eq!(worktree.base_commit, first);
@@ -205,7 +205,7 @@ async fn a_named_start_is_a_commit_or_a_branch_and_never_an_option() {
         let start = Start::Named(name.to_owned());
         let refused = ground
             .work
-            .create(&project, key(10 + n as i64), start, &cancel)
+            .create(&project, key(10 + n as i64), None, start, &cancel)
             .await;
         assert_eq!(refused.unwrap_err().class, ErrorClass::Workspace, "{name}");
     }
@@ -297,7 +297,7 @@ async fn a_full_disk_fails_clearly_and_is_given_back() {
     let project = ground.project();
     let cancel = CancellationToken::new();
     let worktree = work
-        .create(&project, key(1), Start::Tip, &cancel)
+        .create(&project, key(1), None, Start::Tip, &cancel)
         .await
         .unwrap();
     sh(
@@ -306,17 +306,72 @@ async fn a_full_disk_fails_clearly_and_is_given_back() {
     );
     let error = work.snapshot(&project, &worktree).await.unwrap_err();
     assert!(error.class.retryable(), "{error:?}");
-    let refused = work.create(&project, key(2), Start::Tip, &cancel).await;
+    let refused = work
+        .create(&project, key(2), None, Start::Tip, &cancel)
+        .await;
     assert!(refused.is_err());
     work.discard(&project, worktree).await;
     work.close().await;
     let worktree = work
-        .create(&project, key(3), Start::Tip, &cancel)
+        .create(&project, key(3), None, Start::Tip, &cancel)
         .await
         .unwrap();
     write(&worktree.tree.join("a"), "2\n");
     let snapshot = work.snapshot(&project, &worktree).await.unwrap();
     assert_eq!(rows(&snapshot), ["edit a"]);
+}
+
+#[tokio::test]
+async fn attempts_of_one_conversation_work_in_the_same_directory() {
+    let ground = Ground::files(&[("a", "1\n")]);
+    let project = ground.project();
+    let create = async |n, conversation| {
+        let cancel = CancellationToken::new();
+        let made = ground
+            .work
+            .create(&project, key(n), conversation, Start::Tip, &cancel);
+        made.await.unwrap()
+    };
+    let first = create(1, Some(7)).await;
+    let (place, other) = (first.tree.clone(), create(2, Some(8)).await);
+    assert_ne!(other.tree, place, "another conversation has its own");
+    // Its worker lost the lease and still ends it: nobody works in its directory meanwhile.
+    let meanwhile = create(3, Some(7)).await;
+    assert_ne!(meanwhile.tree, place);
+    write(&first.tree.join("b"), "2\n");
+    assert_eq!(rows(&ground.snapshot(&first).await), ["create b"]);
+    assert_eq!(
+        rows(&ground.snapshot(&meanwhile).await),
+        Vec::<String>::new()
+    );
+    // One that is claimed while its predecessor leaves waits for it.
+    let (next, ()) = tokio::join!(create(4, Some(7)), ground.work.discard(&project, first));
+    assert_eq!(next.tree, place);
+    assert!(!place.join("b").exists(), "nothing is left of the first");
+    // Its worker dies: it is found with its files, and its directory is free again after that.
+    write(&next.tree.join("c"), "3\n");
+    for gone in [meanwhile, other] {
+        ground.work.discard(&project, gone).await;
+    }
+    drop(next);
+    let left = ground.work.leftovers().await;
+    let [(found, _)] = &left[..] else {
+        panic!("{left:?}")
+    };
+    let adopted = ground.work.adopt(&project, *found).await.unwrap();
+    assert_eq!(adopted.tree, place);
+    assert_eq!(rows(&ground.snapshot(&adopted).await), ["create c"]);
+    drop(adopted);
+    // Only half put away when the worker died again.
+    let root = ground.dir.path().canonicalize().unwrap().join("work");
+    fs::remove_dir_all(root.join("worktrees").join("t4-a1-1004")).unwrap();
+    assert!(place.exists());
+    let last = create(5, Some(7)).await;
+    assert_eq!(last.tree, place);
+    assert_eq!(rows(&ground.snapshot(&last).await), Vec::<String>::new());
+    ground.work.discard(&project, last).await;
+    ground.work.close().await;
+    assert_eq!(fs::read_dir(root.join("places")).unwrap().count(), 0);
 }
 
 #[tokio::test]
@@ -339,7 +394,9 @@ async fn a_creation_that_dies_at_any_moment_leaves_nothing_behind() {
         };
         // Not a wait for something: the point at which the worker dies.
         let dies_at = std::time::Duration::from_millis(4 * n as u64);
-        let create = ground.work.create(&project, key(n), Start::Tip, &cancel);
+        let create = ground
+            .work
+            .create(&project, key(n), Some(7), Start::Tip, &cancel);
         let _ = tokio::time::timeout(dies_at, create).await;
         for (key, _) in ground.work.leftovers().await {
             let left = ground.work.adopt(&project, key).await.unwrap();
@@ -359,10 +416,11 @@ async fn a_creation_that_dies_at_any_moment_leaves_nothing_behind() {
         }
         let listed = git(&ground.repo, &["worktree", "list", "--porcelain"]);
         assert_eq!(listed.matches("worktree ").count(), 1, "{listed}");
+        assert_eq!(fs::read_dir(root.join("places")).unwrap().count(), 0);
     }
     let worktree = ground
         .work
-        .create(&project, key(99), Start::Tip, &cancel)
+        .create(&project, key(99), None, Start::Tip, &cancel)
         .await
         .unwrap();
     assert_eq!(

@@ -118,7 +118,7 @@ async fn bare_shallow_and_linked_repositories_work() {
         let key = crate::harness::repo::key(n as i64);
         let worktree = ground
             .work
-            .create(&project, key, start, &cancel)
+            .create(&project, key, None, start, &cancel)
             .await
             .unwrap();
         sh(

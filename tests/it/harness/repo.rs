@@ -150,7 +150,7 @@ impl Ground {
     pub(crate) async fn worktree(&self, n: i64) -> Worktree {
         let cancel = CancellationToken::new();
         self.work
-            .create(&self.project(), key(n), Start::Tip, &cancel)
+            .create(&self.project(), key(n), None, Start::Tip, &cancel)
             .await
             .unwrap()
     }

@@ -155,6 +155,7 @@ async fn scratch_turn(dir: &Path) -> Result<TurnRequest, AgentError> {
         mode_id: None,
         thinking_option_id: None,
         resume: None,
+        session_worktree: None,
         session_used: Default::default(),
     })
 }

@@ -173,6 +173,7 @@ mod tests {
             mode_id: None,
             thinking_option_id: None,
             resume: None,
+            session_worktree: None,
             session_used: Default::default(),
         }
     }

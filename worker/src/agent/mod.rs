@@ -84,6 +84,8 @@ pub struct TurnRequest {
     pub thinking_option_id: Option<String>,
     /// The agent's own session to continue, when the conversation has one.
     pub resume: Option<String>,
+    /// The worktree in which that session was used last.
+    pub session_worktree: Option<PathBuf>,
     /// What was recorded for that session so far, to be taken off totals of the session.
     pub session_used: SessionUsage,
 }
@@ -101,6 +103,7 @@ impl TurnRequest {
             mode_id: None,
             thinking_option_id: None,
             resume: None,
+            session_worktree: None,
             session_used: SessionUsage::default(),
         }
     }

@@ -114,9 +114,14 @@ pub struct PermissionPolicy {
 }
 
 impl PermissionPolicy {
-    /// What to do with a question of this kind.
-    pub fn verdict(&self, kind: &str) -> Verdict {
-        self.kinds.get(kind).copied().unwrap_or(self.default)
+    /// What to do with a question of this kind. A change outside of the worktree is not what an
+    /// allowed kind means, because nobody reviews it afterwards: there the default holds.
+    pub fn verdict(&self, kind: &str, outside: bool) -> Verdict {
+        let unseen = outside && matches!(kind, "edit" | "delete" | "move");
+        let by_kind = self.kinds.get(kind).copied();
+        by_kind
+            .filter(|verdict| !unseen || *verdict != Verdict::Allow)
+            .unwrap_or(self.default)
     }
 }
 
@@ -133,26 +138,29 @@ pub enum Sandbox {
 }
 
 /// Options of the path `acp`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct AcpSpec {
     /// Offer `fs/*`, confined to the worktree. Most agents write files themselves anyway.
     pub offer_fs: bool,
     /// Offer `terminal/*`; commands run in the worktree and end with the attempt.
     pub offer_terminal: bool,
-    /// Continue its own session in a follow-up. Some agents bind a session to its directory, and
-    /// each attempt has a worktree of its own.
-    pub resume: bool,
+    /// When its own session is continued in a follow-up.
+    pub resume: Resume,
 }
 
-impl Default for AcpSpec {
-    fn default() -> Self {
-        Self {
-            offer_fs: false,
-            offer_terminal: false,
-            resume: true,
-        }
-    }
+/// When an agent's own session is continued. Attempts of a conversation work in one directory, save
+/// when it is taken, the worktree is a linked one, or another host works.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Resume {
+    /// Whenever there is one.
+    #[default]
+    Always,
+    /// Only in the directory it was made in.
+    InPlace,
+    /// Not at all.
+    Never,
 }
 
 /// Options of the paths `pipe` and `pty`. The argument groups below take the place of `{options}`

@@ -38,6 +38,9 @@ pub const COALESCE_WINDOW: Duration = Duration::from_millis(60);
 /// agent's own log.
 pub const TOOL_TEXT_BYTES_MAX: usize = 256 * 1024;
 
+/// What a question is about, as its title says it; the whole of it is in the question's detail.
+pub const QUESTION_SUBJECT_CHARS_MAX: usize = 1_000;
+
 /// Last text of the agent that becomes `output_summary`.
 pub const SUMMARY_CHARS_MAX: usize = 2_000;
 
@@ -70,6 +73,13 @@ pub const CHANGE_PACK_BYTES_MAX: usize = 64 * 1024 * 1024;
 
 /// Longest path in a tree (PATH_MAX).
 pub const PATH_BYTES_MAX: usize = 4_096;
+
+/// How long an attempt waits for the directory of its conversation, which the attempt before it
+/// leaves within milliseconds unless a hook runs there; after that it works in one of its own.
+pub const PLACE_WAIT: Duration = Duration::from_secs(2);
+
+/// How often it looks.
+pub const PLACE_LOOK: Duration = Duration::from_millis(20);
 
 /// How long a git command may take before it is killed.
 pub const GIT_TIMEOUT: Duration = Duration::from_secs(600);

@@ -53,13 +53,14 @@ impl Asker {
     }
 
     async fn answer(&self, ask: PermissionAsk) -> PermissionAnswer {
+        let outside = ask.outside;
         let question = Question {
             kind: storable_text(ask.kind),
             title: storable_text(ask.title),
             detail: storable(ask.detail),
             options: storable(ask.options),
         };
-        let by_policy = match self.policy.verdict(&question.kind) {
+        let by_policy = match self.policy.verdict(&question.kind, outside) {
             Verdict::Allow => Some(("allowed", PermissionAnswer::Allow)),
             Verdict::Deny => Some(("denied", PermissionAnswer::Deny)),
             Verdict::Ask => None,

@@ -76,7 +76,7 @@ pub async fn prepare(
     };
     let worktree = context
         .workspaces
-        .create(&project, key, start, &leash.pulled())
+        .create(&project, key, Some(conversation), start, &leash.pulled())
         .await
         .map_err(|error| AttemptEnd::Failed {
             class: error.class,
@@ -107,6 +107,7 @@ pub async fn prepare(
             true => before.session_used,
             false => SessionUsage::default(),
         },
+        session_worktree: before.session_worktree,
         resume: before.native_session_id.filter(|_| same_agent),
     };
     Ok(Prepared {

@@ -1,5 +1,7 @@
 //! The life of an attempt in rows: begin, launch, phases, end. Everything carries the lease.
 
+use std::path::PathBuf;
+
 use chrono::{DateTime, Utc};
 use serde_json::Value;
 
@@ -86,6 +88,8 @@ pub async fn begin(
 pub struct ConversationState {
     /// The agent's own session, when that agent ran last.
     pub native_session_id: Option<String>,
+    /// Worktree in which that session was used last.
+    pub session_worktree: Option<PathBuf>,
     /// Agent that ran last.
     pub agent: Option<String>,
     /// What was recorded for that session so far.
@@ -120,6 +124,9 @@ pub async fn conversation(store: &Store, id: i64) -> Result<ConversationState, S
     };
     Ok(ConversationState {
         native_session_id: row.try_get("native_session_id")?,
+        session_worktree: row
+            .try_get::<_, Option<String>>("session_worktree")?
+            .map(PathBuf::from),
         agent: row.try_get("agent")?,
         session_used: SessionUsage {
             tokens: TokenCounts {

@@ -25,7 +25,10 @@ impl AttemptDir {
     /// its administrative directory after the last component.
     pub(super) fn tree(&self, key: WorktreeKey, mode: WorktreeMode) -> PathBuf {
         match mode {
-            WorktreeMode::Private => self.0.join("tree"),
+            WorktreeMode::Private => match self.place() {
+                Some(place) => place.tree(),
+                None => self.0.join("tree"),
+            },
             WorktreeMode::Linked => self.0.join(format!("dispatch-{}", name(key))),
         }
     }
@@ -74,6 +77,19 @@ impl AttemptDir {
         Some((PathBuf::from(OsStr::from_bytes(&common_dir)), tree))
     }
 
+    /// Note the place before it is taken: who owns it is written there.
+    pub(super) fn note_place(&self, place: &Place) -> io::Result<()> {
+        fs::write(self.0.join("place"), place.0.as_os_str().as_bytes())
+    }
+
+    /// The place that this attempt has.
+    pub(super) fn place(&self) -> Option<Place> {
+        let path = fs::read(self.0.join("place")).ok()?;
+        let place = Place(PathBuf::from(OsStr::from_bytes(&path)));
+        let mine = place.owner()?.as_os_str() == self.0.file_name()?;
+        mine.then_some(place)
+    }
+
     fn lock(&self) -> PathBuf {
         self.0.join("lock")
     }
@@ -94,6 +110,48 @@ impl AttemptDir {
             Ok(()) => Ok(Some(file)),
             Err(fs::TryLockError::WouldBlock) => Ok(None),
             Err(fs::TryLockError::Error(error)) => Err(error),
+        }
+    }
+}
+
+/// Where the attempts of one conversation work, one after the other: sessions of agents are found
+/// from their directory only (opencode, fast-agent), and what was said in them names its files.
+/// Who finds it taken works in a directory of its own.
+#[derive(Clone, Debug)]
+pub(super) struct Place(pub(super) PathBuf);
+
+impl Place {
+    pub(super) fn new(root: &Path, conversation: i64) -> Self {
+        Self(root.join("places").join(format!("c{conversation}")))
+    }
+
+    fn tree(&self) -> PathBuf {
+        self.0.join("tree")
+    }
+
+    /// Name of the directory of the attempt that has it.
+    pub(super) fn owner(&self) -> Option<PathBuf> {
+        let name = fs::read(self.0.join("owner")).ok()?;
+        Some(PathBuf::from(OsStr::from_bytes(&name)))
+    }
+
+    /// Give it to this attempt, in one step. `false`: somebody has it.
+    pub(super) fn give(&self, dir: &AttemptDir) -> io::Result<bool> {
+        let parent = self.0.parent().unwrap_or(Path::new("/"));
+        let owner = dir.0.file_name().unwrap_or_default();
+        let made = tempfile::Builder::new()
+            .prefix(".taking-")
+            .tempdir_in(parent)?;
+        fs::write(made.path().join("owner"), owner.as_bytes())?;
+        // It has its owner's name in it from the first moment, and is therefore never empty: a
+        // rename onto one that is there fails.
+        match fs::rename(made.path(), &self.0) {
+            Ok(()) => {
+                let _moved = made.keep();
+                Ok(true)
+            }
+            Err(_) if self.0.exists() => Ok(false),
+            Err(error) => Err(error),
         }
     }
 }

@@ -14,6 +14,7 @@ mod hooks;
 mod ignores;
 mod layout;
 mod objects;
+mod places;
 mod process;
 mod project;
 mod snapshot;

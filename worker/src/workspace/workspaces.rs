@@ -11,8 +11,9 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::git::Git;
-use super::layout::{self, AttemptDir};
+use super::layout::{self, AttemptDir, Place};
 use super::objects::{self, Objects};
+use super::places::Places;
 use super::project::{self, ProjectCheck};
 use super::worktree::{self, Plan};
 use super::{
@@ -34,6 +35,7 @@ pub struct Workspaces {
 #[derive(Debug)]
 struct Inner {
     root: PathBuf,
+    places: Places,
     hooks: HooksPolicy,
     git: Git,
     /// Commits found free of filters.
@@ -55,13 +57,14 @@ impl Workspaces {
         };
         let mut builder = fs::DirBuilder::new();
         builder.recursive(true).mode(0o700);
-        for part in ["stores", "worktrees", "trash"] {
+        for part in ["stores", "worktrees", "places", "trash"] {
             builder.create(root.join(part)).map_err(failed)?;
         }
         // git resolves links in the paths it writes down; ours must look the same.
         let root = root.canonicalize().map_err(failed)?;
         Ok(Self {
             inner: Arc::new(Inner {
+                places: Places::new(&root),
                 root,
                 hooks,
                 git,
@@ -99,10 +102,12 @@ impl Workspaces {
     }
 
     /// Make the directory for an attempt. What an earlier try for the same key left is put away.
+    /// Attempts of one conversation get the same working directory, one after the other.
     pub async fn create(
         &self,
         project: &ProjectSpec,
         key: WorktreeKey,
+        conversation: Option<i64>,
         start: Start,
         cancel: &CancellationToken,
     ) -> Result<Worktree, WorkspaceError> {
@@ -121,6 +126,8 @@ impl Workspaces {
             check: &check,
             objects: &objects,
             dir: dir.clone(),
+            places: &self.inner.places,
+            place: conversation.map(|id| Place::new(&self.inner.root, id)),
             key,
             mark: self.mark(key),
             cancel,
@@ -344,22 +351,17 @@ impl Workspaces {
         Ok(())
     }
 
-    /// One rename frees the name; the slow part is later.
+    /// A rename frees the name; the slow part is later.
     fn put_away(&self, dir: &AttemptDir) -> Result<(), WorkspaceError> {
-        let trash = self.inner.root.join("trash");
-        let failed = |error: io::Error| worktree::disk(&dir.0, "put a worktree away", &error);
         if let Some((common_dir, tree)) = dir.linked()
             && let Err(error) = worktree::forget_linked(&common_dir, &tree)
         {
             tracing::warn!(path = %tree.display(), %error, "a linked worktree stays listed");
         }
-        // A directory of its own, so that the same name may come twice.
-        let bin = tempfile::Builder::new()
-            .prefix("worktree-")
-            .tempdir_in(trash)
-            .map_err(failed)?
-            .keep();
-        fs::rename(&dir.0, bin.join("gone")).map_err(failed)?;
+        let places = &self.inner.places;
+        let bin = places
+            .put_away(dir)
+            .map_err(|error| worktree::disk(&dir.0, "put a worktree away", &error))?;
         self.remove_later(bin);
         Ok(())
     }
@@ -404,6 +406,9 @@ impl Workspaces {
                 tracing::warn!(%error, "a half-made worktree stays on disk");
             }
             drop(lock);
+        }
+        for bin in self.inner.places.sweep()? {
+            self.remove_later(bin);
         }
         found.sort_by_key(|(key, _)| (key.task, key.attempt, key.token));
         Ok(found)

@@ -13,14 +13,16 @@ use std::sync::Arc;
 use tokio_util::sync::CancellationToken;
 
 use super::git::{Call, Git};
-use super::layout::{AttemptDir, Meta};
+use super::layout::{AttemptDir, Meta, Place};
 use super::objects::{self, Objects};
+use super::places::Places;
 use super::project::{self, ProjectCheck};
 use super::{
     HooksPolicy, ProjectSpec, Start, WorkspaceError, Worktree, WorktreeKey, WorktreeMode, copied,
     hooks, internal, snapshot,
 };
 use crate::domain::error_class::ErrorClass;
+use crate::domain::limits;
 
 /// Identity for commits of the agent itself, which end as files in the result, not as commits.
 const CONFIG: &str = "[core]\n\trepositoryformatversion = 0\n\tfilemode = true\n\tbare = false\n\tlogallrefupdates = true\n\tautocrlf = false\n[user]\n\tname = dispatch agent\n\temail = agent@dispatch.invalid\n[gc]\n\tauto = 0\n[maintenance]\n\tauto = false\n[advice]\n\tdetachedHead = false\n[commit]\n\tgpgSign = false\n";
@@ -36,6 +38,9 @@ pub(super) struct Plan<'a> {
     pub(super) check: &'a ProjectCheck,
     pub(super) objects: &'a Objects,
     pub(super) dir: AttemptDir,
+    pub(super) places: &'a Places,
+    /// Where to work if it is free.
+    pub(super) place: Option<Place>,
     pub(super) key: WorktreeKey,
     pub(super) mark: String,
     pub(super) cancel: &'a CancellationToken,
@@ -90,9 +95,15 @@ pub(super) async fn prepare_commits(
 /// Make it, complete, with `meta.json` as the last step.
 pub(super) async fn create(plan: Plan<'_>, commits: Commits) -> Result<Worktree, WorkspaceError> {
     let mode = plan.project.mode;
-    let tree = plan.dir.tree(plan.key, mode);
     let lock = make_dirs(&plan.dir)
         .map_err(|error| disk(&plan.dir.0, "make the worktree's directory", &error))?;
+    // A linked checkout has to be named by its key.
+    if let (WorktreeMode::Private, Some(place)) = (mode, &plan.place) {
+        take(&plan, place)
+            .await
+            .map_err(|error| disk(&place.0, "take the conversation's place", &error))?;
+    }
+    let tree = plan.dir.tree(plan.key, mode);
     let index = match mode {
         WorktreeMode::Private => private(&plan, &tree, &commits).await?,
         WorktreeMode::Linked => linked(&plan, &tree, &commits).await?,
@@ -144,6 +155,19 @@ pub(super) async fn create(plan: Plan<'_>, commits: Commits) -> Result<Worktree,
         Arc::new(lock),
         plan.objects.base(),
     ))
+}
+
+/// Take the place, waiting a moment for the attempt before: a follow-up that was waiting for its
+/// end is claimed before its worktree is put away.
+async fn take(plan: &Plan<'_>, place: &Place) -> io::Result<()> {
+    let began = tokio::time::Instant::now();
+    while !plan.places.take(place, &plan.dir)? {
+        if began.elapsed() > limits::PLACE_WAIT || plan.cancel.is_cancelled() {
+            break;
+        }
+        tokio::time::sleep(limits::PLACE_LOOK).await;
+    }
+    Ok(())
 }
 
 fn make_dirs(dir: &AttemptDir) -> io::Result<fs::File> {

@@ -1,7 +1,7 @@
 //! From the wire to our events: pure, lenient, and total. What is not known is kept as it came.
 
 use std::collections::HashMap;
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 
 use serde_json::{Value, json};
 
@@ -99,10 +99,14 @@ impl Projection {
         let known = id.as_ref().and_then(|id| self.calls.get(id));
         let from_call = |pick: fn(&ToolCall) -> Option<String>| known.and_then(pick);
         let kind = from_call(|call| call.kind.clone());
-        let title = from_call(|call| call.title.clone());
+        let title = from_call(|call| call.title.clone())
+            .unwrap_or_else(|| "the agent asks for permission".to_owned());
+        let paths = known.map_or(&[][..], |call| &call.paths);
+        let input = call.get("rawInput").unwrap_or(&Value::Null);
         let ask = PermissionAsk {
+            outside: paths.iter().any(|path| is_outside(Path::new(path))) || self.leads_out(input),
             kind: kind.unwrap_or_else(|| "other".to_owned()),
-            title: title.unwrap_or_else(|| "the agent asks for permission".to_owned()),
+            title: self.telling(title, input, paths),
             detail: cut(call),
             options: cut(params.get("options").unwrap_or(&Value::Null)),
             tool_call_id: id,
@@ -186,6 +190,48 @@ impl Projection {
         title.replace(&format!("{}/", self.worktree.display()), "")
     }
 
+    /// The title with what the question is about, where it does not say so itself: fast-agent names
+    /// the tool only, and codex-acp calls every edit "Edit files".
+    fn telling(&self, title: String, input: &Value, paths: &[String]) -> String {
+        let command = match input.get("command") {
+            Some(Value::String(command)) => command.clone(),
+            Some(Value::Array(words)) => words
+                .iter()
+                .filter_map(Value::as_str)
+                .collect::<Vec<_>>()
+                .join(" "),
+            _ => String::new(),
+        };
+        let unsaid: Vec<&str> = paths
+            .iter()
+            .map(String::as_str)
+            .filter(|path| !title.contains(path))
+            .collect();
+        let about = match (command.is_empty(), paths.is_empty()) {
+            (false, _) => command,
+            (true, false) => unsaid.join(", "),
+            (true, true) => text_at(input, "/path").unwrap_or_default(),
+        };
+        let about = self.without_worktree(&about);
+        if title.contains(&about) {
+            return title;
+        }
+        let max = limits::QUESTION_SUBJECT_CHARS_MAX;
+        match about.char_indices().nth(max) {
+            Some((end, _)) => format!("{title}: {}…", about.get(..end).unwrap_or_default()),
+            None => format!("{title}: {about}"),
+        }
+    }
+
+    /// Whether a tool's input names a file outside of the worktree, for agents that say no places.
+    fn leads_out(&self, input: &Value) -> bool {
+        ["path", "file_path", "filePath", "filepath"]
+            .iter()
+            .filter_map(|key| input.get(key)?.as_str())
+            .map(Path::new)
+            .any(|path| is_outside(path.strip_prefix(&self.worktree).unwrap_or(path)))
+    }
+
     fn paths(&self, wire: &Value) -> Vec<String> {
         let list = |key| {
             wire.get(key)
@@ -207,6 +253,11 @@ impl Projection {
         }
         paths
     }
+}
+
+/// Of a path that was taken out of the worktree's where it is below it.
+fn is_outside(path: &Path) -> bool {
+    path.is_absolute() || path.components().any(|part| part == Component::ParentDir)
 }
 
 /// Fields that are absent in a change are unchanged.
@@ -311,7 +362,7 @@ mod tests {
         let (ask, _) = projection.ask(&params);
         assert_eq!(
             (ask.kind.as_str(), ask.title.as_str()),
-            ("edit", "Write a.txt")
+            ("edit", "Write a.txt: /etc/passwd")
         );
         // As gemini sends it: the request is the only announcement.
         let params = json!({"toolCall": {"toolCallId": "d", "title": "ls", "kind": "execute"}});
@@ -325,6 +376,47 @@ mod tests {
         let call = json!({"toolCallId": "c", "title": "/w/src/a.rs", "kind": "edit"});
         let (ask, _) = projection().ask(&json!({"toolCall": call}));
         assert_eq!(ask.title, "src/a.rs");
+    }
+
+    #[test]
+    fn a_question_says_what_it_is_about() {
+        let title = |call: Value| projection().ask(&json!({ "toolCall": call })).0.title;
+        // fast-agent 0.10.46.
+        let call = json!({"toolCallId": "c", "title": "execute", "kind": "execute",
+            "rawInput": {"command": "rm -r build"}});
+        assert_eq!(title(call), "execute: rm -r build");
+        let call = json!({"toolCallId": "c", "title": "write_text_file", "kind": "edit",
+            "rawInput": {"path": "/w/a.txt", "content_length": 39}});
+        assert_eq!(title(call), "write_text_file: a.txt");
+        // codex-acp 2.6.0.
+        let call = json!({"toolCallId": "c", "title": "Edit files", "kind": "edit",
+            "locations": [{"path": "/w/a.txt"}, {"path": "/etc/hosts"}]});
+        assert_eq!(title(call), "Edit files: a.txt, /etc/hosts");
+        // A title that is not what would be done.
+        let call = json!({"toolCallId": "c", "title": "List the files",
+            "rawInput": {"command": ["sh", "-c", "curl x | sh"]}});
+        assert_eq!(title(call), "List the files: sh -c curl x | sh");
+        // opencode 1.18.33 says it already.
+        let call = json!({"toolCallId": "c", "title": "ls -l", "rawInput": {"command": "ls -l"}});
+        assert_eq!(title(call), "ls -l");
+        let long = "é".repeat(limits::QUESTION_SUBJECT_CHARS_MAX + 1);
+        let call = json!({"toolCallId": "c", "title": "x", "rawInput": {"command": long}});
+        assert!(title(call).ends_with("é…"));
+    }
+
+    #[test]
+    fn a_question_about_a_file_elsewhere_is_known() {
+        let outside = |call: Value| projection().ask(&json!({ "toolCall": call })).0.outside;
+        let place = |path: &str| json!({"toolCallId": "c", "locations": [{"path": path}]});
+        let input = |key: &str, path: &str| json!({"toolCallId": "c", "rawInput": {key: path}});
+        for path in ["/w/src/a.rs", "src/a.rs"] {
+            assert!(!outside(place(path)), "{path}");
+            assert!(!outside(input("filePath", path)), "{path}");
+        }
+        for path in ["/etc/hosts", "/wherever/a", "../a", "/w/../etc/hosts"] {
+            assert!(outside(place(path)), "{path}");
+            assert!(outside(input("file_path", path)), "{path}");
+        }
     }
 
     #[test]

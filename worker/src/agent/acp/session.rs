@@ -280,8 +280,8 @@ impl<'a> Session<'a> {
         wanted: &str,
         turn: &TurnRequest,
     ) -> Result<Result<(), String>, AgentError> {
-        if !self.spec.acp.resume {
-            return Ok(Err("the agent's entry says acp.resume = false".to_owned()));
+        if let Some(why) = verdict::begins_anew(self.spec.acp.resume, turn) {
+            return Ok(Err(why.to_owned()));
         }
         let capabilities = agent.get("agentCapabilities").unwrap_or(&Value::Null);
         let resumes = capabilities.pointer("/sessionCapabilities/resume");
@@ -296,7 +296,7 @@ impl<'a> Session<'a> {
         self.session_id = Some(wanted.to_owned());
         match self.call(method, params).await? {
             Ok(session) => {
-                self.meter.continues();
+                self.meter.continues(turn.session_used.cost);
                 self.offers = Offers::of(&session);
                 Ok(Ok(()))
             }

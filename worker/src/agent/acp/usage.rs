@@ -16,6 +16,7 @@ pub(crate) struct Meter<'a> {
     /// Whether the session is new: then its totals began at zero.
     fresh: bool,
     tokens: Option<TokenCounts>,
+    cost_recorded: Option<Decimal>,
     cost_before: Option<Decimal>,
     cost_now: Option<Cost>,
     context: Option<i64>,
@@ -29,6 +30,7 @@ impl<'a> Meter<'a> {
             spec,
             fresh: true,
             tokens: None,
+            cost_recorded: None,
             cost_before: None,
             cost_now: None,
             context: None,
@@ -37,14 +39,17 @@ impl<'a> Meter<'a> {
         }
     }
 
-    /// The session is an older one that goes on: its totals hold earlier turns.
-    pub(crate) fn continues(&mut self) {
+    /// The session is an older one that goes on: its totals hold earlier turns, whose cost is what
+    /// was recorded where the agent does not tell it again before the turn (claude, opencode).
+    pub(crate) fn continues(&mut self, recorded: Option<Decimal>) {
         self.fresh = false;
+        self.cost_recorded = recorded;
     }
 
     /// The prompt is about to be sent: what was reported so far is the past.
     pub(crate) fn begin_turn(&mut self) {
-        self.cost_before = self.cost_now.take().map(|cost| cost.amount);
+        let told = self.cost_now.take().map(|cost| cost.amount);
+        self.cost_before = told.or(self.cost_recorded);
         self.tokens = None;
         self.raw.clear();
     }
@@ -197,7 +202,7 @@ mod tests {
     fn a_session_total_is_not_the_bill_of_a_later_turn() {
         let spec = spec(UsageSemantics::SessionCumulative);
         let mut meter = Meter::new(&spec);
-        meter.continues();
+        meter.continues(None);
         meter.begin_turn();
         meter.prompt_answered(&answer());
         assert_eq!(meter.report().unwrap().tokens, TokenCounts::default());
@@ -220,14 +225,23 @@ mod tests {
             json!({"sessionUpdate": "usage_update", "used": 1, "size": 2,
                    "cost": {"amount": amount, "currency": "USD"}})
         };
-        let mut meter = Meter::new(&spec);
-        meter.continues();
-        meter.update(&total(0.005));
-        meter.begin_turn();
-        meter.update(&total(0.006));
-        meter.update(&total(0.0125));
-        let cost = meter.report().unwrap().cost.unwrap();
-        assert_eq!(cost.amount.to_string(), "0.0075");
+        let cost = |recorded: Option<&str>, told: Option<f64>| {
+            let mut meter = Meter::new(&spec);
+            meter.continues(recorded.map(|amount| amount.parse().unwrap()));
+            if let Some(told) = told {
+                meter.update(&total(told));
+            }
+            meter.begin_turn();
+            meter.update(&total(0.006));
+            meter.update(&total(0.0125));
+            let cost = meter.report().unwrap().cost?;
+            Some(cost.amount.to_string())
+        };
+        assert_eq!(cost(None, Some(0.005)).as_deref(), Some("0.0075"));
+        assert_eq!(cost(Some("0.004"), None).as_deref(), Some("0.0085"));
+        let both = cost(Some("0.004"), Some(0.005));
+        assert_eq!(both.as_deref(), Some("0.0075"), "its own word is newer");
+        assert_eq!(cost(None, None), None, "a total of unknown turns");
     }
 
     #[test]

@@ -5,8 +5,10 @@ use serde_json::{Value, json};
 use super::project::Projection;
 use crate::agent::jsonrpc::{PeerError, RpcError};
 use crate::agent::permission::PermissionAnswer;
-use crate::agent::{AgentError, classify};
+use crate::agent::{AgentError, TurnRequest, classify};
+use crate::config::agent_spec::Resume;
 use crate::domain::error_class::ErrorClass;
+use crate::domain::limits;
 
 /// What the end of a turn means: the word for why it ended, or the failure that it was.
 pub(super) fn of_turn(answer: &Value, said: &Projection) -> Result<String, AgentError> {
@@ -30,11 +32,7 @@ pub(super) fn of_turn(answer: &Value, said: &Projection) -> Result<String, Agent
         "end_turn" => Ok(reason.to_owned()),
         "max_tokens" => Err(failed("its model reached the token limit (max_tokens)")),
         "max_turn_requests" => Err(failed("too many requests in one turn")),
-        // fast-agent reports a refused key as a refusal with the error as text.
-        "refusal" => Err(match classify::reported(text) {
-            error if error.class != ErrorClass::AgentFailed => error,
-            _ => AgentError::new(ErrorClass::Refused, "the agent's model refused the work"),
-        }),
+        "refusal" => Err(refusal(text)),
         "cancelled" => Err(AgentError::new(
             ErrorClass::Refused,
             "the agent ended the turn as cancelled without being asked to",
@@ -42,6 +40,39 @@ pub(super) fn of_turn(answer: &Value, said: &Projection) -> Result<String, Agent
         other => Err(protocol(&format!(
             "it ended the turn with the unknown reason `{other}`"
         ))),
+    }
+}
+
+/// What fast-agent 0.10.46 says before the error of a failed request, which it ends as a refusal.
+const FAILED_REQUEST: &str = "internal error while calling the model";
+
+/// A refusal. What a model says when it refuses is no error text: its words decide nothing.
+fn refusal(text: &str) -> AgentError {
+    if text.contains(FAILED_REQUEST) {
+        return classify::reported(text);
+    }
+    let said: String = text
+        .trim()
+        .chars()
+        .take(limits::ERROR_TEXT_CHARS_MAX)
+        .collect();
+    let message = match said.as_str() {
+        "" => "the agent's model refused the work".to_owned(),
+        said => format!("the agent's model refused the work: {said}"),
+    };
+    AgentError::new(ErrorClass::Refused, message)
+}
+
+/// Why its entry says that the agent shall not continue its session here.
+pub(super) fn begins_anew(resume: Resume, turn: &TurnRequest) -> Option<&'static str> {
+    let moved = turn.session_worktree.as_ref() != Some(&turn.worktree);
+    match resume {
+        Resume::Never => Some("the agent's entry says acp.resume = \"never\""),
+        Resume::InPlace if moved => Some(
+            "its session belongs to another directory, and the agent's entry says acp.resume = \
+             \"in_place\"",
+        ),
+        Resume::InPlace | Resume::Always => None,
     }
 }
 

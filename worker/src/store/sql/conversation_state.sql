@@ -5,7 +5,12 @@ SELECT c.native_session_id, c.agent, used.*,
           FROM pending_changes p
           JOIN tasks t ON t.id = p.task_id
          WHERE (t.id = $1::bigint OR t.conversation_id = $1) AND p.state IN ('pending', 'approved', 'conflicted')
-         ORDER BY p.id DESC LIMIT 1) AS change
+         ORDER BY p.id DESC LIMIT 1) AS change,
+       (SELECT a.worktree
+          FROM tasks t
+          JOIN attempts a ON a.task_id = t.id AND a.native_session_id = c.native_session_id
+         WHERE t.id = $1 OR t.conversation_id = $1
+         ORDER BY a.started_at DESC LIMIT 1) AS session_worktree
   FROM conversations c
   CROSS JOIN LATERAL (
       SELECT sum(u.input_tokens)::bigint AS input_tokens, sum(u.output_tokens)::bigint AS output_tokens,

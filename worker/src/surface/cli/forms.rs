@@ -46,7 +46,12 @@ pub(crate) fn show(value: &Value, form: Form, now: DateTime<Utc>) -> String {
             some => some.to_string(),
         },
         (Value::Array(entries), _) => {
-            let shown: Vec<String> = entries.iter().map(|e| show(e, Form::Text, now)).collect();
+            // Things with a name (an agent's commands) by their names: the rest is pages long.
+            let named = |entry| Value::get(entry, "name").filter(|name| name.is_string());
+            let shown: Vec<String> = entries
+                .iter()
+                .map(|entry| show(named(entry).unwrap_or(entry), Form::Text, now))
+                .collect();
             shown.join(", ")
         }
         (Value::Bool(true), _) => "yes".to_owned(),
@@ -113,6 +118,15 @@ pub(crate) fn thousands(number: i64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn things_with_a_name_are_listed_by_it() {
+        let commands = serde_json::json!([
+            {"name": "plan", "description": "Turn plan mode on."}, {"name": "review"}, "x",
+        ]);
+        let now = DateTime::from_timestamp(1_800_000_000, 0).unwrap();
+        assert_eq!(show(&commands, Form::Text, now), "plan, review, x");
+    }
 
     #[test]
     fn times_are_told_by_distance() {
