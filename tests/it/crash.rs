@@ -76,13 +76,7 @@ async fn a_worker_killed_during_a_turn_leaves_no_process_no_worktree_and_no_task
     ]);
     let first = Program::worker(&stage, "first", &agents(), &[]).await;
     let id = first.id(&stage).await;
-    let task = stage.submit("acp", &script).await;
-    stage
-        .holds(
-            "it works",
-            "SELECT EXISTS (SELECT 1 FROM events WHERE kind = 'text')",
-        )
-        .await;
+    let task = stage.speaking("acp", &script).await;
     first.crash(&stage).await;
     assert!(
         processes_of(&id) > 0,
@@ -343,13 +337,7 @@ async fn the_second_signal_does_not_wait_for_the_drain_time() {
     let stage = Stage::new().await;
     let mut worker = Program::worker(&stage, "w", &agents(), &["--drain-timeout", "10m"]).await;
     let script: Value = json!([{ "say": "working" }, { "fork": "setsid" }, { "hang": true }]);
-    let task = stage.submit("acp", &script).await;
-    stage
-        .holds(
-            "it works",
-            "SELECT EXISTS (SELECT 1 FROM events WHERE kind = 'text')",
-        )
-        .await;
+    let task = stage.speaking("acp", &script).await;
     let id = worker.id(&stage).await;
     worker.signal(Signal::SIGTERM);
     eventually("it has heard", PATIENCE, || async {

@@ -184,15 +184,7 @@ async fn without_listen_tasks_still_start_and_cancels_still_arrive() {
     stage
         .holds("it listens no more", &format!("SELECT NOT ({listening})"))
         .await;
-    let task = stage
-        .submit("acp", &json!([{ "say": "working" }, { "hang": true }]))
-        .await;
-    stage
-        .holds(
-            "it works",
-            "SELECT EXISTS (SELECT 1 FROM events WHERE kind = 'text')",
-        )
-        .await;
+    let task = stage.working("acp").await;
     stage.text(&format!("SELECT cancel_task({task})")).await;
     stage.reaches(task, "cancelled").await;
     proxy.up();
@@ -245,13 +237,7 @@ async fn a_full_pool_does_not_look_like_death() {
     let gates = tempfile::tempdir().unwrap();
     let gate = gates.path().join("go");
     let script = json!([{ "say": "working" }, { "wait_for": gate }, { "say": "more" }]);
-    let task = stage.submit("acp", &script).await;
-    stage
-        .holds(
-            "it works",
-            "SELECT EXISTS (SELECT 1 FROM events WHERE kind = 'text')",
-        )
-        .await;
+    let task = stage.speaking("acp", &script).await;
     let mut blocker = stage.db.client().await;
     let hold = blocker.transaction().await.unwrap();
     hold.batch_execute("LOCK TABLE events IN SHARE MODE")
@@ -277,13 +263,7 @@ async fn a_worker_that_is_cut_off_without_a_word_stops_its_agents_before_others_
     let worker = behind(&stage, &proxy).await;
     let id = worker.id.clone();
     let script = json!([{ "say": "working" }, { "fork": "setsid" }, { "hang": true }]);
-    let task = stage.submit("acp", &script).await;
-    stage
-        .holds(
-            "it works",
-            "SELECT EXISTS (SELECT 1 FROM events WHERE kind = 'text')",
-        )
-        .await;
+    let task = stage.speaking("acp", &script).await;
     proxy.deaf(true);
     eventually("its agent is stopped", PATIENCE, || async {
         processes_of(&id) == 0

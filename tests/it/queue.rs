@@ -46,15 +46,9 @@ async fn a_running_task_is_cancelled_and_what_it_wrote_is_kept() {
     let stage = Stage::new().await;
     let worker = stage.worker().await;
     let task = stage
-        .submit(
+        .speaking(
             "acp",
             &json!([write("half.txt", "half\n"), { "say": "working" }, { "hang": true }]),
-        )
-        .await;
-    stage
-        .holds(
-            "it works",
-            "SELECT EXISTS (SELECT 1 FROM events WHERE kind = 'text')",
         )
         .await;
     let answer = stage
@@ -152,15 +146,7 @@ async fn a_crash_of_the_agent_is_retried_until_its_attempts_are_used_up() {
 async fn the_tasks_of_a_worker_that_went_silent_are_rescued_and_its_late_end_is_refused() {
     let stage = Stage::new().await;
     let first = stage.worker().await;
-    let task = stage
-        .submit("acp", &json!([{ "say": "working" }, { "hang": true }]))
-        .await;
-    stage
-        .holds(
-            "it works",
-            "SELECT EXISTS (SELECT 1 FROM events WHERE kind = 'text')",
-        )
-        .await;
+    let task = stage.working("acp").await;
     let silent = first.id.clone();
     // Its heartbeat and services stop; its attempt, unaware, goes on.
     first.go_silent().await;
@@ -204,15 +190,7 @@ async fn the_tasks_of_a_worker_that_went_silent_are_rescued_and_its_late_end_is_
 async fn stopping_gives_running_tasks_back_without_charging_them() {
     let stage = Stage::new().await;
     let worker = stage.worker().await;
-    let task = stage
-        .submit("acp", &json!([{ "say": "working" }, { "hang": true }]))
-        .await;
-    stage
-        .holds(
-            "it works",
-            "SELECT EXISTS (SELECT 1 FROM events WHERE kind = 'text')",
-        )
-        .await;
+    let task = stage.working("acp").await;
     worker.interrupt().await;
     let row = stage
         .text(
@@ -409,15 +387,7 @@ async fn a_project_that_is_no_repository_fails_the_task_and_says_so() {
 async fn a_lease_that_was_taken_away_stops_the_agent_and_nothing_more_is_written() {
     let stage = Stage::new().await;
     let worker = stage.worker().await;
-    let task = stage
-        .submit("acp", &json!([{ "say": "working" }, { "hang": true }]))
-        .await;
-    stage
-        .holds(
-            "it works",
-            "SELECT EXISTS (SELECT 1 FROM events WHERE kind = 'text')",
-        )
-        .await;
+    let task = stage.working("acp").await;
     let events = stage.text("SELECT count(*) FROM events").await;
     stage
         .sql

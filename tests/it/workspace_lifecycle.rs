@@ -274,7 +274,7 @@ impl SmallDisk {
             "mount -t tmpfs -o size=16m tmpfs {} 2>/dev/null || echo no",
             at.display()
         );
-        (sh(std::path::Path::new("/"), &script) != "no").then_some(Self(at))
+        (sh(std::path::Path::new("/"), &script) != "no").then(|| Self(at))
     }
 }
 

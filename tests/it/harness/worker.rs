@@ -77,6 +77,22 @@ impl Stage {
             .get(0)
     }
 
+    /// Submit a script and wait until its agent has said something.
+    pub async fn speaking(&self, agent: &str, script: &Value) -> i64 {
+        let task = self.submit(agent, script).await;
+        let spoken = format!(
+            "SELECT EXISTS (SELECT 1 FROM events WHERE kind = 'text' AND task_id = {task})"
+        );
+        self.holds("the agent works", &spoken).await;
+        task
+    }
+
+    /// A task whose agent works and does not end by itself.
+    pub async fn working(&self, agent: &str) -> i64 {
+        let endless = serde_json::json!([{ "say": "working" }, { "hang": true }]);
+        self.speaking(agent, &endless).await
+    }
+
     /// One text column of the task's status.
     pub async fn status(&self, task: i64, column: &str) -> Option<String> {
         let query = format!("SELECT {column}::text FROM task_status WHERE id = $1");

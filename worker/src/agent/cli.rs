@@ -4,7 +4,8 @@
 use std::path::Path;
 
 use super::options::{self, Choice, invalid};
-use super::{AgentError, Exit, TurnRequest, classify};
+use super::process::{Input, Launch};
+use super::{AgentError, Exit, TurnRequest, classify, environment};
 use crate::config::agent_spec::{AgentSpec, PromptVia};
 use crate::domain::error_class::ErrorClass;
 use crate::domain::limits;
@@ -12,9 +13,22 @@ use crate::domain::limits;
 /// Name of the prompt's file in the attempt's temporary directory.
 const PROMPT_FILE: &str = "prompt.txt";
 
+/// Make a turn ready to start: its files are written, its arguments and environment are there.
+pub(crate) async fn launch(
+    spec: &AgentSpec,
+    turn: &TurnRequest,
+    input: Input,
+    terminal: &str,
+) -> Result<Launch, AgentError> {
+    let args = arguments(spec, turn)?;
+    environment::seed_home(spec, turn).await?;
+    write_prompt(spec, turn).await?;
+    Launch::of(spec, turn, args, input, terminal)
+}
+
 /// The arguments of a turn. Placeholders are replaced once and within their element, so that no
 /// prompt can become an option of its own or be read by a shell.
-pub(crate) fn arguments(spec: &AgentSpec, turn: &TurnRequest) -> Result<Vec<String>, AgentError> {
+fn arguments(spec: &AgentSpec, turn: &TurnRequest) -> Result<Vec<String>, AgentError> {
     options::check_listed(spec, turn)?;
     let mut groups = Vec::new();
     for choice in Choice::ALL {
@@ -74,7 +88,7 @@ pub(crate) fn resume_failed(spec: &AgentSpec, turn: &TurnRequest) -> Option<Stri
 }
 
 /// Write the prompt's file when the command names it.
-pub(crate) async fn write_prompt(spec: &AgentSpec, turn: &TurnRequest) -> Result<(), AgentError> {
+async fn write_prompt(spec: &AgentSpec, turn: &TurnRequest) -> Result<(), AgentError> {
     let named = spec
         .command
         .iter()

@@ -16,12 +16,9 @@ use self::jsonl::Stream;
 use super::event::Started;
 use super::lines::{Line, Lines};
 use super::options::Choice;
-use super::process::{AgentProcess, Input, Launch, Manner};
+use super::process::{AgentProcess, Input, Manner};
 use super::utf8::{self, Decoder};
-use super::{
-    Agent, AgentError, AgentEvent, EventSink, Permission, TurnOutcome, TurnRequest, cli,
-    environment,
-};
+use super::{Agent, AgentError, AgentEvent, EventSink, Permission, TurnOutcome, TurnRequest, cli};
 use crate::config::agent_spec::{AgentSpec, Output, PromptVia};
 use crate::domain::attempt::ExecutionPath;
 use crate::domain::error_class::ErrorClass;
@@ -46,15 +43,12 @@ impl PipeAgent {
         cancel: CancellationToken,
     ) -> Result<TurnOutcome, AgentError> {
         let spec = &*self.spec;
-        let args = cli::arguments(spec, &turn)?;
-        environment::seed_home(spec, &turn).await?;
-        cli::write_prompt(spec, &turn).await?;
         let input = if spec.cli.prompt_via == PromptVia::Stdin {
             Input::Pipe
         } else {
             Input::Empty
         };
-        let launch = Launch::of(spec, &turn, args, input, "dumb")?;
+        let launch = cli::launch(spec, &turn, input, "dumb").await?;
         let command = launch.shown(&turn.prompt);
         let mut process = launch.start()?;
         events

@@ -17,8 +17,8 @@ use self::screen::Screen;
 use super::process::{AgentProcess, Input, Launch, Manner};
 use super::process_set::ProcessSet;
 use super::{
-    Agent, AgentError, AgentEvent, EventSink, Permission, TurnOutcome, TurnRequest, cli,
-    environment, pipe, regex_usage,
+    Agent, AgentError, AgentEvent, EventSink, Permission, TurnOutcome, TurnRequest, cli, pipe,
+    regex_usage,
 };
 use crate::blocking;
 use crate::config::agent_spec::{AgentSpec, PromptVia};
@@ -48,10 +48,7 @@ impl PtyAgent {
         cancel: CancellationToken,
     ) -> Result<TurnOutcome, AgentError> {
         let spec = &*self.spec;
-        let args = cli::arguments(spec, &turn)?;
-        environment::seed_home(spec, &turn).await?;
-        cli::write_prompt(spec, &turn).await?;
-        let launch = Launch::of(spec, &turn, args, Input::Empty, "xterm-256color")?;
+        let launch = cli::launch(spec, &turn, Input::Empty, "xterm-256color").await?;
         let command = launch.shown(&turn.prompt);
         let screen = Screen::new(spec.cli.cols, spec.cli.rows).ok_or_else(|| {
             AgentError::new(ErrorClass::Internal, "a terminal needs columns and rows")
