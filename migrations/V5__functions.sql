@@ -380,7 +380,10 @@ SELECT t.id, t.project,
                       ELSE 'limit ' || k.limit_key END
             WHEN NOT EXISTS (SELECT 1 FROM agent_offers a WHERE a.name = t.agent
                               AND a.status = 'ready' AND a.expires_at > now())
-                 THEN 'no live worker offers agent ' || t.agent
+                 THEN CASE WHEN EXISTS (SELECT 1 FROM agent_offers a WHERE a.name = t.agent
+                                         AND a.status = 'loading' AND a.expires_at > now())
+                           THEN 'agent ' || t.agent || ' is being probed'
+                           ELSE 'no live worker offers agent ' || t.agent END
             ELSE 'a free slot' END AS waiting_reason,
        CASE WHEN w.task_id IS NOT NULL THEN w.run_at END AS runs_at,
        t.agent, a.execution_path, coalesce(a.model, t.model) AS model,

@@ -435,3 +435,18 @@ async fn a_requeued_task_runs_again_and_its_old_end_stays_in_its_stream() {
     assert!(kinds.contains(&"task_requeued".to_owned()), "{kinds:?}");
     worker.stop().await;
 }
+
+#[tokio::test]
+async fn a_task_says_whether_its_agent_is_missing_or_only_being_probed() {
+    let stage = Stage::new().await;
+    let task = stage.submit("acp", &json!([])).await;
+    let reason = async || stage.status(task, "waiting_reason").await.unwrap();
+    assert_eq!(reason().await, "no live worker offers agent acp");
+    let probing = "INSERT INTO agent_offers (worker_id, name, status, execution_path, expires_at) \
+                   VALUES (gen_random_uuid(), 'acp', 'loading', 'acp', now() + interval '1 minute')";
+    stage.sql.batch_execute(probing).await.unwrap();
+    assert_eq!(reason().await, "agent acp is being probed");
+    let ready = "UPDATE agent_offers SET status = 'ready'";
+    stage.sql.batch_execute(ready).await.unwrap();
+    assert_eq!(reason().await, "a free slot");
+}

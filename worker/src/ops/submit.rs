@@ -267,9 +267,13 @@ async fn notice(
     if ready(agent) || fallback.is_some_and(ready) {
         return Ok(None);
     }
-    let why = offers
-        .iter()
-        .find(|offer| offer.name == agent)
+    let offer = offers.iter().find(|offer| offer.name == agent);
+    if offer.is_some_and(|offer| offer.status == "loading") {
+        return Ok(Some(format!(
+            "agent {agent} is being probed; the task begins when it is ready"
+        )));
+    }
+    let why = offer
         .and_then(|offer| offer.error.as_deref())
         .map(|error| format!(" ({error})"))
         .unwrap_or_default();
