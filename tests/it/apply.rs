@@ -10,7 +10,7 @@ use std::path::Path;
 
 use dispatch_worker::domain::change::FileChange;
 use dispatch_worker::domain::error_class::ErrorClass;
-use dispatch_worker::workspace::{Applied, HooksPolicy, Undone, Workspaces};
+use dispatch_worker::workspace::{Applied, HooksPolicy, Reached, UndoRequest, Undone, Workspaces};
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
 
@@ -39,18 +39,19 @@ async fn an_approved_change_lands_on_the_branch_and_not_in_the_checkout() {
         .await
         .unwrap();
     let commit = commit_of(&applied);
+    let undo_ref = format!("refs/dispatch/undo/7-{}", &snapshot.result_commit[..12]);
     assert_eq!(
         applied,
         Applied::Done {
             target_ref: "refs/heads/main".to_owned(),
             before: before.clone(),
             commit: commit.clone(),
-            undo_ref: "refs/dispatch/undo/7".to_owned(),
+            undo_ref: undo_ref.clone(),
         }
     );
     assert_eq!(ground.rev("main"), commit);
     assert_eq!(ground.rev("main^{tree}"), snapshot.result_tree);
-    assert_eq!(ground.rev("refs/dispatch/undo/7"), before);
+    assert_eq!(ground.rev(&undo_ref), before);
     let shown = git(
         &ground.repo,
         &[
@@ -237,9 +238,28 @@ async fn a_change_survives_collection_in_the_project_and_the_loss_of_its_host() 
     let mut request = approve(2, &snapshot);
     request.pack = None;
     let error = other.apply(&project, request).await.unwrap_err();
-    assert_eq!(error.class, ErrorClass::Workspace);
+    assert_eq!(error.error.class, ErrorClass::Workspace);
+    assert_eq!(error.reached, Reached::Looked);
     commit_of(&other.apply(&project, approve(2, &snapshot)).await.unwrap());
     assert_eq!(ground.show("main:d/y"), "x");
+}
+
+/// What undoes this application.
+fn undo_of(applied: &Applied) -> UndoRequest {
+    match applied {
+        Applied::Done {
+            target_ref,
+            before,
+            commit,
+            ..
+        } => UndoRequest {
+            change: 1,
+            target_ref: target_ref.clone(),
+            before: before.clone(),
+            applied_commit: commit.clone(),
+        },
+        Applied::Conflicted { paths, .. } => panic!("conflicted: {paths:?}"),
+    }
 }
 
 #[tokio::test]
@@ -248,34 +268,63 @@ async fn an_applied_change_can_be_undone_until_work_follows() {
     let before = ground.rev("main");
     let snapshot = ground.attempt(1, "echo 2 >a").await;
     let project = ground.project();
-    let commit = commit_of(
-        &ground
-            .work
-            .apply(&project, approve(1, &snapshot))
-            .await
-            .unwrap(),
-    );
+    let apply = async || {
+        let request = approve(1, &snapshot);
+        ground.work.apply(&project, request).await.unwrap()
+    };
+    let undo = undo_of(&apply().await);
+    // The branch it went to is meant, not the one that is checked out by now.
+    git(&ground.repo, &["checkout", "-q", "-b", "feature"]);
+    let feature = ground.rev("feature");
     for _ in 0..2 {
-        let undone = ground.work.undo(&project, 1, &commit).await.unwrap();
+        let undone = ground.work.undo(&project, &undo).await.unwrap();
         assert_eq!(undone, Undone::Done(before.clone()), "also the second time");
         assert_eq!(ground.rev("main"), before);
+        assert_eq!(ground.rev("feature"), feature);
     }
-    let commit = commit_of(
-        &ground
-            .work
-            .apply(&project, approve(1, &snapshot))
-            .await
-            .unwrap(),
-    );
-    git(&ground.repo, &["reset", "-q", "--hard"]);
+    git(&ground.repo, &["checkout", "-q", "main"]);
     write(&ground.repo.join("b"), "later\n");
+    let next = ground.commit("after the undo");
+    let undone = ground.work.undo(&project, &undo).await.unwrap();
+    assert_eq!(undone, Undone::Done(next), "the branch does not have it");
+
+    let undo = undo_of(&apply().await);
+    git(&ground.repo, &["reset", "-q", "--hard"]);
+    write(&ground.repo.join("c"), "later\n");
     let later = ground.commit("later");
-    let kept = ground.work.undo(&project, 1, &commit).await.unwrap();
+    let kept = ground.work.undo(&project, &undo).await.unwrap();
     assert!(
         matches!(&kept, Undone::Refused(why) if why.contains("git revert")),
         "{kept:?}"
     );
     assert_eq!(ground.rev("main"), later);
+}
+
+#[tokio::test]
+async fn a_change_that_added_nothing_takes_nothing_out() {
+    let ground = Ground::files(&[("a", "1\n")]);
+    let snapshot = ground.attempt(1, "echo 2 >a").await;
+    write(&ground.repo.join("a"), "2\n");
+    let same = ground.commit("the same by hand");
+    let project = ground.project();
+    let request = approve(1, &snapshot);
+    let undo = undo_of(&ground.work.apply(&project, request).await.unwrap());
+    let kept = ground.work.undo(&project, &undo).await.unwrap();
+    assert!(matches!(&kept, Undone::Refused(_)), "{kept:?}");
+    assert_eq!(ground.rev("main"), same);
+}
+
+#[tokio::test]
+async fn a_change_of_another_database_with_the_same_number_is_not_taken_for_this_one() {
+    let ground = Ground::files(&[("a", "1\n")]);
+    let project = ground.project();
+    let of_old = ground.attempt(1, "echo old >b").await;
+    let applied = ground.work.apply(&project, approve(1, &of_old)).await;
+    commit_of(&applied.unwrap());
+    let of_new = ground.attempt(2, "echo new >c").await;
+    let applied = ground.work.apply(&project, approve(1, &of_new)).await;
+    commit_of(&applied.unwrap());
+    assert_eq!(ground.show("main:c"), "new");
 }
 
 #[tokio::test]

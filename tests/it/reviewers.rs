@@ -221,8 +221,15 @@ async fn a_change_that_somebody_applies_now_or_died_applying_cannot_be_taken_bac
     applies::renew(&store, &claimed, minute).await.unwrap();
     let taken = applies::claim(&store, minute).await.unwrap();
     assert!(taken.is_none(), "{taken:?}");
-    // It says that nothing came of it: now it can.
-    let nothing = applies::mark_failed(&store, &claimed, "no", Duration::ZERO);
+    // It cannot tell whether it moved the branch: nobody may reject what may be applied.
+    let unknown = applies::mark_failed(&store, &claimed, "no", Duration::ZERO, false);
+    unknown.await.unwrap();
+    stage.sql.query(reject, &[&change]).await.unwrap_err();
+    let resumed = applies::claim(&store, Duration::ZERO).await.unwrap();
+    let resumed = resumed.unwrap();
+    assert!(resumed.resumed && !claimed.resumed);
+    // The next one knows that nothing came of it: now it can.
+    let nothing = applies::mark_failed(&store, &resumed, "no", Duration::ZERO, true);
     nothing.await.unwrap();
     stage.sql.query(reject, &[&change]).await.unwrap();
     let late = applies::mark_applied(&store, &claimed, "refs/heads/main", "a", "b", "c");

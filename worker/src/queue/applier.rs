@@ -8,12 +8,15 @@ use std::time::Duration;
 use tokio::sync::broadcast::error::RecvError;
 use tokio_util::sync::CancellationToken;
 
+use crate::domain::error_class::ErrorClass;
 use crate::run::prepare::project_spec;
 use crate::run::text::head_chars;
 use crate::store::applies::{self, ApplyClaim};
 use crate::store::listen::{Listener, Wakeup};
 use crate::store::{Store, StoreError, projects, undos};
-use crate::workspace::{Applied, ApplyRequest, Undone, Workspaces};
+use crate::workspace::{
+    Applied, ApplyRequest, NotApplied, Reached, UndoRequest, Undone, WorkspaceError, Workspaces,
+};
 
 /// How often to look although nothing woke us.
 const TICK: Duration = Duration::from_secs(5);
@@ -23,6 +26,9 @@ const CLAIM_TIME: Duration = Duration::from_secs(120);
 
 /// When to try again what could not be applied here.
 const RETRY_IN: Duration = Duration::from_secs(30);
+
+/// For so long a worker that can undo a change is waited for.
+const UNDO_PATIENCE: Duration = Duration::from_secs(300);
 
 /// Apply one approved change, or undo an applied one. `false`: there was none.
 pub async fn run_once(store: &Store, workspaces: &Workspaces) -> Result<bool, StoreError> {
@@ -34,11 +40,24 @@ async fn undo_once(store: &Store, workspaces: &Workspaces) -> Result<bool, Store
         return Ok(false);
     };
     let undone = match projects::get(store, &claim.project).await? {
-        Some(project) => workspaces
-            .undo(&project_spec(project), claim.change, &claim.applied_commit)
-            .await
-            .map_err(|error| error.to_string()),
+        Some(project) => {
+            let request = UndoRequest {
+                change: claim.change,
+                target_ref: claim.target_ref.clone(),
+                before: claim.before.clone(),
+                applied_commit: claim.applied_commit.clone(),
+            };
+            workspaces
+                .undo(&project_spec(project), &request)
+                .await
+                .map_err(|error| error.to_string())
+        }
         None => Err(removed(&claim.project)),
+    };
+    // A wish that nobody can fulfil must not stand for ever.
+    let undone = match undone {
+        Err(message) if claim.asked > UNDO_PATIENCE => Ok(Undone::Refused(message)),
+        other => other,
     };
     match undone {
         Ok(Undone::Done(before)) => {
@@ -106,8 +125,14 @@ async fn apply_once(store: &Store, workspaces: &Workspaces) -> Result<bool, Stor
             );
             count("conflicted");
         }
-        Err(message) => {
-            applies::mark_failed(store, &claim, &message, RETRY_IN).await?;
+        Err(failure) => {
+            let untouched = match failure.reached {
+                Reached::Nothing => !claim.resumed,
+                Reached::Looked => true,
+                Reached::Published => false,
+            };
+            let message = failure.error.to_string();
+            applies::mark_failed(store, &claim, &message, RETRY_IN, untouched).await?;
             tracing::warn!(
                 change.id = claim.change,
                 error = message,
@@ -138,9 +163,12 @@ async fn apply(
     store: &Store,
     workspaces: &Workspaces,
     claim: &ApplyClaim,
-) -> Result<Result<Applied, String>, StoreError> {
+) -> Result<Result<Applied, NotApplied>, StoreError> {
     let Some(project) = projects::get(store, &claim.project).await? else {
-        return Ok(Err(removed(&claim.project)));
+        return Ok(Err(NotApplied {
+            error: WorkspaceError::new(ErrorClass::Workspace, removed(&claim.project)),
+            reached: Reached::Nothing,
+        }));
     };
     let request = ApplyRequest {
         change: claim.change,
@@ -152,8 +180,7 @@ async fn apply(
         author: "dispatch <dispatch@localhost>".to_owned(),
         authored_at: claim.decided_at.timestamp(),
     };
-    let done = workspaces.apply(&project_spec(project), request).await;
-    Ok(done.map_err(|error| error.to_string()))
+    Ok(workspaces.apply(&project_spec(project), request).await)
 }
 
 /// Subject from the task; who did what in trailers.

@@ -24,6 +24,8 @@ pub struct ApplyClaim {
     pub change: i64,
     /// Fence of this claim.
     pub token: i64,
+    /// Another worker began to apply it and did not say what became of it.
+    pub resumed: bool,
     /// Task it came from.
     pub task: i64,
     /// Project it goes to.
@@ -64,6 +66,7 @@ pub async fn claim(store: &Store, time: Duration) -> Result<Option<ApplyClaim>, 
     Ok(Some(ApplyClaim {
         change,
         token: row.try_get("apply_token")?,
+        resumed: row.try_get("resumed")?,
         task,
         project: row.try_get("project")?,
         base_commit: row.try_get("base_commit")?,
@@ -131,16 +134,21 @@ pub async fn mark_conflicted(
     Ok(())
 }
 
-/// It could not be applied now; somebody tries again after `wait`.
+/// It could not be applied now; somebody tries again after `wait`. `untouched`: it is certain that
+/// the branch does not have it.
 pub async fn mark_failed(
     store: &Store,
     claim: &ApplyClaim,
     error: &str,
     wait: Duration,
+    untouched: bool,
 ) -> Result<(), StoreError> {
     let ms = i64::try_from(wait.as_millis()).unwrap_or(i64::MAX);
     store
-        .query(&APPLY_FAILED, &[&claim.change, &claim.token, &error, &ms])
+        .query(
+            &APPLY_FAILED,
+            &[&claim.change, &claim.token, &error, &ms, &untouched],
+        )
         .await?;
     Ok(())
 }

@@ -20,8 +20,14 @@ pub struct UndoClaim {
     pub token: i64,
     /// Project whose branch holds it.
     pub project: String,
+    /// Branch it went to.
+    pub target_ref: String,
+    /// Tip of the branch before.
+    pub before: String,
     /// The commit that brought it in.
     pub applied_commit: String,
+    /// How long ago somebody asked.
+    pub asked: Duration,
 }
 
 /// Claim one for `time`; `None`: there is none.
@@ -33,7 +39,10 @@ pub async fn claim(store: &Store, time: Duration) -> Result<Option<UndoClaim>, S
             change: row.try_get("id")?,
             token: row.try_get("apply_token")?,
             project: row.try_get("project")?,
+            target_ref: row.try_get("target_ref")?,
+            before: row.try_get("target_before")?,
             applied_commit: row.try_get("applied_commit")?,
+            asked: Duration::from_millis(row.try_get::<_, i64>("asked_ms")?.unsigned_abs()),
         })
     })
     .transpose()

@@ -16,8 +16,8 @@ use super::objects::{self, Objects};
 use super::project::{self, ProjectCheck};
 use super::walk::Slot;
 use super::{
-    Applied, ApplyRequest, ProjectSpec, Undone, WorkspaceError, diff, diff_failed, internal,
-    snapshot,
+    Applied, ApplyRequest, NotApplied, ProjectSpec, Reached, WorkspaceError, diff, diff_failed,
+    internal, snapshot,
 };
 use crate::domain::change::{FileChange, show_path};
 use crate::domain::error_class::ErrorClass;
@@ -30,26 +30,24 @@ pub(super) async fn apply(
     project: &ProjectSpec,
     request: &ApplyRequest,
     cancel: &CancellationToken,
-) -> Result<Applied, WorkspaceError> {
-    let _lock = objects.lock().await?;
+) -> Result<Applied, NotApplied> {
+    let at = |reached| move |error| NotApplied { error, reached };
+    let _lock = objects.lock().await.map_err(at(Reached::Nothing))?;
+    let mut reached = Reached::Nothing;
     for _ in 0..limits::APPLY_TRIES_MAX {
-        let check = project::inspect(git, project, cancel).await?;
-        if let Some(done) = already(git, &check, request, cancel).await? {
+        let check = project::inspect(git, project, cancel)
+            .await
+            .map_err(at(reached))?;
+        if let Some(done) = already(git, &check, request, cancel)
+            .await
+            .map_err(at(reached))?
+        {
             return Ok(done);
         }
-        objects
-            .ensure_base(git, &check, &request.base_commit, cancel)
-            .await?;
-        objects.ensure_base(git, &check, &check.tip, cancel).await?;
-        objects
-            .ensure_result(git, &request.result_commit, request.pack.as_deref(), cancel)
-            .await?;
-        let merged = {
-            let (results, request, tip) = (objects.results(), request.clone(), check.tip.clone());
-            crate::blocking::run(move || merge(&results, &request, &tip))
-                .await
-                .map_err(|error| internal(error.to_string()))??
-        };
+        reached = Reached::Looked;
+        let merged = merge_here(git, objects, &check, request, cancel)
+            .await
+            .map_err(at(reached))?;
         let commit = match merged {
             Merged::Commit(commit) => commit.to_string(),
             // Somebody made the same change meanwhile.
@@ -62,7 +60,10 @@ pub(super) async fn apply(
                 });
             }
         };
-        if publish(git, objects, &check, request, &commit, cancel).await? {
+        if publish(git, objects, &check, request, &commit, cancel)
+            .await
+            .map_err(at(Reached::Published))?
+        {
             return Ok(done(request, &check.target_ref, check.tip.clone(), commit));
         }
         tracing::debug!(
@@ -70,53 +71,48 @@ pub(super) async fn apply(
             "the branch moved; merging again"
         );
     }
-    Err(internal(format!(
+    let error = internal(format!(
         "the target branch of project {} moved {} times while the change was being applied; try again",
         project.name,
         limits::APPLY_TRIES_MAX
-    )))
+    ));
+    Err(at(reached)(error))
 }
 
-/// Move the branch back to where it was, if nothing came after the change. Doing it twice is
-/// harmless.
-pub(super) async fn undo(
+/// Fetch what the merge needs and try it on the branch as it stands.
+async fn merge_here(
     git: &Git,
     objects: &Objects,
-    project: &ProjectSpec,
-    change: i64,
-    expected_tip: &str,
+    check: &ProjectCheck,
+    request: &ApplyRequest,
     cancel: &CancellationToken,
-) -> Result<Undone, WorkspaceError> {
-    objects::parse(expected_tip)?;
-    let _lock = objects.lock().await?;
-    let check = project::inspect(git, project, cancel).await?;
-    let Some(before) = project::resolve(git, &check.git_dir, &undo_ref(change), cancel).await?
-    else {
-        return Err(WorkspaceError::new(
-            ErrorClass::Workspace,
-            format!("{} has no {}", project.name, undo_ref(change)),
-        ));
-    };
-    if check.tip == before {
-        return Ok(Undone::Done(before));
-    }
-    let line = format!("update {} {before} {expected_tip}\n", check.target_ref);
-    let note = format!("dispatch: undo change {change}");
-    if update_refs(git, &check, &line, &note, cancel).await? {
-        return Ok(Undone::Done(before));
-    }
-    Ok(Undone::Refused(format!(
-        "{} is no longer at {expected_tip}: later work stands on the change; revert it with `git revert {expected_tip}`",
-        check.target_ref
-    )))
+) -> Result<Merged, WorkspaceError> {
+    objects
+        .ensure_base(git, check, &request.base_commit, cancel)
+        .await?;
+    objects.ensure_base(git, check, &check.tip, cancel).await?;
+    objects
+        .ensure_result(git, &request.result_commit, request.pack.as_deref(), cancel)
+        .await?;
+    let (results, request, tip) = (objects.results(), request.clone(), check.tip.clone());
+    crate::blocking::run(move || merge(&results, &request, &tip))
+        .await
+        .map_err(|error| internal(error.to_string()))?
 }
 
-fn undo_ref(change: i64) -> String {
-    format!("refs/dispatch/undo/{change}")
+/// Numbers of changes begin anew with every database, and a repository may have seen several: the
+/// result belongs to the name.
+fn ref_name(kind: &str, request: &ApplyRequest) -> String {
+    let result: String = request.result_commit.chars().take(12).collect();
+    format!("refs/dispatch/{kind}/{}-{result}", request.change)
 }
 
-fn applied_ref(change: i64) -> String {
-    format!("refs/dispatch/applied/{change}")
+fn undo_ref(request: &ApplyRequest) -> String {
+    ref_name("undo", request)
+}
+
+fn applied_ref(request: &ApplyRequest) -> String {
+    ref_name("applied", request)
 }
 
 fn done(request: &ApplyRequest, target_ref: &str, before: String, commit: String) -> Applied {
@@ -124,7 +120,7 @@ fn done(request: &ApplyRequest, target_ref: &str, before: String, commit: String
         target_ref: target_ref.to_owned(),
         before,
         commit,
-        undo_ref: undo_ref(request.change),
+        undo_ref: undo_ref(request),
     }
 }
 
@@ -135,19 +131,36 @@ async fn already(
     request: &ApplyRequest,
     cancel: &CancellationToken,
 ) -> Result<Option<Applied>, WorkspaceError> {
-    let applied = applied_ref(request.change);
+    let applied = applied_ref(request);
     let Some(commit) = project::resolve(git, &check.git_dir, &applied, cancel).await? else {
         return Ok(None);
     };
-    let undo = undo_ref(request.change);
+    let undo = undo_ref(request);
     let Some(before) = project::resolve(git, &check.git_dir, &undo, cancel).await? else {
         return Ok(None);
     };
+    let contained = contains(git, check, &commit, cancel).await?;
+    Ok(contained.then(|| done(request, &check.target_ref, before, commit)))
+}
+
+/// Whether the target branch has this commit.
+pub(super) async fn contains(
+    git: &Git,
+    check: &ProjectCheck,
+    commit: &str,
+    cancel: &CancellationToken,
+) -> Result<bool, WorkspaceError> {
     let call = Call::new(&check.git_dir)
         .args(["merge-base", "--is-ancestor"])
-        .args([commit.as_str(), check.tip.as_str()]);
-    let contained = git.run(call, cancel).await?.code == Some(0);
-    Ok(contained.then(|| done(request, &check.target_ref, before, commit)))
+        .args([commit, check.tip.as_str()]);
+    match git.run(call, cancel).await? {
+        output if output.code == Some(0) => Ok(true),
+        output if output.code == Some(1) => Ok(false),
+        output => Err(internal(format!(
+            "cannot tell whether {} has {commit}: {}",
+            check.target_ref, output.stderr
+        ))),
+    }
 }
 
 enum Merged {
@@ -434,13 +447,13 @@ async fn swap(
     let note = format!("dispatch: apply change {}", request.change);
     let intent = format!(
         "update {} {commit}\nupdate {} {tip}\n",
-        applied_ref(request.change),
-        undo_ref(request.change)
+        applied_ref(request),
+        undo_ref(request)
     );
     if !update_refs(git, check, &intent, &note, cancel).await? {
         return Err(internal(format!(
             "cannot write {} in {}",
-            undo_ref(request.change),
+            undo_ref(request),
             check.common_dir.display()
         )));
     }
@@ -449,7 +462,7 @@ async fn swap(
 }
 
 /// `false`: a ref was not where it was expected.
-async fn update_refs(
+pub(super) async fn update_refs(
     git: &Git,
     check: &ProjectCheck,
     lines: &str,

@@ -19,6 +19,7 @@ mod process;
 mod project;
 mod snapshot;
 mod tree_check;
+mod undo;
 mod walk;
 mod workspaces;
 mod worktree;
@@ -196,10 +197,45 @@ pub enum Applied {
     },
 }
 
+/// A change was not applied, or nobody knows.
+#[derive(Debug, thiserror::Error)]
+#[error("{error}")]
+pub struct NotApplied {
+    /// Why.
+    #[source]
+    pub error: WorkspaceError,
+    /// How far it came.
+    pub reached: Reached,
+}
+
+/// How far an application came before it failed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reached {
+    /// Whether an earlier call did it was not found out.
+    Nothing,
+    /// No earlier call did it, and this one moved nothing.
+    Looked,
+    /// This one may have moved the branch.
+    Published,
+}
+
+/// What is needed to take an applied change out again: what its application told.
+#[derive(Clone, Debug)]
+pub struct UndoRequest {
+    /// The change.
+    pub change: i64,
+    /// Full name of the branch it went to.
+    pub target_ref: String,
+    /// Tip of the branch before.
+    pub before: String,
+    /// The commit that brought it in.
+    pub applied_commit: String,
+}
+
 /// What became of a wish to undo an application.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Undone {
-    /// The target branch is back at this commit.
+    /// The target branch does not have it; its tip is this.
     Done(String),
     /// It stays as it is, for this reason.
     Refused(String),

@@ -17,8 +17,9 @@ use super::places::Places;
 use super::project::{self, ProjectCheck};
 use super::worktree::{self, Plan};
 use super::{
-    Applied, ApplyRequest, HooksPolicy, ProjectSpec, Snapshot, Start, Undone, WorkspaceError,
-    Worktree, WorktreeKey, WorktreeMode, apply, diff, hooks, internal, snapshot,
+    Applied, ApplyRequest, HooksPolicy, NotApplied, ProjectSpec, Reached, Snapshot, Start,
+    UndoRequest, Undone, WorkspaceError, Worktree, WorktreeKey, WorktreeMode, apply, diff, hooks,
+    internal, snapshot, undo,
 };
 use crate::domain::error_class::ErrorClass;
 use crate::domain::limits;
@@ -213,24 +214,24 @@ impl Workspaces {
         &self,
         project: &ProjectSpec,
         request: ApplyRequest,
-    ) -> Result<Applied, WorkspaceError> {
-        let objects = Objects::open(&self.inner.root, project)?;
+    ) -> Result<Applied, NotApplied> {
+        let objects = Objects::open(&self.inner.root, project).map_err(|error| NotApplied {
+            error,
+            reached: Reached::Nothing,
+        })?;
         let cancel = CancellationToken::new();
         apply::apply(&self.inner.git, &objects, project, &request, &cancel).await
     }
 
-    /// Move the target branch back to where it was before this change, if it is still at
-    /// `expected_tip`. Says where it is now.
+    /// Take an applied change out of its branch, if nothing stands on it. Safe to repeat.
     pub async fn undo(
         &self,
         project: &ProjectSpec,
-        change: i64,
-        expected_tip: &str,
+        request: &UndoRequest,
     ) -> Result<Undone, WorkspaceError> {
         let objects = Objects::open(&self.inner.root, project)?;
         let cancel = CancellationToken::new();
-        let git = &self.inner.git;
-        apply::undo(git, &objects, project, change, expected_tip, &cancel).await
+        undo::undo(&self.inner.git, &objects, project, request, &cancel).await
     }
 
     /// Have a result that another host recorded, so that an attempt can continue from it.

@@ -6,4 +6,5 @@ UPDATE pending_changes SET apply_token = nextval('lease_tokens'),
               WHERE c.undo_asked_at IS NOT NULL AND c.state = 'applied'
                 AND (c.apply_until IS NULL OR c.apply_until < clock_timestamp())
               ORDER BY c.undo_asked_at LIMIT 1 FOR UPDATE SKIP LOCKED)
-RETURNING id, apply_token, project, applied_commit
+RETURNING id, apply_token, project, target_ref, target_before, applied_commit,
+          (extract(epoch FROM clock_timestamp() - undo_asked_at) * 1000)::bigint AS asked_ms
