@@ -142,7 +142,7 @@ DECLARE
     ended integer := 0;
 BEGIN
     FOR late IN
-        SELECT d.task_id, s.waiting_reason, s.ended_at IS NULL AS is_open
+        SELECT d.task_id, s.waiting_reason, s.id IS NOT NULL AND s.ended_at IS NULL AS is_open
           FROM deadlines d LEFT JOIN task_status s ON s.id = d.task_id
          WHERE d.deadline <= now() AND NOT EXISTS (SELECT 1 FROM leases l WHERE l.task_id = d.task_id)
          ORDER BY d.deadline LIMIT most FOR UPDATE OF d SKIP LOCKED

@@ -85,6 +85,13 @@ async fn the_deadline_of_a_task_that_ended_is_forgotten_and_comes_back_with_a_re
         stage.status(task, "state").await.as_deref(),
         Some("cancelled")
     );
+    // Nor is one that was deleted looked at for ever.
+    let gone = submit(&stage, "-1 second", "", "").await;
+    stage.text(&format!("SELECT cancel_task({gone})")).await;
+    let delete = "DELETE FROM tasks WHERE id = $1";
+    stage.sql.execute(delete, &[&gone]).await.unwrap();
+    stage.text("SELECT moved FROM maintain(500)").await;
+    assert_eq!(stage.text("SELECT count(*) FROM deadlines").await, "0");
     stage
         .text(&format!("SELECT requeue_task({task}) IS NULL"))
         .await;

@@ -78,6 +78,11 @@ async fn process_of(client: &Client) -> Result<Option<i32>, tokio_postgres::Erro
 }
 
 async fn migrate_locked(client: &mut Client) -> Result<Vec<String>, StoreError> {
+    // A session of our own, so this may be set. It holds for the locks of the migrations, too.
+    client
+        .batch_execute("SET lock_timeout = '10min'")
+        .await
+        .map_err(|e| StoreError::from_pg("migrate", &e))?;
     client
         .execute("SELECT pg_advisory_lock($1)", &[&LOCK_KEY])
         .await
