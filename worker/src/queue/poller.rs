@@ -55,7 +55,7 @@ pub struct Poller {
     pub attempts: TaskTracker,
     /// Plain ends.
     pub finisher: mpsc::Sender<Over>,
-    /// To move parked tasks on when a gated one ended.
+    /// To move parked tasks on when one ended.
     pub poke: Poke,
     /// Where claims got to; the sweeper looks behind them.
     pub marks: LowWaterMarks,
@@ -204,13 +204,11 @@ impl Poller {
         }
         let (context, book, poke) = (self.context.clone(), self.book.clone(), self.poke.clone());
         self.attempts.spawn(async move {
-            let gated = claimed.gated;
             guarded(context, claimed, leash).await;
             book.leave(token);
             drop(slot);
-            if gated {
-                poke.now();
-            }
+            // Also a task without a limit may have let another one wait: it began a conversation.
+            poke.now();
         });
     }
 

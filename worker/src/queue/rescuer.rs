@@ -23,8 +23,9 @@ const TICK: Duration = Duration::from_secs(5);
 /// How often rows of workers that died long ago are removed.
 const FORGET_EVERY: Duration = Duration::from_secs(3_600);
 
-/// A claim's answer is under way for at most this long.
-const CLAIM_GRACE: Duration = Duration::from_secs(30);
+/// A claim's answer is under way for at most this long: a statement's patience, and a little for what
+/// the worker knows by the time it is asked.
+const CLAIM_GRACE: Duration = limits::QUERY_TIMEOUT.saturating_add(Duration::from_secs(10));
 
 /// End the leases of workers not seen for `ttl`. Returns how many.
 pub async fn run_once(store: &Store, ttl: Duration) -> Result<usize, StoreError> {
@@ -95,10 +96,16 @@ pub async fn run(
         match run_once(&store, limits::LEASE_TTL).await {
             Ok(0) => {}
             Ok(_) => pokes.iter().for_each(Poke::now),
-            Err(error) => tracing::warn!(%error, "rescue failed"),
+            Err(error) => {
+                // Some may have been rescued before it failed.
+                pokes.iter().for_each(Poke::now);
+                tracing::warn!(%error, "rescue failed");
+            }
         }
-        if let Err(error) = reclaim_forgotten(&store, worker, &book, CLAIM_GRACE).await {
-            tracing::warn!(%error, "looking for unanswered claims failed");
+        match reclaim_forgotten(&store, worker, &book, CLAIM_GRACE).await {
+            Ok(0) => {}
+            Ok(_) => pokes.iter().for_each(Poke::now),
+            Err(error) => tracing::warn!(%error, "looking for unanswered claims failed"),
         }
         if forgot_at.is_none_or(|at| at.elapsed() >= FORGET_EVERY) {
             forgot_at = Some(Instant::now());

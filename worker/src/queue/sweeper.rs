@@ -1,5 +1,5 @@
 //! Looks for ready tasks that cheap claims are blind to. It walks over dead index entries, so it does
-//! so on a connection of its own, where no claim waits for it.
+//! so beside the claims, where none of them waits for it.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -18,8 +18,10 @@ use super::slots::Slots;
 const SWEEP: Duration = Duration::from_secs(1);
 const SWEEP_IDLE_MAX: Duration = Duration::from_secs(5);
 
-/// A look may take this share of the time: one part in so many.
+/// A look may take this share of the time: one part in so many; but one slow look must not leave the
+/// worker blind for long.
 const SHARE: u32 = 100;
+const SWEEP_MAX: Duration = Duration::from_secs(15);
 
 /// Says that the next claim must look at everything. Cheap to clone.
 #[derive(Clone)]
@@ -91,7 +93,7 @@ pub async fn run(
             late.tell();
         }
         // A walk over many dead entries must not eat more than its share.
-        let least = SWEEP.max(began.elapsed() * SHARE);
+        let least = (began.elapsed() * SHARE).clamp(SWEEP, SWEEP_MAX);
         let next = if found || now != seen {
             SWEEP
         } else {
