@@ -80,6 +80,11 @@ fn wait(tries: Tries, asked: Option<Duration>, jitter: f64) -> Duration {
     Duration::from_secs_f64(planned).max(asked.unwrap_or_default().min(longest))
 }
 
+/// The text of a failure that would be tried again if the task's deadline did not come first.
+pub fn too_late(failure: &str) -> String {
+    format!("{failure} (not tried again: the task's deadline comes before the next attempt)")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

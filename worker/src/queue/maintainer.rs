@@ -48,12 +48,21 @@ pub async fn run_once(store: &Store, listener: &Listener) -> Result<Maintained, 
 pub async fn run(store: Store, listener: Listener, poke: Poke, stop: CancellationToken) {
     let mut wakeups = listener.subscribe();
     let connected = listener.connected();
+    let mut busy = PAUSE;
     loop {
         let tick = if *connected.borrow() { TICK } else { TICK_DEAF };
         let pause = match run_once(&store, &listener).await {
             // As many as one look moves: there may be more.
             Ok(done) if done.moved >= 500 => Duration::ZERO,
-            Ok(done) => done.next_due.unwrap_or(tick).clamp(PAUSE, tick),
+            // Somebody else is at it, and may be for long.
+            Ok(done) if done.moved == 0 && done.next_due == Some(Duration::ZERO) => {
+                busy = (busy * 2).min(TICK_DEAF);
+                busy
+            }
+            Ok(done) => {
+                busy = PAUSE;
+                done.next_due.unwrap_or(tick).clamp(PAUSE, tick)
+            }
             Err(error) => {
                 tracing::warn!(%error, "maintenance failed");
                 tick

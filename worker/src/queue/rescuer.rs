@@ -145,9 +145,7 @@ async fn end(
             let failed = Finish {
                 disposition: Disposition::Failed,
                 error_class: Some(class),
-                error: Some(format!(
-                    "{what} (not tried again: the task's deadline comes before the next attempt)"
-                )),
+                error: Some(retry::too_late(what)),
                 events: Vec::new(),
                 ..record
             };

@@ -140,9 +140,7 @@ fn too_late(end: AttemptEnd) -> AttemptEnd {
     match end {
         AttemptEnd::Failed { class, message } => AttemptEnd::Failed {
             class,
-            message: format!(
-                "{message} (not tried again: the task's deadline comes before the next attempt)"
-            ),
+            message: retry::too_late(&message),
         },
         AttemptEnd::Succeeded
         | AttemptEnd::Cancelled
