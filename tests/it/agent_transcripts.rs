@@ -9,7 +9,7 @@ use dispatch_worker::config::agent_spec::AgentSpec;
 use dispatch_worker::config::agents::Catalogue;
 use dispatch_worker::domain::usage::{SessionUsage, TokenCounts};
 use rust_decimal::Decimal;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 fn lines(file: &str) -> Vec<Value> {
     let path: PathBuf = Path::new(env!("CARGO_MANIFEST_DIR"))
@@ -83,6 +83,53 @@ fn acp_agents_are_understood_without_a_rest() {
             told.finished >= 1 && told.text.len() > 20,
             "{file}: {told:?}"
         );
+    }
+}
+
+/// What real agents ask when they edit a file of the worktree, where `edit = "allow"` shall hold.
+#[test]
+fn an_ordinary_edit_of_a_real_agent_is_one_in_the_worktree() {
+    let tree = tempfile::tempdir().unwrap();
+    let tree = tree.path().canonicalize().unwrap();
+    let here = |value: &Value| -> Value {
+        let text = value.to_string();
+        serde_json::from_str(&text.replace("/w/", &format!("{}/", tree.display()))).unwrap()
+    };
+    let edit = |call: Value| {
+        let (ask, _) = Projection::new(&tree).ask(&here(&json!({ "toolCall": call })));
+        assert_eq!(ask.kind, "edit");
+        assert!(!ask.outside, "{}: {}", ask.title, ask.detail);
+    };
+    let opencode = lines("acp/opencode-edit.jsonl");
+    let asked: Vec<_> = opencode
+        .iter()
+        .filter(|line| line["method"] == "session/request_permission")
+        .collect();
+    assert_eq!(asked.len(), 1);
+    edit(asked[0]["params"]["toolCall"].clone());
+    // codex-acp 2.6.0.
+    edit(
+        json!({"toolCallId": "c", "title": "Edit files", "kind": "edit", "status": "pending",
+        "locations": [{"path": "/w/hello.txt"}]}),
+    );
+    // fast-agent 0.10.46.
+    edit(
+        json!({"toolCallId": "pending", "title": "write_text_file", "kind": "edit",
+        "status": "pending", "rawInput": {"path": "/w/hello.txt", "content_length": 39}}),
+    );
+    // The calls of Claude and codex, asked about by their id alone.
+    for (file, id) in [
+        ("acp/claude-edit.jsonl", "toolu_48f501a09b0b44a299bc"),
+        ("acp/codex-edit.jsonl", "call_3aee15710f0b495489e6d037"),
+    ] {
+        let mut projection = Projection::new(&tree);
+        for line in lines(file) {
+            if line["method"] == "session/update" {
+                projection.update(&here(&line["params"]["update"]));
+            }
+        }
+        let (ask, _) = projection.ask(&json!({"toolCall": {"toolCallId": id}}));
+        assert_eq!((ask.kind.as_str(), ask.outside), ("edit", false), "{file}");
     }
 }
 

@@ -233,11 +233,18 @@ async fn an_allowed_edit_is_one_that_a_review_shows() {
     let script = json!([
         ask("t1", "src/a.rs", "inside.txt"),
         ask("t2", "/etc/hosts", "outside.txt"),
+        { "ask": { "tool": { "toolCallId": "t3", "title": "Write", "kind": "edit" },
+                   "answer_to": "nowhere.txt" } },
         { "say": "Done." },
     ]);
     let task = stage.submit("acp", &script).await;
     stage.reaches(task, "completed").await;
-    for (file, option) in [("inside.txt", "yes"), ("outside.txt", "no")] {
+    let answers = [
+        ("inside.txt", "yes"),
+        ("outside.txt", "no"),
+        ("nowhere.txt", "no"),
+    ];
+    for (file, option) in answers {
         let query = format!("SELECT patch FROM pending_change_files WHERE path = '{file}'");
         let answer = stage.text(&query).await;
         let wanted = format!("\"optionId\":\"{option}\"");

@@ -15,7 +15,8 @@ pub struct PermissionAsk {
     pub title: String,
     /// The rest, for people: command, path, input; cut at `TOOL_TEXT_BYTES_MAX`.
     pub detail: Value,
-    /// It names a file outside of the worktree: what is changed there no review shows.
+    /// It is not known to be about files in the worktree only: it names another one, or none. What
+    /// is changed elsewhere no review shows.
     pub outside: bool,
     /// Options the agent offers, as they came; answers are chosen by kind, never by id.
     pub options: Value,

@@ -114,8 +114,8 @@ pub struct PermissionPolicy {
 }
 
 impl PermissionPolicy {
-    /// What to do with a question of this kind. A change outside of the worktree is not what an
-    /// allowed kind means, because nobody reviews it afterwards: there the default holds.
+    /// What to do with a question of this kind. A change that is not known to be in the worktree is
+    /// not what an allowed kind means, because nobody reviews it afterwards: there the default holds.
     pub fn verdict(&self, kind: &str, outside: bool) -> Verdict {
         let unseen = outside && matches!(kind, "edit" | "delete" | "move");
         let by_kind = self.kinds.get(kind).copied();

@@ -165,6 +165,12 @@ pub const NOISE_LINE_BYTES_MAX: usize = 2 * 1024;
 /// Tool calls of one turn whose facts are remembered for later questions about them.
 pub const TOOL_CALLS_MAX: usize = 10_000;
 
+/// Files that one of them names, as far as they are looked at; more are a person's to judge.
+pub const TOOL_CALL_FILES_MAX: usize = 256;
+
+/// Bytes of their names: times the calls, a few hundred megabytes from an agent that means harm.
+pub const TOOL_CALL_FILES_BYTES_MAX: usize = 32 * 1024;
+
 /// Usage reports kept as they came; more are counted but not kept.
 pub const USAGE_RAW_MAX: usize = 200;
 

@@ -1,10 +1,11 @@
 //! From the wire to our events: pure, lenient, and total. What is not known is kept as it came.
 
 use std::collections::HashMap;
-use std::path::{Component, Path, PathBuf};
+use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
 
+use super::files::NamedFiles;
 use crate::agent::event::{AgentEvent, PlanEntry, ToolCall};
 use crate::agent::permission::PermissionAsk;
 use crate::domain::limits;
@@ -14,10 +15,20 @@ use crate::domain::limits;
 #[derive(Debug)]
 pub struct Projection {
     worktree: PathBuf,
-    calls: HashMap<String, ToolCall>,
+    calls: HashMap<String, KnownCall>,
     failed: Option<String>,
     denied: bool,
     last_text: String,
+}
+
+/// What the messages about one call said so far.
+#[derive(Debug, Default)]
+struct KnownCall {
+    title: Option<String>,
+    kind: Option<String>,
+    /// What it would run; an input that names none does not take it back.
+    command: Option<String>,
+    files: NamedFiles,
 }
 
 impl Projection {
@@ -96,17 +107,13 @@ impl Projection {
         let call = params.get("toolCall").unwrap_or(&Value::Null);
         let event = self.tool_call(call).map(AgentEvent::ToolCall);
         let id = text_at(call, "/toolCallId");
+        let nothing = KnownCall::default();
         let known = id.as_ref().and_then(|id| self.calls.get(id));
-        let from_call = |pick: fn(&ToolCall) -> Option<String>| known.and_then(pick);
-        let kind = from_call(|call| call.kind.clone());
-        let title = from_call(|call| call.title.clone())
-            .unwrap_or_else(|| "the agent asks for permission".to_owned());
-        let paths = known.map_or(&[][..], |call| &call.paths);
-        let input = call.get("rawInput").unwrap_or(&Value::Null);
+        let known = known.unwrap_or(&nothing);
         let ask = PermissionAsk {
-            outside: paths.iter().any(|path| is_outside(Path::new(path))) || self.leads_out(input),
-            kind: kind.unwrap_or_else(|| "other".to_owned()),
-            title: self.telling(title, input, paths),
+            outside: !known.files.are_inside(&self.worktree),
+            kind: known.kind.clone().unwrap_or_else(|| "other".to_owned()),
+            title: self.telling(known),
             detail: cut(call),
             options: cut(params.get("options").unwrap_or(&Value::Null)),
             tool_call_id: id,
@@ -177,10 +184,12 @@ impl Projection {
             paths: self.paths(wire),
             id,
         };
+        let told_command = self.command(wire);
         if self.calls.len() < limits::TOOL_CALLS_MAX || self.calls.contains_key(&change.id) {
             let call = self.calls.entry(change.id.clone()).or_default();
-            call.id.clone_from(&change.id);
-            merge(call, &change);
+            call.merge(&change);
+            call.command = told_command.or(call.command.take());
+            call.files.note(wire);
         }
         Some(change)
     }
@@ -190,29 +199,38 @@ impl Projection {
         title.replace(&format!("{}/", self.worktree.display()), "")
     }
 
+    /// The command line in a call's input, as much of it as is shown.
+    fn command(&self, wire: &Value) -> Option<String> {
+        let command = match wire.pointer("/rawInput/command")? {
+            Value::String(command) => self.without_worktree(command),
+            Value::Array(words) => {
+                let words: Vec<&str> = words.iter().filter_map(Value::as_str).collect();
+                self.without_worktree(&words.join(" "))
+            }
+            _ => return None,
+        };
+        let shown = command.chars().take(limits::QUESTION_SUBJECT_CHARS_MAX + 1);
+        Some(shown.collect()).filter(|command: &String| !command.is_empty())
+    }
+
     /// The title with what the question is about, where it does not say so itself: fast-agent names
     /// the tool only, and codex-acp calls every edit "Edit files".
-    fn telling(&self, title: String, input: &Value, paths: &[String]) -> String {
-        let command = match input.get("command") {
-            Some(Value::String(command)) => command.clone(),
-            Some(Value::Array(words)) => words
-                .iter()
-                .filter_map(Value::as_str)
-                .collect::<Vec<_>>()
-                .join(" "),
-            _ => String::new(),
+    fn telling(&self, call: &KnownCall) -> String {
+        let title = call.title.clone();
+        let title = title.unwrap_or_else(|| "the agent asks for permission".to_owned());
+        let about = match &call.command {
+            Some(command) => command.clone(),
+            None => {
+                let mut unsaid: Vec<String> = Vec::new();
+                for name in call.files.names() {
+                    let name = self.without_worktree(name);
+                    if !title.contains(&name) && !unsaid.contains(&name) {
+                        unsaid.push(name);
+                    }
+                }
+                unsaid.join(", ")
+            }
         };
-        let unsaid: Vec<&str> = paths
-            .iter()
-            .map(String::as_str)
-            .filter(|path| !title.contains(path))
-            .collect();
-        let about = match (command.is_empty(), paths.is_empty()) {
-            (false, _) => command,
-            (true, false) => unsaid.join(", "),
-            (true, true) => text_at(input, "/path").unwrap_or_default(),
-        };
-        let about = self.without_worktree(&about);
         if title.contains(&about) {
             return title;
         }
@@ -221,15 +239,6 @@ impl Projection {
             Some((end, _)) => format!("{title}: {}…", about.get(..end).unwrap_or_default()),
             None => format!("{title}: {about}"),
         }
-    }
-
-    /// Whether a tool's input names a file outside of the worktree, for agents that say no places.
-    fn leads_out(&self, input: &Value) -> bool {
-        ["path", "file_path", "filePath", "filepath"]
-            .iter()
-            .filter_map(|key| input.get(key)?.as_str())
-            .map(Path::new)
-            .any(|path| is_outside(path.strip_prefix(&self.worktree).unwrap_or(path)))
     }
 
     fn paths(&self, wire: &Value) -> Vec<String> {
@@ -255,23 +264,16 @@ impl Projection {
     }
 }
 
-/// Of a path that was taken out of the worktree's where it is below it.
-fn is_outside(path: &Path) -> bool {
-    path.is_absolute() || path.components().any(|part| part == Component::ParentDir)
-}
-
-/// Fields that are absent in a change are unchanged.
-fn merge(call: &mut ToolCall, change: &ToolCall) {
-    let set = |to: &mut Option<String>, from: &Option<String>| {
-        if from.is_some() {
-            to.clone_from(from);
-        }
-    };
-    set(&mut call.title, &change.title);
-    set(&mut call.kind, &change.kind);
-    set(&mut call.status, &change.status);
-    if !change.paths.is_empty() {
-        call.paths.clone_from(&change.paths);
+impl KnownCall {
+    /// Fields that are absent in a change are unchanged.
+    fn merge(&mut self, change: &ToolCall) {
+        let set = |to: &mut Option<String>, from: &Option<String>| {
+            if from.is_some() {
+                to.clone_from(from);
+            }
+        };
+        set(&mut self.title, &change.title);
+        set(&mut self.kind, &change.kind);
     }
 }
 
@@ -405,18 +407,51 @@ mod tests {
     }
 
     #[test]
-    fn a_question_about_a_file_elsewhere_is_known() {
-        let outside = |call: Value| projection().ask(&json!({ "toolCall": call })).0.outside;
-        let place = |path: &str| json!({"toolCallId": "c", "locations": [{"path": path}]});
-        let input = |key: &str, path: &str| json!({"toolCallId": "c", "rawInput": {key: path}});
-        for path in ["/w/src/a.rs", "src/a.rs"] {
-            assert!(!outside(place(path)), "{path}");
-            assert!(!outside(input("filePath", path)), "{path}");
+    fn a_question_is_inside_only_when_its_files_are() {
+        let tree = tempfile::tempdir().unwrap();
+        let tree = tree.path().canonicalize().unwrap();
+        let outside = |earlier: Value, asked: Value| {
+            let mut projection = Projection::new(&tree);
+            let call = |kind: &str, mut call: Value| {
+                call["toolCallId"] = json!("c");
+                call["sessionUpdate"] = json!(kind);
+                call
+            };
+            projection.update(&call(
+                "tool_call",
+                json!({"kind": "edit", "title": "Write"}),
+            ));
+            projection.update(&call("tool_call_update", earlier));
+            let (ask, _) = projection.ask(&json!({"toolCall": call("", asked)}));
+            (ask.outside, ask.title)
+        };
+        let input = |path: &str| json!({"rawInput": {"file_path": path}});
+        let place = |path: &str| json!({"locations": [{"path": path}], "rawInput": {}});
+        // The request may be nothing but an id (vibe), and later messages do not take back what
+        // an earlier one named.
+        for (earlier, asked) in [
+            (input("/etc/hosts"), json!({})),
+            (input("/etc/hosts"), place("a.rs")),
+            (place("a.rs"), input("/etc/hosts")),
+            (place("/etc/hosts"), input("a.rs")),
+        ] {
+            let (outside, title) = outside(earlier.clone(), asked.clone());
+            assert!(outside, "{earlier} {asked}");
+            assert!(title.contains("/etc/hosts"), "{title}");
         }
-        for path in ["/etc/hosts", "/wherever/a", "../a", "/w/../etc/hosts"] {
-            assert!(outside(place(path)), "{path}");
-            assert!(outside(input("file_path", path)), "{path}");
+        for (earlier, asked) in [(input("a.rs"), json!({})), (json!({}), place("a.rs"))] {
+            assert!(
+                !outside(earlier.clone(), asked.clone()).0,
+                "{earlier} {asked}"
+            );
         }
+        assert!(outside(json!({}), json!({})).0, "no file is known");
+        let large = "x".repeat(limits::TOOL_TEXT_BYTES_MAX);
+        let large = json!({"rawInput": {"file_path": "/etc/hosts", "content": large}});
+        assert!(
+            outside(large, place("a.rs")).0,
+            "also where the input is cut"
+        );
     }
 
     #[test]
