@@ -136,7 +136,7 @@ fn an_ordinary_edit_of_a_real_agent_is_one_in_the_worktree() {
 #[test]
 fn claude_in_print_mode_is_understood() {
     let spec = entry("claude-print");
-    let mut stream = Stream::new(&spec.cli.jsonl, &spec.usage, SessionUsage::default());
+    let mut stream = Stream::new(&spec.cli.jsonl, &spec.usage, None);
     let events: Vec<_> = lines("pipe/claude-print-edit.jsonl")
         .iter()
         .flat_map(|line| stream.line(line))
@@ -162,7 +162,7 @@ fn claude_in_print_mode_is_understood() {
 #[test]
 fn codex_exec_is_understood() {
     let spec = entry("codex-exec");
-    let mut stream = Stream::new(&spec.cli.jsonl, &spec.usage, SessionUsage::default());
+    let mut stream = Stream::new(&spec.cli.jsonl, &spec.usage, None);
     let events: Vec<_> = lines("pipe/codex-exec-edit.jsonl")
         .iter()
         .flat_map(|line| stream.line(line))
@@ -186,7 +186,7 @@ fn codex_exec_is_understood() {
 #[test]
 fn opencode_run_is_understood() {
     let spec = entry("opencode-run");
-    let mut stream = Stream::new(&spec.cli.jsonl, &spec.usage, SessionUsage::default());
+    let mut stream = Stream::new(&spec.cli.jsonl, &spec.usage, None);
     let events: Vec<_> = lines("pipe/opencode-run-edit.jsonl")
         .iter()
         .flat_map(|line| stream.line(line))
@@ -217,7 +217,7 @@ fn opencode_run_is_understood() {
 #[test]
 fn opencode_run_that_refused_itself_has_failed() {
     let spec = entry("opencode-run");
-    let mut stream = Stream::new(&spec.cli.jsonl, &spec.usage, SessionUsage::default());
+    let mut stream = Stream::new(&spec.cli.jsonl, &spec.usage, None);
     for line in lines("pipe/opencode-run-denied.jsonl") {
         stream.line(&line);
     }
@@ -243,7 +243,7 @@ fn a_resumed_session_counts_only_its_new_turn() {
             }
             stream.report().unwrap()
         };
-        let whole = report(SessionUsage::default());
+        let whole = report(None);
         let half = |n: Option<i64>| n.map(|n| n / 2);
         let before = SessionUsage {
             tokens: TokenCounts {
@@ -255,7 +255,13 @@ fn a_resumed_session_counts_only_its_new_turn() {
             },
             cost: whole.cost.as_ref().map(|cost| cost.amount / Decimal::TWO),
         };
-        let turn = report(before.clone());
+        let unknown = report(Some(SessionUsage::default()));
+        assert_eq!(unknown.cost, None, "a total less something unknown");
+        match name {
+            "codex-exec" => assert_eq!(unknown.tokens, TokenCounts::default()),
+            _ => assert_eq!(unknown.tokens, whole.tokens),
+        }
+        let turn = report(Some(before.clone()));
         match name {
             "codex-exec" => assert_eq!(turn.tokens, before.tokens),
             _ => {

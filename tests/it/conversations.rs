@@ -75,6 +75,44 @@ async fn a_follow_up_by_sql_waits_for_its_conversation_and_pays_only_for_itself(
     worker.stop().await;
 }
 
+/// The scripted ACP agent, which goes on in its session and counts its cost over all of it.
+fn going_on(more: &str) -> String {
+    let command = format!("command = [\"{FAKE}\", \"acp\"]");
+    let able = format!(
+        "command = [\"{FAKE}\", \"acp\", '{{\"capabilities\": {{\"loadSession\": true}}}}']"
+    );
+    agents().replacen(&command, &able, 1) + more
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_total_of_the_session_is_no_bill_once_an_earlier_cost_is_unknown() {
+    let stage = Stage::new().await;
+    let usage = "\n[agents.acp.usage]\nformat = \"acp\"\ninput = \"/inputTokens\"\n\
+                 output = \"/outputTokens\"\ncost_is = \"session_total\"\n";
+    let worker = stage.worker_with(&going_on(usage), |_| {}).await;
+    let tokens = json!({ "usage": { "inputTokens": 7, "outputTokens": 3 } });
+    let total = |amount: f64| {
+        let cost = json!({ "amount": amount, "currency": "USD" });
+        json!([{ "usage": { "result": tokens, "update": { "used": 1, "size": 2, "cost": cost } } }])
+    };
+    let silent = json!([{ "usage": { "result": tokens } }]);
+    let first = stage.submit("acp", &total(0.5)).await;
+    stage.reaches(first, "completed").await;
+    let mut costs = Vec::new();
+    for script in [total(0.75), silent, total(1.5), total(1.75)] {
+        let task = follow_up(&stage, first, &script).await;
+        stage.reaches(task, "completed").await;
+        let cost = format!(
+            "SELECT coalesce(cost::text, 'unknown') FROM usage_reports WHERE task_id = {task}"
+        );
+        costs.push(stage.text(&cost).await);
+    }
+    assert_eq!(costs, ["0.25", "unknown", "unknown", "unknown"]);
+    let sessions = "SELECT count(DISTINCT native_session_id) || ' ' || count(*) FROM attempts";
+    assert_eq!(stage.text(sessions).await, "1 5");
+    worker.stop().await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_changed_catalogue_is_taken_up_and_a_broken_one_is_not() {
     let stage = Stage::new().await;

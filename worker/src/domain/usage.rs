@@ -45,9 +45,9 @@ pub struct TokenCounts {
 /// What was recorded for an agent's session before a turn: some agents report totals of the session.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct SessionUsage {
-    /// Tokens of its earlier turns.
+    /// Tokens of all its earlier turns; unknown as soon as those of one are.
     pub tokens: TokenCounts,
-    /// Their cost.
+    /// Their cost; likewise.
     pub cost: Option<Decimal>,
 }
 
@@ -79,17 +79,12 @@ impl TokenCounts {
         }
     }
 
-    /// What came on top of an earlier cumulative report. A figure that went backwards (a new
-    /// session under an old name) counts from zero.
+    /// What came on top of an earlier cumulative report; unknown where that is. A figure that went
+    /// backwards (a new session under an old name) counts from zero.
     pub fn since(&self, before: &Self) -> Self {
         let sub = |now: Option<i64>, then: Option<i64>| {
-            now.map(|n| {
-                if n >= then.unwrap_or(0) {
-                    n - then.unwrap_or(0)
-                } else {
-                    n
-                }
-            })
+            let (now, then) = (now?, then?);
+            Some(if now >= then { now - then } else { now })
         };
         Self {
             input: sub(self.input, before.input),
@@ -199,6 +194,15 @@ mod tests {
             ..Default::default()
         };
         assert_eq!(now.since(&before), added);
+        let half = TokenCounts {
+            output: None,
+            ..before
+        };
+        let known = TokenCounts {
+            output: None,
+            ..added
+        };
+        assert_eq!(now.since(&half), known, "a total of unknown turns");
     }
 
     #[test]

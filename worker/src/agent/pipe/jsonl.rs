@@ -17,7 +17,7 @@ use crate::domain::usage::{Cost, SessionUsage, TokenCounts, UsageReport};
 pub struct Stream<'a> {
     rules: &'a JsonlSpec,
     usage: &'a UsageSpec,
-    before: SessionUsage,
+    before: Option<SessionUsage>,
     /// The program's session.
     pub session_id: Option<String>,
     /// Text of the last sign of failure.
@@ -31,8 +31,8 @@ pub struct Stream<'a> {
 }
 
 impl<'a> Stream<'a> {
-    /// By these rules; `before` is what was recorded for the session that goes on.
-    pub fn new(rules: &'a JsonlSpec, usage: &'a UsageSpec, before: SessionUsage) -> Self {
+    /// By these rules; `before` is what was recorded for the session that goes on; `None`: it is new.
+    pub fn new(rules: &'a JsonlSpec, usage: &'a UsageSpec, before: Option<SessionUsage>) -> Self {
         Self {
             rules,
             usage,
@@ -109,8 +109,8 @@ impl<'a> Stream<'a> {
             .map_or(Some(line), |at| line.pointer(at));
         if let Some(report) = report {
             let counts = figures::tokens(self.usage, report);
-            let counts = match self.usage.semantics {
-                UsageSemantics::SessionCumulative => counts.since(&self.before.tokens),
+            let counts = match (self.usage.semantics, &self.before) {
+                (UsageSemantics::SessionCumulative, Some(before)) => counts.since(&before.tokens),
                 _ => counts,
             };
             // Zeros are what failed and aborted requests report: they mean unknown.
@@ -129,15 +129,14 @@ impl<'a> Stream<'a> {
         if let Some(amount) = amount.filter(|_| self.tokens.is_some()) {
             self.cost = match self.usage.cost_is {
                 CostIs::Absent => None,
-                CostIs::SessionTotal => {
-                    let before = self.before.cost.unwrap_or_default();
+                CostIs::SessionTotal => match &self.before {
+                    None => Some(amount),
                     // A total that went backwards belongs to a session that began anew.
-                    Some(if amount >= before {
-                        amount - before
-                    } else {
-                        amount
-                    })
-                }
+                    Some(SessionUsage { cost, .. }) => cost.map(|before| match amount >= before {
+                        true => amount - before,
+                        false => amount,
+                    }),
+                },
                 CostIs::PerReport => match self.usage.mode {
                     UsageMode::Sum => Some(self.cost.unwrap_or_default() + amount),
                     UsageMode::Last | UsageMode::Max => Some(amount),

@@ -61,7 +61,9 @@ impl PipeAgent {
         let stdout = process.stdout.take().ok_or_else(|| {
             AgentError::new(ErrorClass::Internal, "the agent was started without pipes")
         })?;
-        let stream = Stream::new(&spec.cli.jsonl, &spec.usage, turn.session_used.clone());
+        let goes_on = turn.resume.is_some() && cli::resume_failed(spec, &turn).is_none();
+        let before = goes_on.then(|| turn.session_used.clone());
+        let stream = Stream::new(&spec.cli.jsonl, &spec.usage, before);
         let mut reader = Reader::new(spec, stdout, stream, events);
         let memory = process.memory_exceeded();
         let exited = reader.exited.clone();
