@@ -1,10 +1,12 @@
 //! One task through the whole house, by the doors that SQL has.
 
+use dispatch_worker::agent::process;
 use serde_json::json;
 
+use crate::harness::eventually;
 use crate::harness::program::{Program, make_due};
 use crate::harness::repo::git;
-use crate::harness::worker::{Stage, agents, write};
+use crate::harness::worker::{PATIENCE, Stage, agents, write};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_task_by_sql_runs_becomes_a_change_and_is_applied_when_approved() {
@@ -314,4 +316,51 @@ async fn an_agent_that_leaves_the_file_is_not_offered_any_more() {
         "SELECT string_agg(name, ' ' ORDER BY name) = 'cli noop renamed tty' FROM agent_offers";
     stage.holds("the new name is", renamed).await;
     drop(worker);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_hook_left_in_the_background_ends_with_the_attempt() {
+    // As a worker is: what is killed has to be collected too.
+    process::become_subreaper().unwrap();
+    let stage = Stage::new().await;
+    let worker = stage
+        .worker_with(&agents(), |settings| settings.allow_hooks = true)
+        .await;
+    let pids = tempfile::tempdir().unwrap();
+    let leaves = |name: &str| {
+        let file = pids.path().join(name);
+        format!(
+            "sleep 1000 </dev/null >/dev/null 2>&1 & echo $! >{}",
+            file.display()
+        )
+    };
+    let hooks = |setup: Option<String>, teardown: Option<String>| {
+        let sql = "UPDATE projects SET setup = $1, teardown = $2";
+        let stage = &stage;
+        async move { stage.sql.execute(sql, &[&setup, &teardown]).await.unwrap() }
+    };
+    let ends = async |name: &str| {
+        let pid = std::fs::read_to_string(pids.path().join(name)).unwrap();
+        let process = std::path::PathBuf::from(format!("/proc/{}", pid.trim()));
+        eventually("its process is gone", PATIENCE, || async {
+            !process.exists()
+        })
+        .await;
+    };
+    hooks(Some(format!("{}; exit 1", leaves("setup"))), None).await;
+    let task = stage.submit("acp", &json!([{ "say": "never" }])).await;
+    let failed = format!(
+        "SELECT EXISTS (SELECT 1 FROM attempts WHERE task_id = {task} AND end_kind = 'failed')"
+    );
+    stage.holds("the preparation failed", &failed).await;
+    ends("setup").await;
+    hooks(None, Some(leaves("teardown"))).await;
+    let task = stage.submit("acp", &json!([{ "say": "done" }])).await;
+    stage.reaches(task, "completed").await;
+    eventually("the teardown hook runs", PATIENCE, || async {
+        std::fs::read_to_string(pids.path().join("teardown")).is_ok_and(|pid| pid.ends_with('\n'))
+    })
+    .await;
+    ends("teardown").await;
+    worker.stop().await;
 }

@@ -108,9 +108,11 @@ impl ProcessSet {
         self.look();
         let began = Instant::now();
         let mut termed = HashSet::new();
+        let mut met = HashSet::new();
         loop {
             let members = self.members();
-            reap_orphans();
+            met.extend(members.iter().map(|member| member.pid));
+            reap_orphans(&met);
             let Some(first) = members.first() else {
                 return Ok(());
             };
@@ -142,7 +144,7 @@ impl ProcessSet {
                 member.signal(Signal::SIGKILL);
             }
         }
-        reap_orphans();
+        reap_orphans(&HashSet::new());
     }
 
     /// Living members, the leader included.
@@ -198,7 +200,7 @@ pub fn sweep_marks(is_leftover: impl Fn(&str) -> bool) -> Result<usize, Survivor
             .filter(|stat| !stat.is_dead() && !untouchable.contains(&stat.pid))
             .filter(|stat| mark_of(stat.pid).is_some_and(|mark| is_leftover(&mark)))
             .collect();
-        reap_orphans();
+        reap_orphans(&ended);
         let Some(first) = left.first() else {
             return Ok(ended.len());
         };
@@ -228,9 +230,10 @@ fn belongs(found: &str, mark: &str) -> bool {
         .is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
 }
 
-/// Collect dead orphans that became our children. Only agents run in sessions of their own, so
-/// that children of git and of libraries, which others wait for, are never taken.
-fn reap_orphans() {
+/// Collect dead orphans that became our children: of agents, which alone run in sessions of their
+/// own, and those that were `ended`, such as what a hook left. So children of git and of libraries,
+/// which others wait for, are never taken.
+fn reap_orphans(ended: &HashSet<i32>) {
     let me = std::process::id() as i32;
     let Some(own_session) = Stat::of(me).map(|stat| stat.session) else {
         return;
@@ -243,7 +246,8 @@ fn reap_orphans() {
         if waited_for {
             continue;
         }
-        if Stat::of(pid).is_some_and(|stat| stat.is_dead() && stat.session != own_session) {
+        let ours = |stat: &Stat| stat.session != own_session || ended.contains(&pid);
+        if Stat::of(pid).is_some_and(|stat| stat.is_dead() && ours(&stat)) {
             let _not_ours = waitpid(Pid::from_raw(pid), Some(WaitPidFlag::WNOHANG));
         }
     }

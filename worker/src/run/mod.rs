@@ -17,6 +17,7 @@ use std::sync::{Arc, RwLock};
 use serde_json::json;
 use tracing::Instrument;
 
+use crate::agent::process;
 use crate::broker::writer::EventWriter;
 use crate::config::agents::Catalogue;
 use crate::domain::attempt::{AttemptEnd, Phase};
@@ -176,7 +177,22 @@ async fn attempt(context: &RunContext, claimed: &Claimed, leash: &Leash) {
         tracing::warn!(path = %worktree.tree.display(), "the worktree is kept: its content could not be recorded");
         return;
     }
+    let hooked = project.teardown.is_some();
     context.workspaces.discard(&project, worktree).await;
+    if hooked {
+        end_hooks(context, claimed).await;
+    }
+}
+
+/// End what a hook left running in the background: no agent's end comes after this one.
+async fn end_hooks(context: &RunContext, claimed: &Claimed) {
+    let mark = context.mark(claimed.lease.token().0);
+    let task = claimed.lease.task().0;
+    match crate::blocking::run(move || process::sweep_mark(&mark)).await {
+        Ok(Ok(_)) => {}
+        Ok(Err(error)) => tracing::warn!(task.id = task, %error, "processes of a hook remain"),
+        Err(error) => tracing::warn!(task.id = task, %error, "processes of a hook remain"),
+    }
 }
 
 /// Whether the worktree is the only copy of something.

@@ -74,18 +74,15 @@ pub async fn prepare(
         attempt: claimed.lease.attempt(),
         token: claimed.lease.token().0,
     };
-    let worktree = context
-        .workspaces
-        .create(&project, key, Some(conversation), start, &leash.pulled())
-        .await
-        .map_err(|error| AttemptEnd::Failed {
-            class: error.class,
-            message: error.message,
-        })?;
+    let worktree = checkout(context, claimed, &project, key, conversation, start, leash).await?;
     let home = match settle_in(context, claimed, &worktree, conversation).await {
         Ok(home) => home,
         Err(end) => {
+            let hooked = project.setup.is_some() || project.teardown.is_some();
             context.workspaces.discard(&project, worktree).await;
+            if hooked {
+                super::end_hooks(context, claimed).await;
+            }
             return Err(end);
         }
     };
@@ -116,6 +113,33 @@ pub async fn prepare(
         agent,
         turn,
     })
+}
+
+/// Make the worktree.
+async fn checkout(
+    context: &RunContext,
+    claimed: &Claimed,
+    project: &ProjectSpec,
+    key: WorktreeKey,
+    conversation: i64,
+    start: Start,
+    leash: &Leash,
+) -> Result<Worktree, AttemptEnd> {
+    let cancel = leash.pulled();
+    let workspaces = &context.workspaces;
+    let made = workspaces.create(project, key, Some(conversation), start, &cancel);
+    match made.await {
+        Ok(worktree) => Ok(worktree),
+        Err(error) => {
+            if project.setup.is_some() {
+                super::end_hooks(context, claimed).await;
+            }
+            Err(AttemptEnd::Failed {
+                class: error.class,
+                message: error.message,
+            })
+        }
+    }
 }
 
 /// Record the worktree and make the agent's home.
