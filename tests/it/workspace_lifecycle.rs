@@ -370,6 +370,21 @@ async fn attempts_of_one_conversation_work_in_the_same_directory() {
     assert_eq!(last.tree, place);
     assert_eq!(rows(&ground.snapshot(&last).await), Vec::<String>::new());
     ground.work.discard(&project, last).await;
+    // What a crash of the machine may leave of it.
+    for (n, owner) in [(6, Some("")), (7, Some("t6-a")), (8, None)] {
+        write(&place.join("left"), "");
+        let name = place.parent().unwrap().join("owner");
+        match owner {
+            Some(owner) => write(&name, owner),
+            None => assert!(!name.exists()),
+        }
+        let next = create(n, Some(7)).await;
+        assert_eq!(next.tree, place, "{owner:?}");
+        assert!(!place.join("left").exists());
+        ground.work.discard(&project, next).await;
+    }
+    write(&root.join("places/c9/owner"), "");
+    assert_eq!(ground.work.leftovers().await, []);
     ground.work.close().await;
     assert_eq!(fs::read_dir(root.join("places")).unwrap().count(), 0);
 }

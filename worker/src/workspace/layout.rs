@@ -3,7 +3,7 @@
 
 use std::ffi::OsStr;
 use std::fs;
-use std::io;
+use std::io::{self, Write};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
@@ -86,7 +86,7 @@ impl AttemptDir {
     pub(super) fn place(&self) -> Option<Place> {
         let path = fs::read(self.0.join("place")).ok()?;
         let place = Place(PathBuf::from(OsStr::from_bytes(&path)));
-        let mine = place.owner()?.as_os_str() == self.0.file_name()?;
+        let mine = OsStr::new(&place.owner()?) == self.0.file_name()?;
         mine.then_some(place)
     }
 
@@ -129,10 +129,10 @@ impl Place {
         self.0.join("tree")
     }
 
-    /// Name of the directory of the attempt that has it.
-    pub(super) fn owner(&self) -> Option<PathBuf> {
-        let name = fs::read(self.0.join("owner")).ok()?;
-        Some(PathBuf::from(OsStr::from_bytes(&name)))
+    /// Name of the directory of the attempt that has it; `None`: nobody can be told from it.
+    pub(super) fn owner(&self) -> Option<String> {
+        let name = fs::read_to_string(self.0.join("owner")).ok()?;
+        key_of(&name).map(|_| name)
     }
 
     /// Give it to this attempt, in one step. `false`: somebody has it.
@@ -142,7 +142,10 @@ impl Place {
         let made = tempfile::Builder::new()
             .prefix(".taking-")
             .tempdir_in(parent)?;
-        fs::write(made.path().join("owner"), owner.as_bytes())?;
+        let mut file = fs::File::create_new(made.path().join("owner"))?;
+        file.write_all(owner.as_bytes())?;
+        // A machine that loses its power may otherwise keep the name and not what is in it.
+        file.sync_all()?;
         // It has its owner's name in it from the first moment, and is therefore never empty: a
         // rename onto one that is there fails.
         match fs::rename(made.path(), &self.0) {

@@ -24,7 +24,7 @@ impl Places {
     /// and still be ending it.
     pub(super) fn take(&self, place: &Place, dir: &AttemptDir) -> io::Result<bool> {
         let _lock = self.lock()?;
-        if self.is_stale(place) {
+        if place.0.exists() && self.is_stale(place) {
             bin(&self.root, |bin| fs::rename(&place.0, bin.join("gone")))?;
         }
         dir.note_place(place)?;
@@ -57,9 +57,10 @@ impl Places {
         Ok(bins)
     }
 
+    /// Of a place that is there. One that does not say whose it is would be nobody's for ever.
     fn is_stale(&self, place: &Place) -> bool {
         let owner = place.owner();
-        owner.is_some_and(|owner| !self.root.join("worktrees").join(owner).exists())
+        owner.is_none_or(|owner| !self.root.join("worktrees").join(owner).exists())
     }
 
     fn lock(&self) -> io::Result<fs::File> {
