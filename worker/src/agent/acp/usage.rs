@@ -134,11 +134,11 @@ impl<'a> Meter<'a> {
             (CostIs::SessionTotal, None) if self.fresh => Decimal::ZERO,
             (CostIs::SessionTotal, None) => return None,
         };
-        // A total that went backwards belongs to a session that began anew.
         // Nothing added beside unknown tokens is what an aborted request reports.
         if now.amount == before && self.tokens.is_none() {
             return None;
         }
+        // A total that went backwards belongs to a session that began anew.
         let amount = if now.amount >= before {
             now.amount - before
         } else {
