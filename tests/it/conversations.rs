@@ -114,6 +114,38 @@ async fn a_total_of_the_session_is_no_bill_once_an_earlier_cost_is_unknown() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_session_is_in_its_place_only_with_the_home_that_holds_it() {
+    let stage = Stage::new().await;
+    let in_place = "\n[agents.acp.acp]\nresume = \"in_place\"\n";
+    let worker = stage.worker_with(&going_on(in_place), |_| {}).await;
+    let script = json!([{ "say": "done" }]);
+    let first = stage.submit("acp", &script).await;
+    stage.reaches(first, "completed").await;
+    let home = stage.data.path().join(format!("homes/c{first}-acp"));
+    let mut begun_anew = Vec::new();
+    for lost in [false, true, false] {
+        if lost {
+            // As another host or data directory has it, with its worktrees at the same path.
+            std::fs::remove_dir_all(&home).unwrap();
+        }
+        let task = follow_up(&stage, first, &script).await;
+        stage.reaches(task, "completed").await;
+        let said = format!(
+            "SELECT count(*) FROM events WHERE task_id = {task} AND payload::text LIKE '%acp.resume%'"
+        );
+        begun_anew.push(stage.text(&said).await);
+    }
+    assert_eq!(begun_anew, ["0", "1", "0"]);
+    let places = "SELECT count(DISTINCT worktree) FROM attempts";
+    assert_eq!(
+        stage.text(places).await,
+        "1",
+        "the path alone does not tell"
+    );
+    worker.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_changed_catalogue_is_taken_up_and_a_broken_one_is_not() {
     let stage = Stage::new().await;
     let mut worker = Program::worker(&stage, "w", &agents(), &[]).await;

@@ -84,7 +84,7 @@ pub struct TurnRequest {
     pub thinking_option_id: Option<String>,
     /// The agent's own session to continue, when the conversation has one.
     pub resume: Option<String>,
-    /// The worktree in which that session was used last.
+    /// The worktree in which that session was used last, when it was with this home.
     pub session_worktree: Option<PathBuf>,
     /// What was recorded for that session so far, to be taken off totals of the session.
     pub session_used: SessionUsage,

@@ -8,6 +8,7 @@ pub mod leash;
 pub mod permission;
 pub mod plain;
 pub mod prepare;
+pub mod sessions;
 pub mod stream;
 pub mod text;
 
@@ -154,7 +155,11 @@ async fn attempt(context: &RunContext, claimed: &Claimed, leash: &Leash) {
         agent,
         turn,
     } = prepared;
+    let home = turn.home.clone();
     let driven = drive::drive(context, claimed, spec, agent, turn, &mut stream, leash).await;
+    if let Some(session) = &driven.native_session_id {
+        sessions::keep(&home, session).await;
+    }
     show(context, claimed, Phase::Snapshotting).await;
     tell_cancel(context, claimed, &driven.end, &mut stream).await;
     // Every ending snapshots before anything is cleaned, so that no result is lost.

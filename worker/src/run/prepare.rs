@@ -17,6 +17,7 @@ use crate::workspace::{ProjectSpec, Start, Worktree, WorktreeKey, WorktreeMode};
 
 use super::RunContext;
 use super::leash::Leash;
+use super::sessions;
 
 /// What the turn runs with.
 pub struct Prepared {
@@ -86,6 +87,10 @@ pub async fn prepare(
             return Err(end);
         }
     };
+    let kept_here = match &before.native_session_id {
+        Some(session) => sessions::is_kept(&home, session).await,
+        None => false,
+    };
     // Another agent's session means nothing to this one.
     let same_agent = before.agent.as_deref() == Some(claimed.agent.as_str());
     let turn = TurnRequest {
@@ -104,7 +109,7 @@ pub async fn prepare(
             true => before.session_used,
             false => SessionUsage::default(),
         },
-        session_worktree: before.session_worktree,
+        session_worktree: before.session_worktree.filter(|_| kept_here),
         resume: before.native_session_id.filter(|_| same_agent),
     };
     Ok(Prepared {

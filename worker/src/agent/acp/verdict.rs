@@ -69,8 +69,8 @@ pub(super) fn begins_anew(resume: Resume, turn: &TurnRequest) -> Option<&'static
     match resume {
         Resume::Never => Some("the agent's entry says acp.resume = \"never\""),
         Resume::InPlace if moved => Some(
-            "its session belongs to another directory, and the agent's entry says acp.resume = \
-             \"in_place\"",
+            "its session belongs to another directory or data directory, and the agent's entry says \
+             acp.resume = \"in_place\"",
         ),
         Resume::InPlace | Resume::Always => None,
     }
