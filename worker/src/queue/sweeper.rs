@@ -92,14 +92,31 @@ pub async fn run(
         if found {
             late.tell();
         }
-        // A walk over many dead entries must not eat more than its share.
-        let least = (began.elapsed() * SHARE).clamp(SWEEP, SWEEP_MAX);
-        let next = if found || now != seen {
-            SWEEP
-        } else {
-            every * 2
-        };
-        every = next.clamp(least, SWEEP_IDLE_MAX.max(least));
+        let busy = found || now != seen;
+        every = next_look(every, began.elapsed(), busy);
         seen = now;
+    }
+}
+
+/// When to look again: a walk over many dead entries must not eat more than its share, and one that
+/// hung must not be the last for long.
+fn next_look(every: Duration, took: Duration, busy: bool) -> Duration {
+    let least = (took * SHARE).clamp(SWEEP, SWEEP_MAX);
+    let next = if busy { SWEEP } else { every * 2 };
+    next.clamp(least, SWEEP_IDLE_MAX.max(least))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_slow_look_is_followed_by_a_pause_and_not_by_blindness() {
+        let (ms, s) = (Duration::from_millis, Duration::from_secs);
+        assert_eq!(next_look(s(1), ms(1), true), s(1));
+        assert_eq!(next_look(s(1), ms(1), false), s(2));
+        assert_eq!(next_look(s(4), ms(1), false), SWEEP_IDLE_MAX);
+        assert_eq!(next_look(s(1), ms(80), true), s(8), "its share of the time");
+        assert_eq!(next_look(s(1), s(30), true), SWEEP_MAX, "a look that hung");
     }
 }
