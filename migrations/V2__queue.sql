@@ -147,17 +147,11 @@ CREATE FUNCTION dispatch_channel() RETURNS text LANGUAGE sql STABLE AS
 
 -- Tell the waiting workers that there are fresh tasks (ready), such as need a move first (later),
 -- or ready ones that are older than what was claimed last (moved); nothing when nobody waits.
-CREATE FUNCTION ring_bell(what text DEFAULT 'ready') RETURNS void LANGUAGE plpgsql AS $$
+CREATE FUNCTION ring_bell(what text) RETURNS void LANGUAGE plpgsql AS $$
 BEGIN
     IF EXISTS (SELECT 1 FROM bells b WHERE b.armed_until > clock_timestamp()) THEN
         PERFORM pg_notify(dispatch_channel(), what);
     END IF;
-END $$;
-
--- Say which rule a fresh task breaks, and how to mend it.
-CREATE FUNCTION refuse_task(what text, hint text) RETURNS void LANGUAGE plpgsql AS $$
-BEGIN
-    RAISE EXCEPTION '%', what USING ERRCODE = 'check_violation', HINT = hint;
 END $$;
 
 -- Put fresh tasks where they belong. Runs once per INSERT statement, whatever its size.
@@ -165,20 +159,35 @@ CREATE FUNCTION admit_tasks() RETURNS trigger LANGUAGE plpgsql AS $$
 DECLARE
     odd record;
 BEGIN
-    -- One look at the fresh rows and at who waits; a comparison with null is not true: what is not
-    -- given breaks no rule.
+    -- One look at the fresh rows and at who waits. A rule that is broken gives its words and, after a
+    -- line end, how to mend it; a comparison with null is not true: what is not given breaks no rule.
     SELECT min(f.project) FILTER (WHERE p.name IS NULL)                         AS unknown_project,
-           bool_or(octet_length(f.input) NOT BETWEEN 1 AND 1048576 OR f.input !~ '\S'
-                   OR f.priority NOT BETWEEN 0 AND 9
-                   OR f.max_attempts NOT BETWEEN 1 AND 100
-                   OR least(f.run_at, f.deadline) < '2000-01-01Z' OR greatest(f.run_at, f.deadline) > '2200-01-01Z'
-                   OR least(f.timeout, f.idle_timeout) <= interval '0'
-                   OR octet_length(f.limit_key) NOT BETWEEN 1 AND 200
-                   OR octet_length(f.idempotency_key) NOT BETWEEN 1 AND 200
-                   OR greatest(octet_length(f.agent), octet_length(f.model), octet_length(f.mode_id),
-                               octet_length(f.thinking_option_id), octet_length(f.fallback),
-                               octet_length(f.submitted_by)) > 200
-                   OR octet_length(f.base_ref) > 1024)                          AS wrong,
+           min(CASE
+               WHEN octet_length(f.input) > 1048576 THEN
+                   format('the input of a task has %s bytes; 1048576 are allowed', octet_length(f.input))
+                   || E'\nPut long material into a file of the repository and name the file in the input.'
+               WHEN f.input !~ '\S' THEN
+                   E'the input of a task is empty\nSay in tasks.input what the agent shall do.'
+               WHEN f.priority NOT BETWEEN 0 AND 9 THEN
+                   format(E'priority %s is not 0 to 9\n9 runs first, 0 last; the default is 5.', f.priority)
+               WHEN f.max_attempts NOT BETWEEN 1 AND 100 THEN
+                   format(E'max_attempts %s is not 1 to 100\nThe default is 3; 1 means: never again.', f.max_attempts)
+               WHEN f.run_at NOT BETWEEN '2000-01-01Z' AND '2200-01-01Z' THEN
+                   format(E'run_at %s is no real date\nGive a time between the years 2000 and 2200, or none to run at once.', f.run_at)
+               WHEN f.deadline NOT BETWEEN '2000-01-01Z' AND '2200-01-01Z' THEN
+                   format(E'deadline %s is no real date\nGive a time between the years 2000 and 2200, or none.', f.deadline)
+               WHEN least(f.timeout, f.idle_timeout) <= interval '0' THEN
+                   E'timeout and idle_timeout must be more than nothing\nLeave them out for the agent''s own.'
+               WHEN octet_length(f.limit_key) NOT BETWEEN 1 AND 200 THEN
+                   E'limit_key must have 1 to 200 bytes\nLeave it out for no limit of its own.'
+               WHEN octet_length(f.idempotency_key) NOT BETWEEN 1 AND 200 THEN
+                   E'idempotency_key must have 1 to 200 bytes\nUse a hash of what makes the request one of its kind.'
+               WHEN greatest(octet_length(f.agent), octet_length(f.model), octet_length(f.mode_id),
+                             octet_length(f.thinking_option_id), octet_length(f.fallback),
+                             octet_length(f.submitted_by)) > 200 OR octet_length(f.base_ref) > 1024 THEN
+                   'a name is too long: agent, model, mode_id, thinking_option_id, fallback and submitted_by may have 200 bytes, base_ref 1024'
+                   || E'\nSELECT name FROM available_agents lists the agents.'
+               END)                                                             AS broken_rule,
            bool_or(f.run_at > now())                                            AS later,
            bool_or(f.conversation_id IS NOT NULL OR f.limit_key IS NOT NULL
                    OR p.max_running IS NOT NULL)                                AS gated,
@@ -195,34 +204,9 @@ BEGIN
             USING ERRCODE = 'foreign_key_violation',
                   HINT = 'Add it: dispatch projects add NAME PATH, or INSERT INTO projects(name, path).';
     END IF;
-    IF odd.wrong THEN
-        PERFORM CASE
-            WHEN octet_length(f.input) > 1048576 THEN refuse_task(
-                format('the input of a task has %s bytes; 1048576 are allowed', octet_length(f.input)),
-                'Put long material into a file of the repository and name the file in the input.')
-            WHEN f.input !~ '\S' THEN refuse_task(
-                'the input of a task is empty', 'Say in tasks.input what the agent shall do.')
-            WHEN f.priority NOT BETWEEN 0 AND 9 THEN refuse_task(
-                format('priority %s is not 0 to 9', f.priority), '9 runs first, 0 last; the default is 5.')
-            WHEN f.max_attempts NOT BETWEEN 1 AND 100 THEN refuse_task(
-                format('max_attempts %s is not 1 to 100', f.max_attempts), 'The default is 3; 1 means: never again.')
-            WHEN f.run_at NOT BETWEEN '2000-01-01Z' AND '2200-01-01Z' THEN refuse_task(
-                format('run_at %s is no real date', f.run_at), 'Give a time between the years 2000 and 2200, or none to run at once.')
-            WHEN f.deadline NOT BETWEEN '2000-01-01Z' AND '2200-01-01Z' THEN refuse_task(
-                format('deadline %s is no real date', f.deadline), 'Give a time between the years 2000 and 2200, or none.')
-            WHEN least(f.timeout, f.idle_timeout) <= interval '0' THEN refuse_task(
-                'timeout and idle_timeout must be more than nothing', 'Leave them out for the agent''s own.')
-            WHEN octet_length(f.limit_key) NOT BETWEEN 1 AND 200 THEN refuse_task(
-                'limit_key must have 1 to 200 bytes', 'Leave it out for no limit of its own.')
-            WHEN octet_length(f.idempotency_key) NOT BETWEEN 1 AND 200 THEN refuse_task(
-                'idempotency_key must have 1 to 200 bytes', 'Use a hash of what makes the request one of its kind.')
-            WHEN greatest(octet_length(f.agent), octet_length(f.model), octet_length(f.mode_id),
-                          octet_length(f.thinking_option_id), octet_length(f.fallback),
-                          octet_length(f.submitted_by)) > 200 OR octet_length(f.base_ref) > 1024 THEN refuse_task(
-                'a name is too long: agent, model, mode_id, thinking_option_id, fallback and submitted_by may have 200 bytes, base_ref 1024',
-                'SELECT name FROM available_agents lists the agents.')
-            END
-          FROM fresh f;
+    IF odd.broken_rule IS NOT NULL THEN
+        RAISE EXCEPTION '%', split_part(odd.broken_rule, E'\n', 1)
+            USING ERRCODE = 'check_violation', HINT = split_part(odd.broken_rule, E'\n', 2);
     END IF;
 
     IF odd.strange_agent AND EXISTS (SELECT 1 FROM catalogue_agents) THEN
