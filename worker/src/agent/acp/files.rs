@@ -77,6 +77,19 @@ impl Holds {
     }
 }
 
+/// The paths that a message about a call says it touches: its locations and its diffs.
+pub(super) fn told_places(wire: &Value) -> impl Iterator<Item = &str> {
+    let list = |key| {
+        let list = wire.get(key).and_then(Value::as_array);
+        list.into_iter().flatten()
+    };
+    let diffs =
+        list("content").filter(|part| part.get("type").and_then(Value::as_str) == Some("diff"));
+    list("locations")
+        .chain(diffs)
+        .filter_map(|place| place.get("path").and_then(Value::as_str))
+}
+
 /// What one call named in all its messages, as it was written there.
 #[derive(Debug, Default)]
 pub(super) struct NamedFiles {
@@ -89,13 +102,8 @@ pub(super) struct NamedFiles {
 impl NamedFiles {
     /// Look at a message about the call: its locations, its diffs and its input, before that is cut.
     pub(super) fn note(&mut self, wire: &Value) {
-        let list = |key| wire.get(key).and_then(Value::as_array);
-        let diffs = list("content").into_iter().flatten();
-        let diffs = diffs.filter(|part| part.get("type").and_then(Value::as_str) == Some("diff"));
-        for place in list("locations").into_iter().flatten().chain(diffs) {
-            if let Some(path) = place.get("path").and_then(Value::as_str) {
-                self.add(path);
-            }
+        for path in told_places(wire) {
+            self.add(path);
         }
         if let Some(input) = wire.get("rawInput") {
             self.note_input(input, false);

@@ -5,7 +5,8 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
 
-use super::files::NamedFiles;
+use super::calls::{KnownCall, without_worktree};
+use super::files::told_places;
 use crate::agent::event::{AgentEvent, PlanEntry, ToolCall};
 use crate::agent::permission::PermissionAsk;
 use crate::domain::limits;
@@ -19,16 +20,6 @@ pub struct Projection {
     failed: Option<String>,
     denied: bool,
     last_text: String,
-}
-
-/// What the messages about one call said so far.
-#[derive(Debug, Default)]
-struct KnownCall {
-    title: Option<String>,
-    kind: Option<String>,
-    /// What it would run; an input that names none does not take it back.
-    command: Option<String>,
-    files: NamedFiles,
 }
 
 impl Projection {
@@ -111,9 +102,9 @@ impl Projection {
         let known = id.as_ref().and_then(|id| self.calls.get(id));
         let known = known.unwrap_or(&nothing);
         let ask = PermissionAsk {
-            outside: !known.files.are_inside(&self.worktree),
-            kind: known.kind.clone().unwrap_or_else(|| "other".to_owned()),
-            title: self.telling(known),
+            outside: !known.is_inside(&self.worktree),
+            kind: known.kind().unwrap_or("other").to_owned(),
+            title: known.question(&self.worktree),
             detail: cut(call),
             options: cut(params.get("options").unwrap_or(&Value::Null)),
             tool_call_id: id,
@@ -173,7 +164,7 @@ impl Projection {
     fn tool_call(&mut self, wire: &Value) -> Option<ToolCall> {
         let id = text_at(wire, "/toolCallId")?;
         let change = ToolCall {
-            title: text_at(wire, "/title").map(|title| self.without_worktree(&title)),
+            title: text_at(wire, "/title").map(|title| without_worktree(&title, &self.worktree)),
             kind: text_at(wire, "/kind"),
             status: text_at(wire, "/status"),
             input: wire
@@ -184,76 +175,16 @@ impl Projection {
             paths: self.paths(wire),
             id,
         };
-        let told_command = self.command(wire);
         if self.calls.len() < limits::TOOL_CALLS_MAX || self.calls.contains_key(&change.id) {
             let call = self.calls.entry(change.id.clone()).or_default();
-            call.merge(&change);
-            call.command = told_command.or(call.command.take());
-            call.files.note(wire);
+            call.merge(&change, wire, &self.worktree);
         }
         Some(change)
     }
 
-    /// Agents put absolute paths into titles; people know the files by their place in the project.
-    fn without_worktree(&self, title: &str) -> String {
-        title.replace(&format!("{}/", self.worktree.display()), "")
-    }
-
-    /// The command line in a call's input, as much of it as is shown.
-    fn command(&self, wire: &Value) -> Option<String> {
-        let command = match wire.pointer("/rawInput/command")? {
-            Value::String(command) => self.without_worktree(command),
-            Value::Array(words) => {
-                let words: Vec<&str> = words.iter().filter_map(Value::as_str).collect();
-                self.without_worktree(&words.join(" "))
-            }
-            _ => return None,
-        };
-        let shown = command.chars().take(limits::QUESTION_SUBJECT_CHARS_MAX + 1);
-        Some(shown.collect()).filter(|command: &String| !command.is_empty())
-    }
-
-    /// The title with what the question is about, where it does not say so itself: fast-agent names
-    /// the tool only, and codex-acp calls every edit "Edit files".
-    fn telling(&self, call: &KnownCall) -> String {
-        let title = call.title.clone();
-        let title = title.unwrap_or_else(|| "the agent asks for permission".to_owned());
-        let about = match &call.command {
-            Some(command) => command.clone(),
-            None => {
-                let mut unsaid: Vec<String> = Vec::new();
-                for name in call.files.names() {
-                    let name = self.without_worktree(name);
-                    if !title.contains(&name) && !unsaid.contains(&name) {
-                        unsaid.push(name);
-                    }
-                }
-                unsaid.join(", ")
-            }
-        };
-        if title.contains(&about) {
-            return title;
-        }
-        let max = limits::QUESTION_SUBJECT_CHARS_MAX;
-        match about.char_indices().nth(max) {
-            Some((end, _)) => format!("{title}: {}…", about.get(..end).unwrap_or_default()),
-            None => format!("{title}: {about}"),
-        }
-    }
-
     fn paths(&self, wire: &Value) -> Vec<String> {
-        let list = |key| {
-            wire.get(key)
-                .and_then(Value::as_array)
-                .into_iter()
-                .flatten()
-        };
         let mut paths: Vec<String> = Vec::new();
-        let diffs = list("content").filter(|part| part.get("type") == Some(&json!("diff")));
-        for place in list("locations").chain(diffs) {
-            let Some(path) = place.get("path").and_then(Value::as_str) else {
-                continue;
-            };
+        for path in told_places(wire) {
             let inside = Path::new(path).strip_prefix(&self.worktree);
             let path = inside.map_or(path.into(), |path| path.to_string_lossy());
             if !paths.iter().any(|known| *known == path) {
@@ -261,19 +192,6 @@ impl Projection {
             }
         }
         paths
-    }
-}
-
-impl KnownCall {
-    /// Fields that are absent in a change are unchanged.
-    fn merge(&mut self, change: &ToolCall) {
-        let set = |to: &mut Option<String>, from: &Option<String>| {
-            if from.is_some() {
-                to.clone_from(from);
-            }
-        };
-        set(&mut self.title, &change.title);
-        set(&mut self.kind, &change.kind);
     }
 }
 
