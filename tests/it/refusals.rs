@@ -15,6 +15,19 @@ async fn submit(stage: &Stage) -> i64 {
     row.get(0)
 }
 
+/// The first attempt failed and was charged.
+async fn first_attempt_counts(stage: &Stage) {
+    let waits = "SELECT attempt = 2 AND uncharged = 0 FROM later_tasks";
+    stage.holds("the first attempt counted", waits).await;
+}
+
+/// Both attempts fail and are charged.
+async fn fails_at_its_second(stage: &Stage, task: i64) {
+    first_attempt_counts(stage).await;
+    make_due(stage).await;
+    stage.reaches(task, "failed").await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn an_event_that_the_database_refuses_fails_the_task_with_its_words() {
     let stage = Stage::new().await;
@@ -27,10 +40,7 @@ async fn an_event_that_the_database_refuses_fails_the_task_with_its_words() {
         .unwrap();
     let worker = stage.worker().await;
     let task = submit(&stage).await;
-    let waits = "SELECT attempt = 2 AND uncharged = 0 FROM later_tasks";
-    stage.holds("the first attempt counted", waits).await;
-    make_due(&stage).await;
-    stage.reaches(task, "failed").await;
+    fails_at_its_second(&stage, task).await;
     let status = "error_class || ' ' || attempts || ' ' || error";
     let error = stage.status(task, status).await.unwrap();
     let words = "internal 2 the database refuses to store an event";
@@ -53,10 +63,7 @@ async fn a_result_that_the_database_refuses_fails_the_task_with_its_words() {
         .unwrap();
     let worker = stage.worker().await;
     let task = submit(&stage).await;
-    let waits = "SELECT attempt = 2 AND uncharged = 0 FROM later_tasks";
-    stage.holds("the first attempt counted", waits).await;
-    make_due(&stage).await;
-    stage.reaches(task, "failed").await;
+    fails_at_its_second(&stage, task).await;
     let error = stage.status(task, "error").await.unwrap();
     assert!(error.contains("nothing_is_used"), "{error}");
     let recorded =
@@ -79,8 +86,7 @@ async fn a_task_ends_although_not_even_the_last_events_of_its_attempt_can_be_sto
     let task = stage
         .submit("acp", &json!([{ "say": "oh" }, { "signal": 9 }]))
         .await;
-    let waits = "SELECT attempt = 2 AND uncharged = 0 FROM later_tasks";
-    stage.holds("the first attempt counted", waits).await;
+    first_attempt_counts(&stage).await;
     let kinds = stage.stream(task).await;
     assert!(kinds.iter().all(|(kind, _)| kind != "retry_scheduled"));
     stage.text(&format!("SELECT cancel_task({task})")).await;
