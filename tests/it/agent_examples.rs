@@ -8,6 +8,8 @@ use dispatch_worker::config::agents::Catalogue;
 use futures::future::BoxFuture;
 use tokio_util::sync::CancellationToken;
 
+use crate::harness::sandbox;
+
 struct Yes;
 
 impl Permission for Yes {
@@ -41,6 +43,8 @@ async fn fix_the_bug(name: &str) {
         worktree: worktree.clone(),
         home: root.join("home"),
         tmp: root.join("tmp"),
+        confinement: sandbox::confinement(&spec, &worktree, &root.join("home"), &root.join("tmp"))
+            .await,
         mark: format!("test-{}", uuid::Uuid::new_v4()),
         model: None,
         mode_id: None,

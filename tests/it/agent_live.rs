@@ -14,6 +14,8 @@ use futures::future::BoxFuture;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
+use crate::harness::sandbox;
+
 struct AllowAll;
 
 impl Permission for AllowAll {
@@ -36,7 +38,7 @@ async fn real_agents_play_their_scenarios() {
         }
         let dir = tempfile::tempdir().unwrap();
         let began = Instant::now();
-        let found = catalog::probe(&spec, dir.path()).await;
+        let found = catalog::probe(&spec, sandbox::usual().await, dir.path()).await;
         println!(
             "{name} probe: {:?} {:?} modes {:?} models {:?} thinking {:?} {:?} ({:.1?})",
             found.status,
@@ -65,6 +67,8 @@ async fn play(name: &str, spec: &AgentSpec, scenario: &str, prompt: &str) {
         worktree: worktree.clone(),
         home: root.join("home"),
         tmp: root.join("tmp"),
+        confinement: sandbox::confinement(spec, &worktree, &root.join("home"), &root.join("tmp"))
+            .await,
         mark: mark.clone(),
         model: None,
         mode_id: None,

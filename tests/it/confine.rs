@@ -6,6 +6,7 @@
 use std::fs;
 use std::path::Path;
 
+use dispatch_worker::sandbox::Means;
 use dispatch_worker::workspace::{Applied, Start, WorktreeMode};
 use tokio_util::sync::CancellationToken;
 
@@ -242,7 +243,7 @@ async fn work_on(ground: &Ground, name: &str, witness: &Path) {
     let cancel = CancellationToken::new();
     match ground
         .work
-        .create(&project, key(2), None, Start::Tip, &cancel)
+        .create(&project, key(2), None, Start::Tip, &Means::NONE, &cancel)
         .await
     {
         Ok(next) => assert_eq!(
@@ -351,13 +352,13 @@ async fn linked_worktrees_are_for_trusted_projects_only() {
     let cancel = CancellationToken::new();
     let refused = ground
         .work
-        .create(&project, key(1), None, Start::Tip, &cancel)
+        .create(&project, key(1), None, Start::Tip, &Means::NONE, &cancel)
         .await;
     assert!(refused.unwrap_err().message.contains("trusted"));
     project.trusted = true;
     let worktree = ground
         .work
-        .create(&project, key(1), None, Start::Tip, &cancel)
+        .create(&project, key(1), None, Start::Tip, &Means::NONE, &cancel)
         .await
         .unwrap();
     let listed = git(&ground.repo, &["worktree", "list", "--porcelain"]);
@@ -376,7 +377,7 @@ async fn linked_worktrees_are_for_trusted_projects_only() {
     // A worker that died while making one leaves nothing listed either.
     let half = ground
         .work
-        .create(&project, key(2), None, Start::Tip, &cancel)
+        .create(&project, key(2), None, Start::Tip, &Means::NONE, &cancel)
         .await
         .unwrap();
     fs::remove_file(half.tree.parent().unwrap().join("meta.json")).unwrap();

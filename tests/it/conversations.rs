@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use crate::harness::program::Program;
-use crate::harness::worker::{FAKE, Stage, agents, write};
+use crate::harness::worker::{FAKE, Stage, agents, gates, write};
 
 async fn follow_up(stage: &Stage, first: i64, script: &Value) -> i64 {
     let insert = "INSERT INTO tasks (project, input, agent, conversation_id) VALUES ('p', $1, 'acp', $2) RETURNING id";
@@ -22,7 +22,7 @@ async fn a_follow_up_by_sql_waits_for_its_conversation_and_pays_only_for_itself(
         agents()
     );
     let worker = stage.worker_with(&metered, |_| {}).await;
-    let gates = tempfile::tempdir().unwrap();
+    let gates = gates();
     let gate = gates.path().join("go");
     let used = |input: u32, output: u32| json!({ "usage": { "result": { "usage": { "inputTokens": input, "outputTokens": output } } } });
     let first = stage

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use crate::harness::eventually;
 use crate::harness::program::{Program, forget, make_due, processes_of};
 use crate::harness::repo::git;
-use crate::harness::worker::{PATIENCE, Stage, agents, write};
+use crate::harness::worker::{PATIENCE, Stage, agents, gates, write};
 
 /// Nothing of any attempt is left on disk.
 async fn worktrees_are_gone(stage: &Stage) {
@@ -68,7 +68,7 @@ async fn half_is_recorded(stage: &Stage) {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_worker_killed_during_a_turn_leaves_no_process_no_worktree_and_no_task_behind() {
     let stage = Stage::new().await;
-    let gates = tempfile::tempdir().unwrap();
+    let gates = gates();
     let gate = gates.path().join("go");
     let script = json!([
         write("half.txt", "half\n"), { "fork": "setsid" }, { "say": "working" },
@@ -102,7 +102,7 @@ async fn a_worker_killed_during_a_turn_leaves_no_process_no_worktree_and_no_task
 #[tokio::test(flavor = "multi_thread")]
 async fn a_worker_killed_while_it_prepares_is_replaced() {
     let stage = Stage::new().await;
-    let gates = tempfile::tempdir().unwrap();
+    let gates = gates();
     let (begun, go) = (gates.path().join("begun"), gates.path().join("go"));
     let setup = format!(
         "touch {}; while [ ! -e {} ]; do sleep 0.02; done",
@@ -204,7 +204,7 @@ async fn workers_killed_again_and_again_lose_nothing_and_do_nothing_twice() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_worker_that_wakes_up_after_its_lease_stops_its_agent_and_writes_nothing() {
     let stage = Stage::new().await;
-    let gates = tempfile::tempdir().unwrap();
+    let gates = gates();
     let gate = gates.path().join("go");
     let script = json!([write("b.txt", "b\n"), { "say": "working" }, { "wait_for": gate }]);
     let mut first = Program::worker(&stage, "first", &agents(), &[]).await;
@@ -287,7 +287,7 @@ async fn processes_gone(stage: &Stage, name: &str) -> bool {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_worker_told_to_stop_takes_no_more_lets_run_and_gives_back_the_rest_uncharged() {
     let stage = Stage::new().await;
-    let gates = tempfile::tempdir().unwrap();
+    let gates = gates();
     let gate = gates.path().join("go");
     let mut worker = Program::worker(&stage, "w", &agents(), &["--drain-timeout", "4s"]).await;
     let quick = json!([write("b.txt", "b\n"), { "say": "nearly" }, { "wait_for": gate }]);

@@ -14,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 use crate::harness::eventually;
 use crate::harness::program::{make_due, processes_of};
 use crate::harness::proxy::{Cut, Proxy};
-use crate::harness::worker::{PATIENCE, Stage, TestWorker, agents, write};
+use crate::harness::worker::{PATIENCE, Stage, TestWorker, agents, gates, write};
 
 /// A worker whose way to the database leads through a proxy. LISTEN goes directly, which also
 /// keeps its statements unprepared: their text is on the wire each time.
@@ -136,7 +136,7 @@ async fn a_stream_is_complete_although_every_session_was_killed_meanwhile() {
     const PARTS: usize = 6;
     let stage = Stage::new().await;
     let worker = stage.worker().await;
-    let gates = tempfile::tempdir().unwrap();
+    let gates = gates();
     let gate = |n: usize| gates.path().join(format!("gate-{n}"));
     let (mut script, mut said) = (vec![write("b.txt", "b\n")], String::new());
     for part in 0..PARTS {
@@ -234,7 +234,7 @@ async fn a_full_pool_does_not_look_like_death() {
     let worker = stage
         .worker_with(&agents(), |settings| settings.connections = 1)
         .await;
-    let gates = tempfile::tempdir().unwrap();
+    let gates = gates();
     let gate = gates.path().join("go");
     let script = json!([{ "say": "working" }, { "wait_for": gate }, { "say": "more" }]);
     let task = stage.speaking("acp", &script).await;

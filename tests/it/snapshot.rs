@@ -7,6 +7,7 @@ use std::os::unix::fs::symlink;
 
 use dispatch_worker::domain::change::{FileKind, FileOperation};
 use dispatch_worker::domain::error_class::ErrorClass;
+use dispatch_worker::sandbox::Means;
 use dispatch_worker::workspace::{HooksPolicy, Start};
 use tokio_util::sync::CancellationToken;
 
@@ -300,7 +301,7 @@ async fn files_of_the_operator_are_not_part_of_the_change() {
     let cancel = CancellationToken::new();
     let worktree = ground
         .work
-        .create(&project, key(1), None, Start::Tip, &cancel)
+        .create(&project, key(1), None, Start::Tip, &Means::NONE, &cancel)
         .await
         .unwrap();
     assert_eq!(
@@ -319,7 +320,7 @@ async fn files_of_the_operator_are_not_part_of_the_change() {
     project.copy_files = vec!["../secret".to_owned()];
     let error = ground
         .work
-        .create(&project, key(2), None, Start::Tip, &cancel)
+        .create(&project, key(2), None, Start::Tip, &Means::NONE, &cancel)
         .await
         .unwrap_err();
     assert_eq!(error.class, ErrorClass::Workspace);
@@ -327,7 +328,7 @@ async fn files_of_the_operator_are_not_part_of_the_change() {
     project.setup = Some("echo no such tool >&2; exit 3".to_owned());
     let error = ground
         .work
-        .create(&project, key(3), None, Start::Tip, &cancel)
+        .create(&project, key(3), None, Start::Tip, &Means::NONE, &cancel)
         .await
         .unwrap_err();
     assert!(error.message.contains("no such tool"), "{error}");
@@ -340,7 +341,7 @@ async fn files_of_the_operator_are_not_part_of_the_change() {
     assert!(
         ground
             .work
-            .create(&project, key(4), None, Start::Tip, &cancel)
+            .create(&project, key(4), None, Start::Tip, &Means::NONE, &cancel)
             .await
             .is_ok()
     );

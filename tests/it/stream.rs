@@ -20,7 +20,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use crate::harness::eventually;
-use crate::harness::worker::{PATIENCE, Stage, agents, write};
+use crate::harness::worker::{PATIENCE, Stage, agents, gates, write};
 
 /// A reader's way to the stream, in this process, with a listener of its own.
 struct Readers {
@@ -176,7 +176,7 @@ async fn fifty_readers_that_come_and_go_all_read_the_history_byte_for_byte() {
     let stage = Stage::new().await;
     let worker = stage.worker().await;
     let readers = Readers::new(&stage).await;
-    let gates = tempfile::tempdir().unwrap();
+    let gates = gates();
     let mut script = Vec::new();
     for part in 0..PARTS {
         for word in 0..30 {
@@ -278,7 +278,7 @@ async fn readers_that_do_not_read_hold_nobody_up_and_miss_nothing() {
     let stage = Stage::new().await;
     let worker = stage.worker().await;
     let readers = Readers::new(&stage).await;
-    let gates = tempfile::tempdir().unwrap();
+    let gates = gates();
     let go = gate(gates.path(), 0);
     // Far more than sockets and channels hold: 12 MB.
     let mut script = vec![json!({ "wait_for": go })];

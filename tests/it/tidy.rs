@@ -10,16 +10,27 @@ const FILE_LINES_MAX: usize = 500;
 
 /// Which module may import which; a longer path allows only what is below it. `blocking` and
 /// `telemetry` are for all.
-const IMPORTS: [(&str, &[&str]); 16] = [
+const IMPORTS: [(&str, &[&str]); 18] = [
     ("domain", &[]),
     ("config", &["domain"]),
     ("store", &["domain", "config"]),
-    ("agent", &["domain", "config"]),
-    ("workspace", &["domain", "config"]),
+    // Confines what agent and workspace start; knows neither.
+    ("sandbox", &["domain", "config", "gateway", "sys"]),
+    ("sys", &[]),
+    ("agent", &["domain", "config", "sandbox", "sys"]),
+    ("workspace", &["domain", "config", "sandbox"]),
     ("broker", &["domain", "store"]),
     (
         "run",
-        &["domain", "config", "store", "agent", "workspace", "broker"],
+        &[
+            "domain",
+            "config",
+            "store",
+            "agent",
+            "workspace",
+            "broker",
+            "sandbox",
+        ],
     ),
     // The queue probes agents and ends those of killed workers; it never drives one.
     (
@@ -31,6 +42,7 @@ const IMPORTS: [(&str, &[&str]); 16] = [
             "workspace",
             "broker::writer",
             "run",
+            "sandbox",
             "agent::catalog",
             "agent::process",
         ],
@@ -51,6 +63,7 @@ const IMPORTS: [(&str, &[&str]); 16] = [
             "broker",
             "agent",
             "workspace",
+            "sandbox",
             "queue",
             "run",
             "ops",
@@ -59,7 +72,7 @@ const IMPORTS: [(&str, &[&str]); 16] = [
             "bench",
         ],
     ),
-    ("main", &["config", "surface", "roles", "bench"]),
+    ("main", &["config", "surface", "roles", "bench", "sandbox"]),
 ];
 
 /// Imported from everywhere.
@@ -67,7 +80,12 @@ const FOR_ALL: [&str; 2] = ["blocking", "telemetry"];
 
 /// The only places that may start programs or detached work (what clippy.toml forbids), by the
 /// beginning of their path, with what they start.
-const STARTERS: [(&str, &str); 9] = [
+const STARTERS: [(&str, &str); 11] = [
+    (
+        "worker/src/sandbox/exec.rs",
+        "what stands between the worker and an agent",
+    ),
+    ("worker/src/sandbox/probe.rs", "the same, for a trial"),
     ("worker/src/blocking.rs", "blocking work"),
     ("worker/src/localpg/command.rs", "Postgres"),
     ("worker/src/workspace/git.rs", "git"),

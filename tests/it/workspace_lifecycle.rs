@@ -3,6 +3,7 @@
 use std::fs;
 
 use dispatch_worker::domain::error_class::ErrorClass;
+use dispatch_worker::sandbox::Means;
 use dispatch_worker::workspace::{HooksPolicy, Start, Workspaces, WorktreeMode};
 use tokio_util::sync::CancellationToken;
 
@@ -93,7 +94,7 @@ async fn a_cancelled_creation_leaves_nothing() {
         "echo >{}; (sleep 1000)& sleep 1000",
         started.display()
     ));
-    let create = work.create(&project, key(1), None, Start::Tip, &cancel);
+    let create = work.create(&project, key(1), None, Start::Tip, &Means::NONE, &cancel);
     let stop = async {
         let bound = std::time::Duration::from_secs(30);
         eventually("the hook runs", bound, || {
@@ -128,7 +129,7 @@ async fn work_continues_on_top_of_an_earlier_result_and_is_reviewed_against_its_
     let cancel = CancellationToken::new();
     let worktree = ground
         .work
-        .create(&project, key(2), None, start.clone(), &cancel)
+        .create(&project, key(2), None, start.clone(), &Means::NONE, &cancel)
         .await
         .unwrap();
     assert_eq!(fs::read_to_string(worktree.tree.join("b")).unwrap(), "x\n");
@@ -145,7 +146,7 @@ async fn work_continues_on_top_of_an_earlier_result_and_is_reviewed_against_its_
     let other = Workspaces::open(ground.dir.path().join("other"), HooksPolicy::Off).unwrap();
     assert!(
         other
-            .create(&project, key(3), None, start.clone(), &cancel)
+            .create(&project, key(3), None, start.clone(), &Means::NONE, &cancel)
             .await
             .is_err()
     );
@@ -155,7 +156,7 @@ async fn work_continues_on_top_of_an_earlier_result_and_is_reviewed_against_its_
         .await
         .unwrap();
     let worktree = other
-        .create(&project, key(4), None, start, &cancel)
+        .create(&project, key(4), None, start, &Means::NONE, &cancel)
         .await
         .unwrap();
     assert_eq!(fs::read_to_string(worktree.tree.join("b")).unwrap(), "x\n");
@@ -193,7 +194,7 @@ async fn a_named_start_is_a_commit_or_a_branch_and_never_an_option() {
         let start = Start::Named(name.to_owned());
         let worktree = ground
             .work
-            .create(&project, key(n as i64), None, start, &cancel)
+            .create(&project, key(n as i64), None, start, &Means::NONE, &cancel)
             .await
             .unwrap();
         assert_eq!(worktree.base_commit, first);
@@ -205,7 +206,14 @@ async fn a_named_start_is_a_commit_or_a_branch_and_never_an_option() {
         let start = Start::Named(name.to_owned());
         let refused = ground
             .work
-            .create(&project, key(10 + n as i64), None, start, &cancel)
+            .create(
+                &project,
+                key(10 + n as i64),
+                None,
+                start,
+                &Means::NONE,
+                &cancel,
+            )
             .await;
         assert_eq!(refused.unwrap_err().class, ErrorClass::Workspace, "{name}");
     }
@@ -297,7 +305,7 @@ async fn a_full_disk_fails_clearly_and_is_given_back() {
     let project = ground.project();
     let cancel = CancellationToken::new();
     let worktree = work
-        .create(&project, key(1), None, Start::Tip, &cancel)
+        .create(&project, key(1), None, Start::Tip, &Means::NONE, &cancel)
         .await
         .unwrap();
     sh(
@@ -307,13 +315,13 @@ async fn a_full_disk_fails_clearly_and_is_given_back() {
     let error = work.snapshot(&project, &worktree).await.unwrap_err();
     assert!(error.class.retryable(), "{error:?}");
     let refused = work
-        .create(&project, key(2), None, Start::Tip, &cancel)
+        .create(&project, key(2), None, Start::Tip, &Means::NONE, &cancel)
         .await;
     assert!(refused.is_err());
     work.discard(&project, worktree).await;
     work.close().await;
     let worktree = work
-        .create(&project, key(3), None, Start::Tip, &cancel)
+        .create(&project, key(3), None, Start::Tip, &Means::NONE, &cancel)
         .await
         .unwrap();
     write(&worktree.tree.join("a"), "2\n");
@@ -327,9 +335,14 @@ async fn attempts_of_one_conversation_work_in_the_same_directory() {
     let project = ground.project();
     let create = async |n, conversation| {
         let cancel = CancellationToken::new();
-        let made = ground
-            .work
-            .create(&project, key(n), conversation, Start::Tip, &cancel);
+        let made = ground.work.create(
+            &project,
+            key(n),
+            conversation,
+            Start::Tip,
+            &Means::NONE,
+            &cancel,
+        );
         made.await.unwrap()
     };
     let first = create(1, Some(7)).await;
@@ -409,9 +422,10 @@ async fn a_creation_that_dies_at_any_moment_leaves_nothing_behind() {
         };
         // Not a wait for something: the point at which the worker dies.
         let dies_at = std::time::Duration::from_millis(4 * n as u64);
-        let create = ground
-            .work
-            .create(&project, key(n), Some(7), Start::Tip, &cancel);
+        let create =
+            ground
+                .work
+                .create(&project, key(n), Some(7), Start::Tip, &Means::NONE, &cancel);
         let _ = tokio::time::timeout(dies_at, create).await;
         for (key, _) in ground.work.leftovers().await {
             let left = ground.work.adopt(&project, key).await.unwrap();
@@ -435,7 +449,7 @@ async fn a_creation_that_dies_at_any_moment_leaves_nothing_behind() {
     }
     let worktree = ground
         .work
-        .create(&project, key(99), None, Start::Tip, &cancel)
+        .create(&project, key(99), None, Start::Tip, &Means::NONE, &cancel)
         .await
         .unwrap();
     assert_eq!(

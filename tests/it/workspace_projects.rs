@@ -1,5 +1,6 @@
 //! Which repositories can be used; every refusal says what to do.
 
+use dispatch_worker::sandbox::Means;
 use std::path::Path;
 
 use dispatch_worker::domain::error_class::ErrorClass;
@@ -118,7 +119,7 @@ async fn bare_shallow_and_linked_repositories_work() {
         let key = crate::harness::repo::key(n as i64);
         let worktree = ground
             .work
-            .create(&project, key, None, start, &cancel)
+            .create(&project, key, None, start, &Means::NONE, &cancel)
             .await
             .unwrap();
         sh(

@@ -2,9 +2,13 @@
 
 use std::process::ExitCode;
 
-use dispatch_worker::{roles, surface};
+use dispatch_worker::{roles, sandbox, surface};
 
 fn main() -> ExitCode {
+    // Before anything else: what stands between a worker and an agent is small.
+    if let Some(code) = sandbox::exec::run_if_asked() {
+        return code;
+    }
     match tokio::runtime::Runtime::new() {
         Ok(runtime) => runtime.block_on(surface::cli::run(std::env::args_os(), &roles::WIRING)),
         Err(error) => {

@@ -13,6 +13,7 @@ use tokio::task::JoinSet;
 
 use crate::config::agents::Catalogue;
 use crate::config::worker::WorkerSettings;
+use crate::domain::sandbox::Rung;
 use crate::queue::supervisor::{StopSignals, Worker, WorkerError};
 use crate::store::listen::Listener;
 use crate::store::{Store, StoreError, bench, migrate};
@@ -230,6 +231,8 @@ impl BenchWorker {
             name: "bench".to_owned(),
             drain: Duration::from_secs(10),
             allow_hooks: false,
+            sandbox: Some(Rung::None),
+            helper: None,
             connections: 6,
         };
         let listener = Listener::new();

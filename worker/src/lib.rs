@@ -14,7 +14,13 @@ pub mod ops;
 pub mod queue;
 pub mod roles;
 pub mod run;
+pub mod sandbox;
 pub mod store;
 pub mod surface;
+#[expect(
+    unsafe_code,
+    reason = "what happens between fork and exec, and signals, has no safe call"
+)]
+mod sys;
 pub mod telemetry;
 pub mod workspace;

@@ -4,6 +4,7 @@ pub mod db;
 pub mod program;
 pub mod proxy;
 pub mod repo;
+pub mod sandbox;
 pub mod worker;
 
 use std::future::Future;

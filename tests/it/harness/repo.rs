@@ -4,6 +4,7 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
+use dispatch_worker::sandbox::Means;
 use dispatch_worker::workspace::{
     ApplyRequest, HooksPolicy, ProjectSpec, Snapshot, Start, Workspaces, Worktree, WorktreeKey,
     WorktreeMode,
@@ -150,7 +151,14 @@ impl Ground {
     pub(crate) async fn worktree(&self, n: i64) -> Worktree {
         let cancel = CancellationToken::new();
         self.work
-            .create(&self.project(), key(n), None, Start::Tip, &cancel)
+            .create(
+                &self.project(),
+                key(n),
+                None,
+                Start::Tip,
+                &Means::NONE,
+                &cancel,
+            )
             .await
             .unwrap()
     }

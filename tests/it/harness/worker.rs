@@ -21,6 +21,9 @@ use super::repo::Ground;
 /// The scripted agent.
 pub const FAKE: &str = env!("CARGO_BIN_EXE_fake-agent");
 
+/// The program that confines agents.
+pub const HELPER: &str = env!("CARGO_BIN_EXE_dispatch-under-test");
+
 /// Longest wait for anything a worker does in a test, on a busy machine.
 pub const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -139,6 +142,8 @@ impl Stage {
 
 /// The catalogue of most tests: the scripted agent on every path, and the path that does nothing.
 pub fn agents() -> String {
+    let gates = in_sight();
+    let gates = gates.display();
     format!(
         r#"
 [agents.acp]
@@ -147,6 +152,7 @@ path = "acp"
 command = ["{FAKE}", "acp"]
 slots = 8
 kill_grace = "200ms"
+readable = ["{gates}"]
 
 [agents.cli]
 label = "scripted program"
@@ -155,6 +161,7 @@ command = ["{FAKE}", "cli"]
 cli.prompt_via = "stdin"
 slots = 8
 kill_grace = "200ms"
+readable = ["{gates}"]
 
 [agents.tty]
 label = "scripted program in a terminal"
@@ -162,6 +169,7 @@ path = "pty"
 command = ["{FAKE}", "tty", "{{prompt}}"]
 slots = 8
 kill_grace = "200ms"
+readable = ["{gates}"]
 
 [agents.noop]
 label = "nothing"
@@ -169,6 +177,18 @@ path = "noop"
 slots = 200
 "#
     )
+}
+
+/// A directory for files that scripted agents wait for: outside of their worktrees, and in sight.
+pub fn gates() -> TempDir {
+    tempfile::tempdir_in(in_sight()).unwrap()
+}
+
+/// What the agents of `agents()` may read beside what every agent may.
+fn in_sight() -> PathBuf {
+    let dir = std::env::temp_dir().join("dispatch-test-gates");
+    std::fs::create_dir_all(&dir).unwrap();
+    dir
 }
 
 /// A worker that runs in this process.
@@ -195,6 +215,8 @@ impl TestWorker {
             name: "test".to_owned(),
             drain: Duration::ZERO,
             allow_hooks: false,
+            sandbox: None,
+            helper: Some(HELPER.into()),
             connections: 8,
         };
         adjust(&mut settings);

@@ -17,11 +17,12 @@ use super::permission::{Permission, PermissionAnswer, PermissionAsk};
 use super::pipe::PipeAgent;
 use super::process::{Input, Launch, Manner};
 use super::pty::PtyAgent;
-use super::{Agent, AgentError, TurnRequest, environment};
+use super::{Agent, AgentError, TurnRequest, confine, environment};
 use crate::config::agent_spec::AgentSpec;
 use crate::domain::attempt::ExecutionPath;
 use crate::domain::error_class::ErrorClass;
 use crate::domain::limits;
+use crate::sandbox::{Places, Sandbox};
 
 /// The agent of an entry.
 pub fn build(spec: &AgentSpec) -> Arc<dyn Agent> {
@@ -81,7 +82,7 @@ pub struct Probe {
 }
 
 /// Find out about an agent, in a directory of the probe's own that the caller removes.
-pub async fn probe(spec: &AgentSpec, scratch_dir: &Path) -> Probe {
+pub async fn probe(spec: &AgentSpec, sandbox: &Sandbox, scratch_dir: &Path) -> Probe {
     let mut probe = Probe {
         status: ProbeStatus::Ready,
         error: None,
@@ -98,7 +99,7 @@ pub async fn probe(spec: &AgentSpec, scratch_dir: &Path) -> Probe {
         probe.error = Some("it is switched off in agents.toml (enabled = false)".to_owned());
         return probe;
     }
-    if let Err(error) = look(spec, scratch_dir, &mut probe).await {
+    if let Err(error) = look(spec, sandbox, scratch_dir, &mut probe).await {
         probe.status = match error.class {
             ErrorClass::AgentUnavailable => ProbeStatus::Unavailable,
             _ => ProbeStatus::Error,
@@ -109,11 +110,16 @@ pub async fn probe(spec: &AgentSpec, scratch_dir: &Path) -> Probe {
     probe
 }
 
-async fn look(spec: &AgentSpec, scratch_dir: &Path, probe: &mut Probe) -> Result<(), AgentError> {
+async fn look(
+    spec: &AgentSpec,
+    sandbox: &Sandbox,
+    scratch_dir: &Path,
+    probe: &mut Probe,
+) -> Result<(), AgentError> {
     if spec.path == ExecutionPath::Noop {
         return Ok(());
     }
-    let turn = scratch_turn(scratch_dir).await?;
+    let turn = scratch_turn(spec, sandbox, scratch_dir).await?;
     environment::seed_home(spec, &turn).await?;
     environment::resolve_program(spec, &turn.worktree)?;
     if !spec.version_args.is_empty() {
@@ -137,19 +143,34 @@ async fn look(spec: &AgentSpec, scratch_dir: &Path, probe: &mut Probe) -> Result
     Ok(())
 }
 
-async fn scratch_turn(dir: &Path) -> Result<TurnRequest, AgentError> {
+async fn scratch_turn(
+    spec: &AgentSpec,
+    sandbox: &Sandbox,
+    dir: &Path,
+) -> Result<TurnRequest, AgentError> {
     let failed = |error: std::io::Error| {
         let message = format!("cannot use {} for a probe: {error}", dir.display());
         AgentError::new(ErrorClass::Workspace, message)
     };
     let dir = dir.canonicalize().map_err(failed)?;
-    let worktree = dir.join("worktree");
-    tokio::fs::create_dir_all(&worktree).await.map_err(failed)?;
-    Ok(TurnRequest {
-        prompt: String::new(),
-        worktree,
+    let places = Places {
+        tree: dir.join("worktree"),
         home: dir.join("home"),
         tmp: dir.join("tmp"),
+        ..Places::default()
+    };
+    for place in [&places.tree, &places.home, &places.tmp] {
+        tokio::fs::create_dir_all(place).await.map_err(failed)?;
+    }
+    let means = confine::means(sandbox, spec, spec.sandbox)?;
+    let confinement = confine::confine(sandbox, spec, means, places.clone())?;
+    confinement.give(&places.tree).map_err(failed)?;
+    Ok(TurnRequest {
+        prompt: String::new(),
+        worktree: places.tree,
+        home: places.home,
+        tmp: places.tmp,
+        confinement,
         mark: format!("probe-{}", uuid::Uuid::new_v4()),
         model: None,
         mode_id: None,

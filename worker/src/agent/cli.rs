@@ -182,6 +182,7 @@ mod tests {
             worktree: "/w".into(),
             home: "/h".into(),
             tmp: "/t".into(),
+            confinement: crate::sandbox::Confinement::none(std::path::PathBuf::new()),
             mark: "m".to_owned(),
             model: None,
             mode_id: None,

@@ -4,6 +4,7 @@
 use std::path::{Path, PathBuf};
 
 use super::{AgentError, MARK_VARIABLE, TurnRequest};
+use crate::blocking;
 use crate::config::agent_check::ENV_FORBIDDEN;
 use crate::config::agent_spec::AgentSpec;
 use crate::domain::error_class::ErrorClass;
@@ -85,10 +86,8 @@ pub(crate) async fn seed_home(spec: &AgentSpec, turn: &TurnRequest) -> Result<()
             .await
             .map_err(|error| failed(dir, &error))?;
     }
-    let Some(own_home) = std::env::var_os("HOME").map(PathBuf::from) else {
-        return Ok(());
-    };
-    for file in &spec.home_files {
+    let own_home = std::env::var_os("HOME").map(PathBuf::from);
+    for (file, own_home) in spec.home_files.iter().zip(own_home.iter().cycle()) {
         let (from, to) = (own_home.join(file), turn.home.join(file));
         if !tokio::fs::metadata(&from)
             .await
@@ -106,7 +105,14 @@ pub(crate) async fn seed_home(spec: &AgentSpec, turn: &TurnRequest) -> Result<()
             .await
             .map_err(|error| failed(file, &error))?;
     }
-    Ok(())
+    let confinement = turn.confinement.clone();
+    let dirs = [turn.home.clone(), turn.tmp.clone()];
+    let given = blocking::run(move || dirs.iter().try_for_each(|dir| confinement.give(dir))).await;
+    match given {
+        Ok(Ok(())) => Ok(()),
+        Ok(Err(error)) => Err(failed(Path::new("."), &error)),
+        Err(panicked) => Err(AgentError::new(ErrorClass::Internal, panicked.to_string())),
+    }
 }
 
 /// The program of an entry as an absolute path, found on the worker's PATH and never in the
@@ -145,7 +151,7 @@ fn unavailable(spec: &AgentSpec, why: &str) -> AgentError {
 }
 
 /// The absolute directories of the worker's PATH outside the worktree.
-fn search_path(worktree: &Path) -> String {
+pub(super) fn search_path(worktree: &Path) -> String {
     let path = std::env::var_os("PATH").unwrap_or_else(|| "/usr/local/bin:/usr/bin:/bin".into());
     let sane =
         std::env::split_paths(&path).filter(|dir| dir.is_absolute() && !dir.starts_with(worktree));

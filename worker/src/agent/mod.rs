@@ -11,6 +11,7 @@ pub mod acp;
 pub mod catalog;
 mod classify;
 mod cli;
+pub mod confine;
 mod environment;
 pub mod event;
 mod figures;
@@ -24,12 +25,8 @@ pub mod process;
 mod process_set;
 pub mod pty;
 mod regex_usage;
-#[expect(
-    unsafe_code,
-    reason = "a session of its own needs code between fork and exec"
-)]
-mod sys;
 mod utf8;
+mod watch;
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -40,6 +37,7 @@ use tokio_util::sync::CancellationToken;
 use crate::domain::attempt::ExecutionPath;
 use crate::domain::error_class::ErrorClass;
 use crate::domain::usage::{SessionUsage, UsageReport};
+use crate::sandbox::Confinement;
 
 pub use crate::domain::attempt::Exit;
 pub use event::{AgentEvent, EventSink};
@@ -74,6 +72,8 @@ pub struct TurnRequest {
     pub home: PathBuf,
     /// A temporary directory of the attempt's own.
     pub tmp: PathBuf,
+    /// What its processes may do.
+    pub confinement: Confinement,
     /// Value of `DISPATCH_ATTEMPT` in the environment of every process of the attempt.
     pub mark: String,
     /// Model to use; the turn fails with `InvalidOption` when the agent does not offer it.
@@ -98,6 +98,7 @@ impl TurnRequest {
             worktree: PathBuf::new(),
             home: PathBuf::new(),
             tmp: PathBuf::new(),
+            confinement: Confinement::none(PathBuf::new()),
             mark: String::new(),
             model: None,
             mode_id: None,

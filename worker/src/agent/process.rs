@@ -1,6 +1,7 @@
 //! The only place that starts agents' processes, and the one that ends them: own session, listed
 //! environment, bounded stderr, and nothing left when `end` returns.
 
+use std::ffi::OsString;
 use std::os::unix::process::ExitStatusExt;
 use std::path::PathBuf;
 use std::process::{ExitStatus, Stdio};
@@ -15,11 +16,12 @@ use tokio::time::timeout;
 
 use super::environment::{self, Variables};
 use super::process_set::ProcessSet;
-use super::{AgentError, Exit, TurnRequest, utf8};
+use super::{AgentError, Exit, MARK_VARIABLE, TurnRequest, utf8, watch};
 use crate::blocking;
 use crate::config::agent_spec::AgentSpec;
 use crate::domain::error_class::ErrorClass;
 use crate::domain::limits;
+use crate::sandbox::{self, Confinement, exec};
 
 pub use super::process_set::{Survivors, become_subreaper, sweep_mark, sweep_marks};
 
@@ -40,8 +42,8 @@ pub(crate) struct Launch {
     pub(crate) stdin: Input,
     /// Time between the steps of ending it.
     pub(crate) kill_grace: Duration,
-    /// Resident memory of the whole set.
-    pub(crate) memory_bytes_max: Option<u64>,
+    /// What it may do.
+    pub(crate) confinement: Confinement,
 }
 
 /// Standard input of a process.
@@ -79,29 +81,30 @@ impl Launch {
             mark: turn.mark.clone(),
             stdin,
             kill_grace: spec.kill_grace,
-            memory_bytes_max: spec.memory_mb.map(|mb| mb.saturating_mul(1024 * 1024)),
+            confinement: turn.confinement.clone(),
         })
     }
 
     /// Start it on pipes.
     pub(crate) fn start(self) -> Result<AgentProcess, AgentError> {
+        let (helper, args) = self.confined()?;
         #[expect(
             clippy::disallowed_methods,
             reason = "the one place that starts agents"
         )]
-        let mut command = Command::new(&self.program);
+        let mut command = Command::new(helper);
         command
-            .args(&self.args)
-            .current_dir(&self.cwd)
+            .args(args)
+            .current_dir("/")
             .env_clear()
-            .envs(self.variables.iter().map(|(name, value)| (name, value)))
+            .envs(self.variables_of_helper())
             .stdin(match self.stdin {
                 Input::Empty => Stdio::null(),
                 Input::Pipe => Stdio::piped(),
             })
             .stdout(Stdio::piped())
             .stderr(Stdio::piped());
-        super::sys::own_session(&mut command);
+        crate::sys::own_session(&mut command);
         let (set, mut child) = ProcessSet::start(&self.mark, || {
             let child = command.spawn()?;
             let pid = child
@@ -118,7 +121,26 @@ impl Launch {
             guard: Guard(Arc::new(set)),
             stderr,
             kill_grace: self.kill_grace,
-            memory_bytes_max: self.memory_bytes_max,
+            confinement: self.confinement,
+        })
+    }
+
+    /// The helper that confines the program, with its arguments.
+    pub(crate) fn confined(&self) -> Result<(PathBuf, Vec<OsString>), AgentError> {
+        let args: Vec<OsString> = self.args.iter().map(OsString::from).collect();
+        self.confinement
+            .command(&self.program, &args, &self.cwd)
+            .map_err(|message| AgentError::new(ErrorClass::SpawnFailed, message))
+    }
+
+    /// What the helper is started with: nothing that has a meaning for it or for what it uses.
+    pub(crate) fn variables_of_helper(&self) -> impl Iterator<Item = (String, &str)> {
+        self.variables.iter().map(|(name, value)| {
+            let name = match name == MARK_VARIABLE {
+                true => name.clone(),
+                false => format!("{}{name}", exec::VARIABLE),
+            };
+            (name, value.as_str())
         })
     }
 
@@ -152,7 +174,7 @@ pub(crate) struct AgentProcess {
     guard: Guard,
     stderr: Tail,
     kill_grace: Duration,
-    memory_bytes_max: Option<u64>,
+    confinement: Confinement,
 }
 
 impl AgentProcess {
@@ -174,7 +196,7 @@ impl AgentProcess {
             guard: Guard(Arc::new(set)),
             stderr: Tail::of(None),
             kill_grace: launch.kill_grace,
-            memory_bytes_max: launch.memory_bytes_max,
+            confinement: launch.confinement.clone(),
         }
     }
 
@@ -186,24 +208,12 @@ impl AgentProcess {
 
     async fn look(&self) {
         let set = Arc::clone(&self.guard.0);
-        let _memory = blocking::run(move || set.look()).await;
+        let _used = blocking::run(move || set.look()).await;
     }
 
-    /// Look at the set every second; resolves only when it uses more memory than allowed.
-    pub(crate) fn memory_exceeded(&self) -> impl Future<Output = AgentError> + use<> {
-        let set = Arc::clone(&self.guard.0);
-        let memory_bytes_max = self.memory_bytes_max;
-        async move {
-            let mut ticks = tokio::time::interval(limits::PROCESS_WATCH);
-            loop {
-                ticks.tick().await;
-                let set = Arc::clone(&set);
-                let used = blocking::run(move || set.look()).await.unwrap_or(0);
-                if let Some(max) = memory_bytes_max.filter(|max| used > *max) {
-                    return over_memory(used, max);
-                }
-            }
-        }
+    /// Look at the set every second; resolves only when it uses more than allowed.
+    pub(crate) fn over_limit(&self) -> impl Future<Output = AgentError> + use<> {
+        watch::over_limit(Arc::clone(&self.guard.0), self.confinement.clone())
     }
 
     /// End it and everything it started; returns when nothing of the set is left. `rest` is what
@@ -226,7 +236,11 @@ impl AgentProcess {
             self.guard.0.signal_group(Signal::SIGTERM);
             if timeout(grace, self.wait()).await.is_err() {
                 self.look().await;
-                self.guard.0.signal_group(Signal::SIGKILL);
+                // The helper ends what it is the parent of, which is all of it.
+                self.guard.0.signal_leader(sandbox::END);
+                if timeout(limits::HELPER_END, self.wait()).await.is_err() {
+                    self.guard.0.signal_group(Signal::SIGKILL);
+                }
             }
         }
         let set = Arc::clone(&self.guard.0);
@@ -242,16 +256,6 @@ impl AgentProcess {
             Err(panicked) => Err(with_exit(panicked.to_string(), exit)),
         }
     }
-}
-
-fn over_memory(used: u64, max: u64) -> AgentError {
-    let mb = |bytes: u64| bytes / (1024 * 1024);
-    let message = format!(
-        "the agent's processes use {} MiB of memory, more than memory_mb = {} allows",
-        mb(used),
-        mb(max)
-    );
-    AgentError::new(ErrorClass::Budget, message)
 }
 
 fn with_exit(message: String, exit: Exit) -> AgentError {

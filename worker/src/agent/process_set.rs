@@ -36,6 +36,17 @@ pub struct Survivors {
     first: i32,
 }
 
+/// What a set of processes uses.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Used {
+    /// Resident memory; what two of them share counts twice.
+    pub(crate) memory_bytes: u64,
+    /// Threads, as the kernel counts them against a limit of processes.
+    pub(crate) threads: u64,
+    /// Processor time, also that of members that ended and were waited for.
+    pub(crate) cpu_ticks: u64,
+}
+
 /// One attempt's processes.
 #[derive(Debug)]
 pub(crate) struct ProcessSet {
@@ -76,14 +87,19 @@ impl ProcessSet {
         let _gone = killpg(Pid::from_raw(self.leader), signal);
     }
 
-    /// Remember who is below the leader now and return their resident memory in bytes. Reads only
-    /// the set's own processes, so that it is cheap enough for every second.
-    pub(crate) fn look(&self) -> u64 {
+    /// Signal the leader alone.
+    pub(crate) fn signal_leader(&self, signal: Signal) {
+        let _gone = kill(Pid::from_raw(self.leader), signal);
+    }
+
+    /// Remember who is below the leader now and return what they use. Reads only the set's own
+    /// processes, so that it is cheap enough for every second.
+    pub(crate) fn look(&self) -> Used {
         let mut todo = vec![self.leader];
         let mut seen = lock(&self.seen);
         todo.extend(seen.keys());
         let mut done = HashSet::new();
-        let mut memory = 0;
+        let mut used = Used::default();
         while let Some(pid) = todo.pop() {
             if !done.insert(pid) {
                 continue;
@@ -97,10 +113,12 @@ impl ProcessSet {
                 continue;
             }
             seen.insert(pid, stat.start);
-            memory += stat.resident_bytes;
+            used.memory_bytes += stat.resident_bytes;
+            used.threads += stat.threads;
+            used.cpu_ticks += stat.cpu_ticks;
             todo.extend(children_of(pid));
         }
-        memory
+        used
     }
 
     /// End every member: TERM, up to `polite` to obey, KILL until none is left. Blocking.
@@ -272,6 +290,8 @@ struct Stat {
     parent: i32,
     group: i32,
     session: i32,
+    threads: u64,
+    cpu_ticks: u64,
     start: u64,
     resident_bytes: u64,
 }
@@ -293,6 +313,13 @@ impl Stat {
             parent: number(1)? as i32,
             group: number(2)? as i32,
             session: number(3)? as i32,
+            // Its own in user and kernel, and that of children it waited for.
+            cpu_ticks: [11, 12, 13, 14]
+                .into_iter()
+                .filter_map(number)
+                .map(|ticks| ticks.max(0) as u64)
+                .sum(),
+            threads: number(17)?.max(0) as u64,
             start: number(19)? as u64,
             resident_bytes: number(21)?.max(0) as u64 * page_bytes(),
         })

@@ -4,6 +4,7 @@ use std::path::{Component, PathBuf};
 
 use super::agent_spec::{AgentSpec, Output, PromptVia, UsageFormat};
 use crate::domain::attempt::ExecutionPath;
+use crate::domain::sandbox::{Demand, Network};
 
 /// Kinds a permission policy may name.
 const PERMISSION_KINDS: [&str; 10] = [
@@ -82,6 +83,7 @@ pub(super) fn check(spec: &AgentSpec) -> Result<(), (&'static str, String)> {
         );
     }
     check_options(spec)?;
+    check_sandbox(spec)?;
     let cli = matches!(spec.path, ExecutionPath::Pipe | ExecutionPath::Pty);
     if cli {
         check_cli(spec, uses("{prompt}") || uses("{prompt_file}"))?;
@@ -96,6 +98,48 @@ pub(super) fn check(spec: &AgentSpec) -> Result<(), (&'static str, String)> {
         }
         _ => Ok(()),
     }
+}
+
+/// What a sandbox cannot hold together.
+fn check_sandbox(spec: &AgentSpec) -> Result<(), (&'static str, String)> {
+    let fault = |key, message: &str| Err((key, message.to_owned()));
+    let confined = spec.sandbox != Demand::None;
+    if spec.inherit_home && confined {
+        return fault(
+            "inherit_home",
+            "needs sandbox = \"none\", because the worker's HOME holds logins; list what the agent needs in home_files",
+        );
+    }
+    if spec.network != Network::Full && spec.sandbox != Demand::Required {
+        return fault("network", "can only be kept with sandbox = \"required\"");
+    }
+    if spec.network == Network::Gateway && spec.hosts.is_empty() {
+        return fault("hosts", "is missing: list what the agent may reach");
+    }
+    if spec.network != Network::Gateway && !spec.hosts.is_empty() {
+        return fault("hosts", "is only for network = \"gateway\"");
+    }
+    if let Some(path) = spec
+        .readable
+        .iter()
+        .find(|path| !path.is_absolute() && !path.starts_with("~"))
+    {
+        let path = path.display();
+        let message = format!("{path} must be absolute or begin with ~/ or {{config_dir}}/");
+        return Err(("readable", message));
+    }
+    let limits = &spec.limits;
+    for (key, value) in [
+        ("memory_mb", limits.memory_mb),
+        ("pids", limits.pids),
+        ("file_mb", limits.file_mb),
+        ("disk_mb", limits.disk_mb),
+    ] {
+        if value == Some(0) {
+            return fault(key, "must be at least 1");
+        }
+    }
+    Ok(())
 }
 
 /// A default that the entry's own list does not allow would fail every task.

@@ -7,6 +7,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::domain::attempt::ExecutionPath;
+use crate::domain::sandbox::{Demand, Network, ResourceLimits};
 
 /// One entry of the catalogue, complete: defaults filled in, `extends` resolved.
 #[derive(Clone, Debug, PartialEq)]
@@ -51,14 +52,23 @@ pub struct AgentSpec {
     pub timeouts: Timeouts,
     /// Time between the steps of ending it: end of input, TERM, KILL.
     pub kill_grace: Duration,
-    /// Resident memory of all its processes together, in MiB; beyond it the attempt ends.
-    pub memory_mb: Option<u64>,
+    /// What all its processes together may use up; beyond it the attempt ends.
+    pub limits: ResourceLimits,
     /// Attempts of this agent at once on one worker.
     pub slots: u32,
     /// Agent to use when this one is unavailable; never used silently.
     pub fallback: Option<String>,
-    /// How it shall be confined; reserved, not enforced yet.
-    pub sandbox: Option<Sandbox>,
+    /// Whether it is confined.
+    pub sandbox: Demand,
+    /// What it may reach over the network.
+    pub network: Network,
+    /// Hosts that it may reach when its network is the gateway.
+    pub hosts: Vec<String>,
+    /// What it may read of the machine beside the system and its own program; `~` is the worker's
+    /// HOME.
+    pub readable: Vec<PathBuf>,
+    /// Whether it may make sandboxes of its own inside, as Codex does for its commands.
+    pub nested_sandbox: bool,
     /// Where its usage is found.
     pub usage: UsageSpec,
     /// For the path `acp`.
@@ -123,18 +133,6 @@ impl PermissionPolicy {
             .filter(|verdict| !unseen || *verdict != Verdict::Allow)
             .unwrap_or(self.default)
     }
-}
-
-/// How an agent shall be confined.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Sandbox {
-    /// Refuse to start it without.
-    Required,
-    /// Use one where the machine has it.
-    Optional,
-    /// Use none.
-    None,
 }
 
 /// Options of the path `acp`.

@@ -11,11 +11,11 @@ use toml::Spanned;
 
 use super::agent_check::{check, check_name};
 use super::agent_spec::{
-    AcpSpec, AgentSpec, AskDefault, CliSpec, PermissionPolicy, Sandbox, Timeouts, UsageSpec,
-    Verdict,
+    AcpSpec, AgentSpec, AskDefault, CliSpec, PermissionPolicy, Timeouts, UsageSpec, Verdict,
 };
 use crate::domain::attempt::ExecutionPath;
 use crate::domain::limits;
+use crate::domain::sandbox::{Demand, Network, ResourceLimits};
 use crate::domain::usage::Price;
 
 /// All agents of one agents.toml.
@@ -140,8 +140,9 @@ impl AgentSpec {
             "idle_timeout_ms": self.timeouts.idle.as_millis() as u64,
             "total_timeout_ms": self.timeouts.total.as_millis() as u64,
             "kill_grace_ms": self.kill_grace.as_millis() as u64,
-            "memory_mb": self.memory_mb, "slots": self.slots, "fallback": self.fallback,
-            "sandbox": self.sandbox,
+            "limits": self.limits, "slots": self.slots, "fallback": self.fallback,
+            "sandbox": self.sandbox, "network": self.network, "hosts": self.hosts,
+            "readable": self.readable, "nested_sandbox": self.nested_sandbox,
         })
     }
 }
@@ -192,9 +193,17 @@ struct Entry {
     total_timeout: Option<Span>,
     kill_grace: Option<Span>,
     memory_mb: Option<u64>,
+    pids: Option<u64>,
+    cpu_time: Option<Span>,
+    file_mb: Option<u64>,
+    disk_mb: Option<u64>,
     slots: Option<u32>,
     fallback: Option<String>,
-    sandbox: Option<Sandbox>,
+    sandbox: Option<Demand>,
+    network: Option<Network>,
+    hosts: Option<Vec<String>>,
+    readable: Option<Vec<PathBuf>>,
+    nested_sandbox: Option<bool>,
     usage: Option<UsageSpec>,
     acp: Option<AcpSpec>,
     cli: Option<CliSpec>,
@@ -285,7 +294,7 @@ impl Entry {
                 .command
                 .unwrap_or_default()
                 .into_iter()
-                .map(in_dir)
+                .map(&in_dir)
                 .collect(),
             version_args: self.version_args.unwrap_or_default(),
             install: self.install,
@@ -325,10 +334,20 @@ impl Entry {
                 total: span(self.total_timeout, limits::AGENT_TOTAL_TIMEOUT),
             },
             kill_grace: span(self.kill_grace, limits::KILL_GRACE),
-            memory_mb: self.memory_mb,
+            limits: ResourceLimits {
+                memory_mb: Some(self.memory_mb.unwrap_or(limits::ATTEMPT_MEMORY_MB)),
+                pids: Some(self.pids.unwrap_or(limits::ATTEMPT_PIDS)),
+                cpu_s: self.cpu_time.map(|span| span.0.as_secs().max(1)),
+                file_mb: Some(self.file_mb.unwrap_or(limits::ATTEMPT_FILE_MB)),
+                disk_mb: Some(self.disk_mb.unwrap_or(limits::ATTEMPT_DISK_MB)),
+            },
             slots: self.slots.unwrap_or(1),
             fallback: self.fallback,
-            sandbox: self.sandbox,
+            sandbox: self.sandbox.unwrap_or_default(),
+            network: self.network.unwrap_or_default(),
+            hosts: self.hosts.unwrap_or_default(),
+            readable: self.readable.unwrap_or_default(),
+            nested_sandbox: self.nested_sandbox.unwrap_or(false),
             usage: self.usage.unwrap_or_default(),
             acp: self.acp.unwrap_or_default(),
             cli: self.cli.unwrap_or_default(),

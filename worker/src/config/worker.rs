@@ -3,6 +3,8 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use crate::domain::sandbox::Rung;
+
 /// Settings of one worker process.
 #[derive(Clone, Debug)]
 pub struct WorkerSettings {
@@ -22,6 +24,10 @@ pub struct WorkerSettings {
     pub drain: Duration,
     /// Whether projects may run setup and teardown commands.
     pub allow_hooks: bool,
+    /// The only rung of the sandbox ladder to use; absent: the best that works here.
+    pub sandbox: Option<Rung>,
+    /// The program that confines agents: this one, unless a test says otherwise.
+    pub helper: Option<PathBuf>,
     /// Connections to the database.
     pub connections: usize,
 }

@@ -264,3 +264,38 @@ pub const SPOOL_AGE_MAX: Duration = Duration::from_secs(3_600);
 pub const NOTICES_HELD_MAX: usize = 10_000;
 /// How long a probe waits for an agent's list of commands, which comes after its session.
 pub const COMMANDS_WAIT: Duration = Duration::from_millis(1_500);
+
+/// Shared memory of a confined attempt: enough for a browser or a build, and it is memory.
+pub const SHARED_MEMORY_BYTES_MAX: u64 = 256 * 1024 * 1024;
+
+/// A script's interpreter may be a script; nobody has more than a few of them in a row.
+pub const INTERPRETERS_MAX: usize = 4;
+
+/// How long proving that a rung of the sandbox works may take on a busy machine.
+pub const SANDBOX_PROBE_TIMEOUT: Duration = Duration::from_secs(20);
+
+/// How often the helper looks whether its worker still lives; normally a signal tells it at once.
+pub const HELPER_LOOK: Duration = Duration::from_secs(1);
+
+/// Processes and threads of an attempt at once, when its entry says nothing: a parallel build with a browser
+/// beside it stays below, a fork bomb does not.
+pub const ATTEMPT_PIDS: u64 = 4_096;
+
+/// Memory of an attempt in MiB, when its entry says nothing: agents take up to one GiB, their
+/// builds several.
+pub const ATTEMPT_MEMORY_MB: u64 = 8_192;
+
+/// Size of one file in MiB, when the entry says nothing.
+pub const ATTEMPT_FILE_MB: u64 = 4_096;
+
+/// Disk space of an attempt in MiB, when the entry says nothing.
+pub const ATTEMPT_DISK_MB: u64 = 20_480;
+
+/// How long the helper gets to end what it is the parent of, before it is killed itself.
+pub const HELPER_END: Duration = Duration::from_secs(11);
+
+/// The disk space of an attempt is looked at this often, unless that takes long.
+pub const DISK_WATCH: Duration = Duration::from_secs(5);
+
+/// Entries of one look at an attempt's disk space: a million files are refused by the snapshot.
+pub const DISK_WATCH_ENTRIES_MAX: usize = 2_000_000;

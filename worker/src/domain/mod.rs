@@ -7,5 +7,6 @@ pub mod event;
 pub mod ids;
 pub mod limits;
 pub mod retry;
+pub mod sandbox;
 pub mod task;
 pub mod usage;

@@ -15,6 +15,7 @@ use crate::config::agent_spec::AgentSpec;
 use crate::config::agents::Catalogue;
 use crate::domain::attempt::ExecutionPath;
 use crate::run::RunContext;
+use crate::sandbox::Sandbox;
 use crate::store::fleet::{self, Offer};
 use crate::store::{Store, StoreError};
 
@@ -77,10 +78,11 @@ impl Offers {
         self.publish(&catalogue).await?;
         self.open(&catalogue);
         let scratch = self.scratch.clone();
+        let sandbox = &self.context.sandbox;
         let probes = futures::stream::iter(wanted)
             .map(|spec| {
                 let scratch = scratch.join(&spec.name);
-                async move { offer(&spec, probe(&spec, &scratch).await) }
+                async move { offer(&spec, probe(&spec, sandbox, &scratch).await) }
             })
             .buffer_unordered(PROBES_AT_ONCE);
         tokio::pin!(probes);
@@ -190,9 +192,9 @@ fn modified(file: Option<&Path>) -> Option<SystemTime> {
         .and_then(|m| m.modified().ok())
 }
 
-async fn probe(spec: &AgentSpec, scratch: &Path) -> Probe {
+async fn probe(spec: &AgentSpec, sandbox: &Sandbox, scratch: &Path) -> Probe {
     match tokio::fs::create_dir_all(scratch).await {
-        Ok(()) => catalog::probe(spec, scratch).await,
+        Ok(()) => catalog::probe(spec, sandbox, scratch).await,
         Err(error) => Probe {
             status: ProbeStatus::Error,
             error: Some(format!("cannot make {}: {error}", scratch.display())),

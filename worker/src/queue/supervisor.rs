@@ -17,8 +17,10 @@ use crate::broker::writer::{EventWriter, Trouble};
 use crate::config::agents::Catalogue;
 use crate::config::worker::WorkerSettings;
 use crate::domain::ids::WorkerId;
+use crate::domain::sandbox::Rung;
 use crate::run::RunContext;
 use crate::run::leash::Stop;
+use crate::sandbox::{self, Sandbox};
 use crate::store::claims::LowWaterMarks;
 use crate::store::listen::{Listener, Wakeup};
 use crate::store::{Store, StoreError, fleet};
@@ -96,6 +98,20 @@ impl Worker {
         for dir in [&work, &homes, &alive] {
             private_dir(dir)?;
         }
+        let sandbox = Sandbox::find(sandbox::Settings {
+            helper: settings.helper.clone(),
+            data_dir: settings.data_dir.canonicalize().map_err(|error| {
+                WorkerError::Setup(format!(
+                    "cannot use {}: {error}",
+                    settings.data_dir.display()
+                ))
+            })?,
+            hidden: vec![settings.agents_file.clone()],
+            only: settings.sandbox,
+        })
+        .await
+        .map_err(WorkerError::Setup)?;
+        tell_sandbox(&sandbox);
         let worker = WorkerId::fresh();
         let lock = crate::blocking::run(move || alive::begin(&alive, worker))
             .await
@@ -125,6 +141,7 @@ impl Worker {
             listener,
             writer,
             workspaces,
+            sandbox,
             homes,
             worker,
             worker_name: settings.name.clone(),
@@ -453,11 +470,30 @@ async fn cancels(listener: Listener, book: LeaseBook, stop: CancellationToken) {
 }
 
 /// A directory only we can enter.
+/// Once, at the start: everybody who wonders why an agent is not offered looks here.
+fn tell_sandbox(sandbox: &Sandbox) {
+    let (best, missing) = (sandbox.best(), sandbox.missing().join("; "));
+    match best {
+        Rung::None => tracing::warn!(
+            missing,
+            "no sandbox works here: only agents with sandbox = \"none\" or \"optional\" are offered"
+        ),
+        Rung::Bubblewrap | Rung::LandlockUid | Rung::Landlock => {
+            tracing::info!(sandbox = best.as_str(), missing, "agents are confined");
+        }
+    }
+}
+
+/// For nobody else to look into. As root, the users of attempts pass through to what is theirs.
 fn private_dir(dir: &Path) -> Result<(), WorkerError> {
     use std::os::unix::fs::DirBuilderExt;
     std::fs::DirBuilder::new()
         .recursive(true)
-        .mode(0o700)
+        .mode(if nix::unistd::Uid::effective().is_root() {
+            0o711
+        } else {
+            0o700
+        })
         .create(dir)
         .map_err(|error| {
             WorkerError::Setup(format!(

@@ -9,6 +9,7 @@ use futures::future::BoxFuture;
 use crate::agent::catalog;
 use crate::config::agents::Catalogue;
 use crate::ops::{OpError, ProbeReport, Prober};
+use crate::sandbox::{self, Sandbox};
 use crate::surface::cli::roles::ConfigCheckArgs;
 
 /// Used when no agents.toml is found: the ready-made entries. The user only needs the programs.
@@ -67,7 +68,13 @@ impl Prober for CatalogueProber {
             let catalogue = load(&self.file).ok()?;
             let spec = catalogue.agents.get(agent)?;
             let scratch = tempfile::tempdir().ok()?;
-            let probe = catalog::probe(spec, scratch.path()).await;
+            let sandbox = Sandbox::find(sandbox::Settings {
+                data_dir: scratch.path().to_owned(),
+                hidden: vec![self.file.clone()],
+                ..sandbox::Settings::default()
+            });
+            let sandbox = sandbox.await.ok()?;
+            let probe = catalog::probe(spec, &sandbox, scratch.path()).await;
             Some(ProbeReport {
                 name: spec.name.clone(),
                 status: probe.status.as_str().to_owned(),

@@ -48,6 +48,8 @@ pub(super) fn settings(
         name: args.name.clone().unwrap_or_else(host_name),
         drain: args.drain_timeout.0,
         allow_hooks: args.allow_hooks,
+        sandbox: args.sandbox.0,
+        helper: None,
         connections: CONNECTIONS,
     }
 }

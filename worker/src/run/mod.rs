@@ -24,6 +24,7 @@ use crate::config::agents::Catalogue;
 use crate::domain::attempt::{AttemptEnd, Phase};
 use crate::domain::error_class::ErrorClass;
 use crate::domain::ids::WorkerId;
+use crate::sandbox::Sandbox;
 use crate::store::Store;
 use crate::store::attempts;
 use crate::store::claims::Claimed;
@@ -47,6 +48,8 @@ pub struct RunContext {
     pub writer: EventWriter,
     /// Worktrees.
     pub workspaces: Workspaces,
+    /// What agents are confined with.
+    pub sandbox: Sandbox,
     /// Homes of agents, one per conversation.
     pub homes: PathBuf,
     /// The worker.

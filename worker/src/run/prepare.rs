@@ -3,11 +3,14 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use crate::agent::{Agent, TurnRequest, catalog};
+use crate::agent::confine;
+use crate::agent::{Agent, AgentError, TurnRequest, catalog};
 use crate::config::agent_spec::AgentSpec;
 use crate::domain::attempt::AttemptEnd;
 use crate::domain::error_class::ErrorClass;
+use crate::domain::sandbox::Demand;
 use crate::domain::usage::SessionUsage;
+use crate::sandbox::{Means, Places};
 use crate::store::StoreError;
 use crate::store::applies;
 use crate::store::attempts::{self, ConversationState, Held, OpenChange};
@@ -40,6 +43,7 @@ pub async fn prepare(
     leash: &Leash,
 ) -> Result<Prepared, AttemptEnd> {
     let project = load_project(context, &claimed.project).await?;
+    let means = confine::means(&context.sandbox, spec, Demand::Required).map_err(not_begun)?;
     let agent = catalog::build(spec);
     let path = agent.path();
     match attempts::begin(&context.store, claimed, path, conversation).await {
@@ -75,16 +79,32 @@ pub async fn prepare(
         attempt: claimed.lease.attempt(),
         token: claimed.lease.token().0,
     };
-    let worktree = checkout(context, claimed, &project, key, conversation, start, leash).await?;
+    let worktree = checkout(
+        context,
+        claimed,
+        &project,
+        key,
+        conversation,
+        start,
+        &means,
+        leash,
+    )
+    .await?;
     let home = match settle_in(context, claimed, &worktree, conversation).await {
         Ok(home) => home,
-        Err(end) => {
-            let hooked = project.setup.is_some() || project.teardown.is_some();
-            context.workspaces.discard(&project, worktree).await;
-            if hooked {
-                super::end_hooks(context, claimed).await;
-            }
-            return Err(end);
+        Err(end) => return Err(undo(context, claimed, &project, worktree, end).await),
+    };
+    let places = Places {
+        tree: worktree.tree.clone(),
+        home: home.clone(),
+        tmp: worktree.tmp.clone(),
+        read: worktree.lent(),
+        search_path: Vec::new(),
+    };
+    let confinement = match confine::confine(&context.sandbox, spec, means, places) {
+        Ok(confinement) => confinement,
+        Err(error) => {
+            return Err(undo(context, claimed, &project, worktree, not_begun(error)).await);
         }
     };
     let kept_here = match &before.native_session_id {
@@ -98,6 +118,7 @@ pub async fn prepare(
         worktree: worktree.tree.clone(),
         home,
         tmp: worktree.tmp.clone(),
+        confinement,
         mark: context.mark(key.token),
         model: claimed.model.clone().or_else(|| spec.model.clone()),
         mode_id: claimed.mode_id.clone().or_else(|| spec.mode.clone()),
@@ -120,6 +141,28 @@ pub async fn prepare(
     })
 }
 
+/// What is missing on this machine, another one may have.
+fn not_begun(error: AgentError) -> AttemptEnd {
+    let AgentError { class, message, .. } = error;
+    AttemptEnd::NotBegun { class, message }
+}
+
+/// Give the worktree up again.
+async fn undo(
+    context: &RunContext,
+    claimed: &Claimed,
+    project: &ProjectSpec,
+    worktree: Worktree,
+    end: AttemptEnd,
+) -> AttemptEnd {
+    let hooked = project.setup.is_some() || project.teardown.is_some();
+    context.workspaces.discard(project, worktree).await;
+    if hooked {
+        super::end_hooks(context, claimed).await;
+    }
+    end
+}
+
 /// Make the worktree.
 async fn checkout(
     context: &RunContext,
@@ -128,11 +171,12 @@ async fn checkout(
     key: WorktreeKey,
     conversation: i64,
     start: Start,
+    means: &Means,
     leash: &Leash,
 ) -> Result<Worktree, AttemptEnd> {
     let cancel = leash.pulled();
     let workspaces = &context.workspaces;
-    let made = workspaces.create(project, key, Some(conversation), start, &cancel);
+    let made = workspaces.create(project, key, Some(conversation), start, means, &cancel);
     match made.await {
         Ok(worktree) => Ok(worktree),
         Err(error) => {

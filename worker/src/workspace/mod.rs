@@ -118,6 +118,8 @@ pub struct Worktree {
     /// Repository that the agent's git borrows objects from: it must be readable to the agent,
     /// and should not be writable.
     pub borrowed: PathBuf,
+    /// For a linked worktree, the repository that it is a part of: the agent may read it.
+    pub common_dir: Option<PathBuf>,
     /// How it was made.
     pub mode: WorktreeMode,
     dir: layout::AttemptDir,
@@ -134,6 +136,7 @@ impl Worktree {
         meta: layout::Meta,
         lock: Arc<File>,
         borrowed: PathBuf,
+        common_dir: Option<PathBuf>,
     ) -> Self {
         Self {
             key,
@@ -143,11 +146,18 @@ impl Worktree {
             tmp: dir.tmp(),
             base_commit: meta.base_commit.clone(),
             borrowed,
+            common_dir,
             mode,
             dir: dir.clone(),
             meta: Arc::new(meta),
             _lock: lock,
         }
+    }
+
+    /// What its agent may read outside of it, for its git.
+    pub fn lent(&self) -> Vec<PathBuf> {
+        let common_dir = self.common_dir.iter();
+        common_dir.chain([&self.borrowed]).cloned().collect()
     }
 }
 

@@ -23,6 +23,8 @@ use super::{
 };
 use crate::domain::error_class::ErrorClass;
 use crate::domain::limits;
+use crate::domain::sandbox::Rung;
+use crate::sandbox::Means;
 
 /// Worktrees, snapshots and applications under one root directory. Cheap to clone. Several
 /// processes may share a root: what is in use is locked.
@@ -57,7 +59,11 @@ impl Workspaces {
             )
         };
         let mut builder = fs::DirBuilder::new();
-        builder.recursive(true).mode(0o700);
+        let root_user = nix::unistd::Uid::effective().is_root();
+        // As root, the users of attempts pass through to what is theirs.
+        builder
+            .recursive(true)
+            .mode(if root_user { 0o711 } else { 0o700 });
         for part in ["stores", "worktrees", "places", "trash"] {
             builder.create(root.join(part)).map_err(failed)?;
         }
@@ -110,11 +116,12 @@ impl Workspaces {
         key: WorktreeKey,
         conversation: Option<i64>,
         start: Start,
+        means: &Means,
         cancel: &CancellationToken,
     ) -> Result<Worktree, WorkspaceError> {
         let git = &self.inner.git;
         let check = project::inspect(git, project, cancel).await?;
-        refuse_linked(project)?;
+        refuse_linked(project, means)?;
         let objects = Objects::open(&self.inner.root, project)?;
         let dir = AttemptDir::new(&self.inner.root, key);
         if dir.0.exists() {
@@ -131,6 +138,7 @@ impl Workspaces {
             place: conversation.map(|id| Place::new(&self.inner.root, id)),
             key,
             mark: self.mark(key),
+            means,
             cancel,
         };
         let commits = worktree::prepare_commits(&plan, &start).await?;
@@ -311,6 +319,8 @@ impl Workspaces {
             meta,
             Arc::new(lock),
             borrowed,
+            // Its agent is gone.
+            None,
         ))
     }
 
@@ -416,12 +426,14 @@ impl Workspaces {
     }
 }
 
-fn refuse_linked(project: &ProjectSpec) -> Result<(), WorkspaceError> {
-    if project.mode == WorktreeMode::Linked && !project.trusted {
+/// A linked worktree shares its repository, which a sandbox keeps from being written.
+fn refuse_linked(project: &ProjectSpec, means: &Means) -> Result<(), WorkspaceError> {
+    let open = means.rung == Rung::None && !project.trusted;
+    if project.mode == WorktreeMode::Linked && open {
         return Err(WorkspaceError::new(
             ErrorClass::Workspace,
             format!(
-                "project {} asks for linked worktrees, which let an agent change the repository itself; mark the project trusted or use private worktrees",
+                "project {} asks for linked worktrees, which let an agent without a sandbox change the repository itself; confine the agent, use private worktrees or mark the project trusted",
                 project.name
             ),
         ));

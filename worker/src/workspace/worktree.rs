@@ -6,6 +6,7 @@
 
 use std::fs;
 use std::io;
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -23,6 +24,7 @@ use super::{
 };
 use crate::domain::error_class::ErrorClass;
 use crate::domain::limits;
+use crate::sandbox::{self, Means, Owner};
 
 /// Identity for commits of the agent itself, which end as files in the result, not as commits.
 const CONFIG: &str = "[core]\n\trepositoryformatversion = 0\n\tfilemode = true\n\tbare = false\n\tlogallrefupdates = true\n\tautocrlf = false\n[user]\n\tname = dispatch agent\n\temail = agent@dispatch.invalid\n[gc]\n\tauto = 0\n[maintenance]\n\tauto = false\n[advice]\n\tdetachedHead = false\n[commit]\n\tgpgSign = false\n";
@@ -43,6 +45,7 @@ pub(super) struct Plan<'a> {
     pub(super) place: Option<Place>,
     pub(super) key: WorktreeKey,
     pub(super) mark: String,
+    pub(super) means: &'a Means,
     pub(super) cancel: &'a CancellationToken,
 }
 
@@ -95,7 +98,7 @@ pub(super) async fn prepare_commits(
 /// Make it, complete, with `meta.json` as the last step.
 pub(super) async fn create(plan: Plan<'_>, commits: Commits) -> Result<Worktree, WorkspaceError> {
     let mode = plan.project.mode;
-    let lock = make_dirs(&plan.dir)
+    let lock = make_dirs(&plan.dir, plan.means)
         .map_err(|error| disk(&plan.dir.0, "make the worktree's directory", &error))?;
     // A linked checkout has to be named by its key.
     if let (WorktreeMode::Private, Some(place)) = (mode, &plan.place) {
@@ -108,9 +111,14 @@ pub(super) async fn create(plan: Plan<'_>, commits: Commits) -> Result<Worktree,
         WorktreeMode::Private => private(&plan, &tree, &commits).await?,
         WorktreeMode::Linked => linked(&plan, &tree, &commits).await?,
     };
-    fs::copy(&index, plan.dir.index())
-        .map_err(|error| disk(&plan.dir.0, "keep the index", &error))?;
-    let written = fs::metadata(&index).map_err(|error| disk(&index, "read the index", &error))?;
+    let kept = plan.dir.index();
+    fs::copy(&index, &kept).map_err(|error| disk(&plan.dir.0, "keep the index", &error))?;
+    let mut dated = index;
+    if let Some(owner) = plan.means.owner.clone() {
+        give_away(tree.clone(), kept.clone(), owner).await?;
+        dated = kept;
+    }
+    let written = fs::metadata(&dated).map_err(|error| disk(&dated, "read the index", &error))?;
     let mut meta = Meta {
         task: plan.key.task,
         attempt: plan.key.attempt,
@@ -154,7 +162,33 @@ pub(super) async fn create(plan: Plan<'_>, commits: Commits) -> Result<Worktree,
         meta,
         Arc::new(lock),
         plan.objects.base(),
+        (mode == WorktreeMode::Linked).then(|| plan.check.common_dir.clone()),
     ))
+}
+
+/// Let the attempt's user own the checkout. That changes when each file's status changed last, which
+/// our index has to know, or everything would count as changed.
+async fn give_away(tree: PathBuf, index: PathBuf, owner: Owner) -> Result<(), WorkspaceError> {
+    let shown = tree.clone();
+    let given = crate::blocking::run(move || {
+        sandbox::give(&tree, &owner)?;
+        let mut kept = git2::Index::open(&index).map_err(io::Error::other)?;
+        let entries: Vec<git2::IndexEntry> = kept.iter().collect();
+        for mut entry in entries {
+            let path = tree.join(std::ffi::OsStr::from_bytes(&entry.path));
+            let Ok(facts) = fs::symlink_metadata(path) else {
+                continue;
+            };
+            let seconds = i32::try_from(facts.ctime()).unwrap_or(0);
+            let nanoseconds = u32::try_from(facts.ctime_nsec()).unwrap_or(0);
+            entry.ctime = git2::IndexTime::new(seconds, nanoseconds);
+            kept.add(&entry).map_err(io::Error::other)?;
+        }
+        kept.write().map_err(io::Error::other)
+    })
+    .await
+    .map_err(|error| internal(error.to_string()))?;
+    given.map_err(|error| disk(&shown, "give the worktree to the attempt's user", &error))
 }
 
 /// Take the place, waiting a moment for the attempt before: a follow-up that was waiting for its
@@ -170,9 +204,10 @@ async fn take(plan: &Plan<'_>, place: &Place) -> io::Result<()> {
     Ok(())
 }
 
-fn make_dirs(dir: &AttemptDir) -> io::Result<fs::File> {
+fn make_dirs(dir: &AttemptDir, means: &Means) -> io::Result<fs::File> {
     let mut builder = fs::DirBuilder::new();
-    builder.mode(0o700);
+    // A user of its own passes through to what is its own, and sees nothing of the rest.
+    builder.mode(if means.owner.is_some() { 0o711 } else { 0o700 });
     // Fails when it exists: a half-made directory is never used again.
     builder.create(&dir.0)?;
     builder.create(dir.home())?;

@@ -21,6 +21,7 @@ use crate::agent::{Exit, MARK_VARIABLE, TurnRequest};
 use crate::blocking;
 use crate::config::agent_spec::AgentSpec;
 use crate::domain::limits;
+use crate::sandbox::Confinement;
 
 /// The files and terminals of one attempt.
 #[derive(Debug)]
@@ -29,6 +30,7 @@ pub(crate) struct Host {
     worktree: PathBuf,
     variables: Variables,
     mark: String,
+    confinement: Confinement,
     opened: usize,
     terminals: HashMap<String, Terminal>,
     ending: JoinSet<()>,
@@ -56,6 +58,7 @@ impl Host {
             spec: Arc::new(spec.clone()),
             worktree: turn.worktree.clone(),
             mark: turn.mark.clone(),
+            confinement: turn.confinement.clone(),
             opened: 0,
             terminals: HashMap::new(),
             ending: JoinSet::new(),
@@ -229,7 +232,7 @@ impl Host {
             mark,
             stdin: Input::Empty,
             kill_grace: self.spec.kill_grace,
-            memory_bytes_max: None,
+            confinement: self.confinement.clone(),
         };
         launch.start().map_err(|error| refused(&error.message))
     }

@@ -57,10 +57,10 @@ impl AcpAgent {
         let command = launch.shown(&turn.prompt);
         let mut process = launch.start()?;
         let mut session = connect(&self.spec, &mut process, &turn, events.clone(), permission)?;
-        let memory = process.memory_exceeded();
+        let over_limit = process.over_limit();
         let talk = tokio::select! {
             result = converse(&mut session, &turn, command, &events) => result,
-            error = memory => Err(error),
+            error = over_limit => Err(error),
             // What it left behind may hold its output open.
             () = ended(&mut process) => Err(AgentError::new(
                 ErrorClass::Protocol,

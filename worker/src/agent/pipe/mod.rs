@@ -65,11 +65,11 @@ impl PipeAgent {
         let before = goes_on.then(|| turn.session_used.clone());
         let stream = Stream::new(&spec.cli.jsonl, &spec.usage, before);
         let mut reader = Reader::new(spec, stdout, stream, events);
-        let memory = process.memory_exceeded();
+        let over_limit = process.over_limit();
         let exited = reader.exited.clone();
         let talk = tokio::select! {
             result = follow(&mut reader, &mut process, exited) => result,
-            error = memory => Err(error),
+            error = over_limit => Err(error),
             error = unread(&mut writing) => Err(error),
             () = cancel.cancelled() => Err(cancelled()),
         };

@@ -65,11 +65,11 @@ impl PtyAgent {
             last_text: String::new(),
             exited: CancellationToken::new(),
         };
-        let memory = process.memory_exceeded();
+        let over_limit = process.over_limit();
         let exited = talk.exited.clone();
         let result = tokio::select! {
             () = follow(&mut talk, &mut process, exited) => Ok(()),
-            error = memory => Err(error),
+            error = over_limit => Err(error),
             () = cancel.cancelled() => Err(pipe::cancelled()),
         };
         let visible = talk.screen.visible();
@@ -138,11 +138,12 @@ fn start(spec: &AgentSpec, launch: &Launch) -> Result<(AgentProcess, Terminal), 
     let pair = native_pty_system()
         .openpty(size)
         .map_err(|error| failed(&error))?;
-    let mut command = CommandBuilder::new(&launch.program);
-    command.args(&launch.args);
-    command.cwd(&launch.cwd);
+    let (helper, args) = launch.confined()?;
+    let mut command = CommandBuilder::new(helper);
+    command.args(args);
+    command.cwd("/");
     command.env_clear();
-    for (name, value) in &launch.variables {
+    for (name, value) in launch.variables_of_helper() {
         command.env(name, value);
     }
     let (set, child) = ProcessSet::start(&launch.mark, || {

@@ -2,7 +2,9 @@
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::str::FromStr;
 
+use crate::domain::sandbox::Rung;
 use crate::ops::values::Span;
 
 /// A role with its arguments.
@@ -53,9 +55,36 @@ pub struct WorkerArgs {
     /// Run the setup and teardown commands of projects
     #[arg(long, env = "DISPATCH_ALLOW_HOOKS")]
     pub allow_hooks: bool,
+    /// How to confine agents: auto, or the only rung to use of bubblewrap, landlock+uid, landlock
+    /// and none
+    #[arg(
+        long,
+        env = "DISPATCH_SANDBOX",
+        value_name = "RUNG",
+        default_value = "auto"
+    )]
+    pub sandbox: OnlyRung,
     /// Serve /healthz, /readyz and /metrics here; port 0: any free one, which is printed
     #[arg(long, env = "DISPATCH_HEALTH", value_name = "ADDRESS")]
     pub health: Option<SocketAddr>,
+}
+
+/// The rung that a worker is held to; `None`: the best that works.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct OnlyRung(pub Option<Rung>);
+
+impl FromStr for OnlyRung {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        if text == "auto" {
+            return Ok(Self(None));
+        }
+        let known = Rung::ALL.map(Rung::as_str).join(", ");
+        Rung::parse(text)
+            .map(|rung| Self(Some(rung)))
+            .ok_or_else(|| format!("is none of auto, {known}"))
+    }
 }
 
 /// Serve HTTP.

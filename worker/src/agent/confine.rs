@@ -1,0 +1,37 @@
+//! From an entry of agents.toml to the confinement of one attempt of it.
+
+use super::{AgentError, environment};
+use crate::config::agent_spec::AgentSpec;
+use crate::domain::error_class::ErrorClass;
+use crate::domain::sandbox::Demand;
+use crate::sandbox::{Confinement, Means, Places, Sandbox};
+
+/// Choose them. `demand` is the weaker of what the entry and the project ask for. The error is one
+/// of the machine: another worker may have what is missing here.
+pub fn means(sandbox: &Sandbox, spec: &AgentSpec, demand: Demand) -> Result<Means, AgentError> {
+    let unavailable = |message: String| {
+        let message = format!("agent {} cannot be confined: {message}", spec.name);
+        AgentError::new(ErrorClass::AgentUnavailable, message)
+    };
+    let rung = sandbox
+        .choose(demand.min(spec.sandbox), spec.network)
+        .map_err(unavailable)?;
+    let owner = sandbox.owner(rung).map_err(unavailable)?;
+    Ok(Means { rung, owner })
+}
+
+/// Everything else. Reads the disk to see what the agent's program needs.
+pub fn confine(
+    sandbox: &Sandbox,
+    spec: &AgentSpec,
+    means: Means,
+    mut places: Places,
+) -> Result<Confinement, AgentError> {
+    let program = environment::resolve_program(spec, &places.tree)?;
+    let path = environment::search_path(&places.tree);
+    places.search_path = std::env::split_paths(&path).collect();
+    let Means { rung, owner } = means;
+    Ok(Confinement::of_agent(
+        sandbox, rung, owner, places, spec, &program,
+    ))
+}

@@ -1,0 +1,249 @@
+//! How one attempt is confined: everything its processes are started with.
+
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use nix::unistd::Uid;
+
+use super::plan::Plan;
+use super::uids::Owner;
+use super::{Sandbox, exec, visible};
+use crate::config::agent_spec::AgentSpec;
+use crate::domain::sandbox::{Network, ResourceLimits, Rung};
+
+/// The port of the gateway's relay inside a sandbox; the network there is the attempt's alone.
+pub const GATEWAY_PORT: u16 = 3_128;
+
+/// The attempt's own directories, and what else it may read.
+#[derive(Clone, Debug, Default)]
+pub struct Places {
+    /// The worktree.
+    pub tree: PathBuf,
+    /// Its HOME.
+    pub home: PathBuf,
+    /// For temporary files.
+    pub tmp: PathBuf,
+    /// Repositories that its git borrows from.
+    pub read: Vec<PathBuf>,
+    /// Directories with programs.
+    pub search_path: Vec<PathBuf>,
+}
+
+/// The confinement of one attempt. Cheap to clone; its user is the attempt's until the last clone
+/// is gone.
+#[derive(Clone, Debug)]
+pub struct Confinement(Arc<Inner>);
+
+#[derive(Clone, Debug)]
+struct Inner {
+    plan: Plan,
+    owner: Option<Owner>,
+    limits: ResourceLimits,
+}
+
+impl Confinement {
+    /// No rules, but the helper that leaves nothing behind.
+    pub fn none(helper: PathBuf) -> Self {
+        let plan = Plan {
+            version: Plan::VERSION.to_owned(),
+            worker: std::process::id(),
+            rung: Rung::None,
+            helper,
+            bwrap: None,
+            cwd: PathBuf::new(),
+            read: Vec::new(),
+            lent: Vec::new(),
+            write: Vec::new(),
+            hidden: Vec::new(),
+            tmp: PathBuf::new(),
+            network: Network::Full,
+            gateway: None,
+            owner: None,
+            nested: true,
+            file_bytes_max: None,
+            pids_max: None,
+            cpu_s_max: None,
+        };
+        Self::with(plan, None, ResourceLimits::default())
+    }
+
+    fn with(plan: Plan, owner: Option<Owner>, limits: ResourceLimits) -> Self {
+        Self(Arc::new(Inner {
+            plan,
+            owner,
+            limits,
+        }))
+    }
+
+    /// What this rung makes of these places.
+    pub(super) fn of(
+        sandbox: &Sandbox,
+        rung: Rung,
+        owner: Option<Owner>,
+        places: Places,
+        limits: ResourceLimits,
+    ) -> Self {
+        let wanted = visible::Wanted {
+            lent: &places.read,
+            search_path: places.search_path.clone(),
+            home: sandbox.home.as_deref(),
+            hidden: &sandbox.hidden,
+            ..visible::Wanted::default()
+        };
+        Self::seeing(
+            sandbox,
+            rung,
+            owner,
+            &places,
+            limits,
+            visible::find(&wanted),
+        )
+    }
+
+    /// The confinement of an attempt of this agent, whose program is this one.
+    pub fn of_agent(
+        sandbox: &Sandbox,
+        rung: Rung,
+        owner: Option<Owner>,
+        places: Places,
+        spec: &AgentSpec,
+        program: &Path,
+    ) -> Self {
+        let home = sandbox.home.as_deref();
+        let at_home = |path: &PathBuf| match (path.strip_prefix("~"), home) {
+            (Ok(rest), Some(home)) => home.join(rest),
+            _ => path.clone(),
+        };
+        let mut lent = places.read.clone();
+        lent.extend(spec.readable.iter().map(at_home));
+        let wanted = visible::Wanted {
+            program: Some(program),
+            args: spec.command.get(1..).unwrap_or_default(),
+            search_path: places.search_path.clone(),
+            lent: &lent,
+            home,
+            hidden: &sandbox.hidden,
+        };
+        let seen = visible::find(&wanted);
+        let this = Self::seeing(sandbox, rung, owner, &places, spec.limits, seen);
+        this.network(spec.network).nested(spec.nested_sandbox)
+    }
+
+    fn seeing(
+        sandbox: &Sandbox,
+        rung: Rung,
+        owner: Option<Owner>,
+        places: &Places,
+        limits: ResourceLimits,
+        visible: visible::Visible,
+    ) -> Self {
+        let mib = |mb: u64| mb.saturating_mul(1024 * 1024);
+        // The kernel counts by user: only an own one, or an own namespace of them, is the attempt's.
+        let counted = owner.is_some() || rung == Rung::Bubblewrap;
+        let plan = Plan {
+            version: Plan::VERSION.to_owned(),
+            worker: std::process::id(),
+            rung,
+            helper: sandbox.helper.clone(),
+            bwrap: sandbox.bwrap.clone(),
+            cwd: PathBuf::new(),
+            read: visible.read,
+            lent: visible.lent,
+            write: vec![places.tree.clone(), places.home.clone(), places.tmp.clone()],
+            hidden: visible.hidden,
+            tmp: places.tmp.clone(),
+            network: Network::Full,
+            gateway: None,
+            owner: owner.as_ref().map(|owner| (owner.id, owner.id)),
+            nested: false,
+            file_bytes_max: limits.file_mb.map(mib),
+            pids_max: limits.pids.filter(|_| counted),
+            cpu_s_max: limits.cpu_s,
+        };
+        Self::with(plan, owner, limits)
+    }
+
+    fn changed(self, change: impl FnOnce(&mut Plan)) -> Self {
+        let mut inner = Arc::unwrap_or_clone(self.0);
+        change(&mut inner.plan);
+        Self(Arc::new(inner))
+    }
+
+    /// The same with this network.
+    pub(super) fn network(self, network: Network) -> Self {
+        self.changed(|plan| plan.network = network)
+    }
+
+    fn nested(self, nested: bool) -> Self {
+        self.changed(|plan| plan.nested = nested)
+    }
+
+    /// The same whose way out is this socket of the gateway.
+    pub fn through(self, socket: PathBuf) -> Self {
+        self.changed(|plan| plan.gateway = Some((socket, GATEWAY_PORT)))
+    }
+
+    /// How it is confined.
+    pub fn rung(&self) -> Rung {
+        self.0.plan.rung
+    }
+
+    /// The attempt's own user.
+    pub fn owner(&self) -> Option<&Owner> {
+        self.0.owner.as_ref()
+    }
+
+    /// What it may use up.
+    pub fn limits(&self) -> ResourceLimits {
+        self.0.limits
+    }
+
+    /// Directories whose space counts.
+    pub fn writable(&self) -> &[PathBuf] {
+        &self.0.plan.write
+    }
+
+    /// The program to start, with its arguments, so that this one runs confined.
+    pub fn command(
+        &self,
+        program: &Path,
+        args: &[OsString],
+        cwd: &Path,
+    ) -> Result<(PathBuf, Vec<OsString>), String> {
+        let plan = Plan {
+            cwd: cwd.to_owned(),
+            ..self.0.plan.clone()
+        };
+        let text = serde_json::to_string(&plan)
+            .map_err(|error| format!("a path of the sandbox is no text: {error}"))?;
+        let mut all = vec![
+            exec::WORD.into(),
+            exec::SUPERVISE.into(),
+            text.into(),
+            program.into(),
+        ];
+        all.extend(args.iter().cloned());
+        Ok((plan.helper, all))
+    }
+}
+
+impl Sandbox {
+    /// A user for an attempt on this rung, if it has one of its own.
+    pub fn owner(&self, rung: Rung) -> Result<Option<Owner>, String> {
+        let own = match rung {
+            Rung::Bubblewrap => Uid::effective().is_root(),
+            Rung::LandlockUid => true,
+            Rung::Landlock | Rung::None => false,
+        };
+        let users = match (&self.users, own) {
+            (_, false) => return Ok(None),
+            (Some(users), true) => users,
+            (None, true) => return Err("there are no users for attempts".to_owned()),
+        };
+        let taken = users.take();
+        taken
+            .map(Some)
+            .map_err(|error| format!("cannot take a user for the attempt: {error}"))
+    }
+}

@@ -1,0 +1,219 @@
+//! Confinement of agents: which rungs of the ladder this machine has, and what one attempt may do.
+//!
+//! The rules are the kernel's, never strings that are compared: namespaces by bubblewrap, Landlock,
+//! a user of the attempt's own, a filter of system calls. They are applied by this program started
+//! once more (`exec`), not by work between fork and exec. What is shown of the machine is a list;
+//! everything else is not there.
+
+mod bwrap;
+pub mod confinement;
+pub mod exec;
+mod give;
+mod kernel;
+mod plan;
+mod probe;
+mod supervise;
+mod uids;
+pub mod visible;
+
+use std::path::PathBuf;
+
+use crate::domain::sandbox::{Demand, Network, Rung};
+
+pub use confinement::{Confinement, Places};
+pub use give::give;
+pub use supervise::END;
+pub use uids::Owner;
+
+/// What a worker has for confining its agents; found out once, at its start.
+#[derive(Clone, Debug)]
+pub struct Sandbox {
+    helper: PathBuf,
+    bwrap: Option<PathBuf>,
+    users: Option<uids::Users>,
+    /// Out of every agent's sight: the worker's own directories and files.
+    hidden: Vec<PathBuf>,
+    home: Option<PathBuf>,
+    rungs: Vec<(Rung, Result<(), String>)>,
+}
+
+/// What is settled before a worktree is made, because that belongs to the attempt's user.
+#[derive(Clone, Debug)]
+pub struct Means {
+    /// The rung of the ladder.
+    pub rung: Rung,
+    /// The attempt's own user, where it has one.
+    pub owner: Option<Owner>,
+}
+
+impl Means {
+    /// None at all.
+    pub const NONE: Self = Self {
+        rung: Rung::None,
+        owner: None,
+    };
+}
+
+/// What the search needs.
+#[derive(Clone, Debug, Default)]
+pub struct Settings {
+    /// This program, or one that begins with `exec::run_if_asked`; absent: the running one.
+    pub helper: Option<PathBuf>,
+    /// Where worktrees and homes are.
+    pub data_dir: PathBuf,
+    /// What agents must not see even below something that is shown.
+    pub hidden: Vec<PathBuf>,
+    /// The only rung to try; absent: all.
+    pub only: Option<Rung>,
+}
+
+impl Sandbox {
+    /// Find out what works here, by doing it.
+    pub async fn find(settings: Settings) -> Result<Self, String> {
+        let helper = match settings.helper {
+            Some(helper) => helper,
+            None => std::env::current_exe()
+                .map_err(|error| format!("cannot find the running program: {error}"))?,
+        };
+        // Compared with other paths, so they must be whole; one that is nowhere hides nothing.
+        let named = settings.hidden.iter().chain([&settings.data_dir]);
+        let hidden = named.filter_map(|path| path.canonicalize().ok()).collect();
+        let mut sandbox = Self {
+            helper,
+            bwrap: probe::program("bwrap"),
+            users: uids::Users::find(&settings.data_dir),
+            hidden,
+            home: std::env::var_os("HOME").map(PathBuf::from),
+            rungs: Vec::new(),
+        };
+        for rung in Rung::ALL {
+            let works = match rung {
+                Rung::None => Ok(()),
+                _ if settings.only.is_some_and(|only| only != rung) => {
+                    Err("switched off by DISPATCH_SANDBOX".to_owned())
+                }
+                _ => probe::rung(&sandbox, rung, &settings.data_dir).await,
+            };
+            sandbox.rungs.push((rung, works));
+        }
+        Ok(sandbox)
+    }
+
+    /// The best rung that works here.
+    pub fn best(&self) -> Rung {
+        self.working().next().unwrap_or(Rung::None)
+    }
+
+    /// Why better rungs than the best do not work, for people.
+    pub fn missing(&self) -> Vec<String> {
+        let missing = self.rungs.iter().filter_map(|(rung, works)| {
+            let why = works.as_ref().err()?;
+            Some(format!("{rung}: {why}"))
+        });
+        missing.collect()
+    }
+
+    fn working(&self) -> impl Iterator<Item = Rung> + '_ {
+        let working = self.rungs.iter().filter(|(_, works)| works.is_ok());
+        working.map(|(rung, _)| *rung)
+    }
+
+    /// The rung for an agent; the error says what to do.
+    pub fn choose(&self, demand: Demand, network: Network) -> Result<Rung, String> {
+        if demand == Demand::None {
+            return match network {
+                Network::Full => Ok(Rung::None),
+                Network::Gateway | Network::None => Err(format!(
+                    "network = \"{}\" needs a sandbox: set sandbox = \"required\", or network = \"full\"",
+                    network.as_str()
+                )),
+            };
+        }
+        let enough = |rung: &Rung| match network {
+            Network::Full => true,
+            // Only a network namespace keeps an agent to one way out.
+            Network::Gateway => *rung == Rung::Bubblewrap,
+            Network::None => *rung != Rung::None,
+        };
+        let best = self.working().find(enough);
+        match best {
+            Some(Rung::None) | None if demand == Demand::Required || network != Network::Full => {
+                Err(self.refusal(network))
+            }
+            Some(rung) => Ok(rung),
+            None => Ok(Rung::None),
+        }
+    }
+
+    fn refusal(&self, network: Network) -> String {
+        let what = match network {
+            Network::Full => "no sandbox works on this machine".to_owned(),
+            Network::Gateway | Network::None => format!(
+                "no sandbox of this machine can hold network = \"{}\"",
+                network.as_str()
+            ),
+        };
+        format!(
+            "{what} ({}); install bubblewrap, see SECURITY.md for what it needs, or trust the agent with sandbox = \"none\"",
+            self.missing().join("; ")
+        )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn with(rungs: &[Rung]) -> Sandbox {
+        let works = |rung| match rungs.contains(&rung) {
+            true => Ok(()),
+            false => Err("is not there".to_owned()),
+        };
+        Sandbox {
+            helper: PathBuf::new(),
+            bwrap: None,
+            users: None,
+            hidden: Vec::new(),
+            home: None,
+            rungs: Rung::ALL.map(|rung| (rung, works(rung))).to_vec(),
+        }
+    }
+
+    #[test]
+    fn the_best_rung_that_holds_what_is_asked_is_taken_and_never_a_weaker_one_silently() {
+        let all = with(&Rung::ALL);
+        let landlock = with(&[Rung::Landlock, Rung::None]);
+        let nothing = with(&[Rung::None]);
+        let required = Demand::Required;
+        let chosen = |sandbox: &Sandbox, demand, network| sandbox.choose(demand, network).ok();
+        for network in [Network::Full, Network::Gateway, Network::None] {
+            assert_eq!(chosen(&all, required, network), Some(Rung::Bubblewrap));
+            assert_eq!(chosen(&nothing, required, network), None);
+        }
+        assert_eq!(
+            chosen(&landlock, required, Network::Full),
+            Some(Rung::Landlock)
+        );
+        assert_eq!(
+            chosen(&landlock, required, Network::None),
+            Some(Rung::Landlock)
+        );
+        assert_eq!(chosen(&landlock, required, Network::Gateway), None);
+        assert_eq!(
+            chosen(&nothing, Demand::Optional, Network::Full),
+            Some(Rung::None)
+        );
+        assert_eq!(chosen(&nothing, Demand::Optional, Network::None), None);
+        assert_eq!(chosen(&all, Demand::None, Network::Full), Some(Rung::None));
+        assert_eq!(chosen(&all, Demand::None, Network::Gateway), None);
+    }
+
+    #[test]
+    fn a_refusal_says_what_is_missing_and_what_to_do() {
+        let error = with(&[Rung::None]).choose(Demand::Required, Network::Full);
+        let error = error.unwrap_err();
+        for word in ["bubblewrap: is not there", "install", "sandbox = \"none\""] {
+            assert!(error.contains(word), "{error}");
+        }
+    }
+}

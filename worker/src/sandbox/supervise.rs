@@ -1,0 +1,180 @@
+//! The parent of everything of one attempt: adopts what leaves its session, ends all of it, and
+//! ends only when nothing is left. It holds none of the agent's pipes, takes no request to stop
+//! and, where Landlock can say so, no signal of the agent.
+
+use std::os::fd::AsFd;
+use std::process::{Command, ExitCode};
+use std::time::{Duration, Instant};
+
+use nix::errno::Errno;
+use nix::fcntl::OFlag;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::prctl;
+use nix::sys::resource::{Resource, setrlimit};
+use nix::sys::signal::{SigSet, Signal, kill, raise};
+use nix::sys::signalfd::{SfdFlags, SignalFd};
+use nix::sys::stat::Mode;
+use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
+use nix::unistd::{Gid, Pid, Uid, dup2_stderr, dup2_stdin, dup2_stdout, fchown, getpid, getppid};
+
+use crate::domain::limits;
+use crate::sys;
+
+/// The worker's request to end everything now.
+pub const END: Signal = Signal::SIGUSR1;
+
+/// The kernel's word that the thread that started us is gone; perhaps only that thread.
+const ORPHANED: Signal = Signal::SIGUSR2;
+
+/// Programs open their standard streams anew by name, as in `echo x >/dev/stderr`, which asks the
+/// owner of the pipe.
+pub(super) fn own_streams(owner: Option<(u32, u32)>) {
+    let Some((uid, gid)) = owner else { return };
+    let (uid, gid) = (Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)));
+    // A stream that cannot be given away can still be used as it was inherited.
+    let _in = fchown(std::io::stdin(), uid, gid);
+    let _out = fchown(std::io::stdout(), uid, gid);
+    let _err = fchown(std::io::stderr(), uid, gid);
+}
+
+/// How a child tells that a signal ended the program.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Ends {
+    /// It is the program.
+    Itself,
+    /// By 128 and the signal's number, as bubblewrap and shells do.
+    ByCode,
+}
+
+impl Ends {
+    fn signal(self, code: i32) -> Option<Signal> {
+        match self {
+            Self::Itself => None,
+            Self::ByCode => Signal::try_from(code.checked_sub(128)?).ok(),
+        }
+    }
+}
+
+/// Start the child, wait for its end or a reason to bring it about, end what it left, and report.
+pub(super) fn until_nothing_is_left(
+    mut command: Command,
+    worker: u32,
+    ends: Ends,
+) -> Result<ExitCode, String> {
+    let failed = |what: &'static str| move |errno: Errno| format!("cannot {what}: {errno}");
+    prctl::set_child_subreaper(true).map_err(failed("adopt what the agent leaves"))?;
+    let heard: SigSet = [Signal::SIGCHLD, END, ORPHANED].into_iter().collect();
+    heard.thread_block().map_err(failed("wait for signals"))?;
+    prctl::set_pdeathsig(ORPHANED).map_err(failed("hear of the worker's end"))?;
+    let flags = SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK;
+    let signals = SignalFd::with_flags(&heard, flags).map_err(failed("wait for signals"))?;
+    let child = command.spawn().map_err(|error| {
+        let program = command.get_program().display();
+        format!("cannot start {program}: {error}")
+    })?;
+    let_go_of_streams().map_err(failed("let go of the agent's streams"))?;
+    let mut watch = Watch {
+        signals,
+        main: Pid::from_raw(child.id() as i32),
+        ended: None,
+        worker: Pid::from_raw(worker as i32),
+    };
+    while watch.ended.is_none() && watch.goes_on() {}
+    watch.end_everything();
+    Ok(match watch.ended {
+        Some(WaitStatus::Exited(_, code)) => match ends.signal(code) {
+            Some(signal) => die_of(signal),
+            None => ExitCode::from(u8::try_from(code).unwrap_or(u8::MAX)),
+        },
+        Some(WaitStatus::Signaled(_, signal, _)) => die_of(signal),
+        _ => ExitCode::FAILURE,
+    })
+}
+
+/// Else they would stay open for as long as this process lives.
+fn let_go_of_streams() -> nix::Result<()> {
+    let null = nix::fcntl::open("/dev/null", OFlag::O_RDWR | OFlag::O_CLOEXEC, Mode::empty())?;
+    dup2_stdin(&null)?;
+    dup2_stdout(&null)?;
+    dup2_stderr(&null)
+}
+
+struct Watch {
+    signals: SignalFd,
+    main: Pid,
+    ended: Option<WaitStatus>,
+    worker: Pid,
+}
+
+impl Watch {
+    /// Wait for the next signal. `false`: everything shall end.
+    fn goes_on(&mut self) -> bool {
+        let mut told = self.wait(limits::HELPER_LOOK);
+        self.reap();
+        told &= getppid() == self.worker;
+        told
+    }
+
+    /// Wait, at most so long. `false`: the worker asked for the end.
+    fn wait(&mut self, most: Duration) -> bool {
+        let most = PollTimeout::try_from(most).unwrap_or(PollTimeout::MAX);
+        let mut ready = [PollFd::new(self.signals.as_fd(), PollFlags::POLLIN)];
+        let _interrupted = poll(&mut ready, most);
+        let mut goes_on = true;
+        while let Ok(Some(signal)) = self.signals.read_signal() {
+            goes_on &= signal.ssi_signo != END as u32;
+        }
+        goes_on
+    }
+
+    /// Collect the dead. `false`: there is nobody to wait for any more.
+    fn reap(&mut self) -> bool {
+        loop {
+            match waitpid(None, Some(WaitPidFlag::WNOHANG)) {
+                Ok(WaitStatus::StillAlive) => return true,
+                Ok(status) if status.pid() == Some(self.main) => self.ended = Some(status),
+                Ok(_) | Err(Errno::EINTR) => {}
+                Err(_) => return false,
+            }
+        }
+    }
+
+    /// Kill what is below this process until nothing is: whoever escapes its parent becomes a child
+    /// of this one.
+    fn end_everything(&mut self) {
+        let began = Instant::now();
+        while self.reap() && began.elapsed() < limits::SWEEP_TIMEOUT {
+            for pid in below(getpid()) {
+                let _gone = kill(pid, Signal::SIGKILL);
+            }
+            self.wait(Duration::from_millis(5));
+        }
+    }
+}
+
+/// All descendants, as far as they can be seen in one look.
+fn below(pid: Pid) -> Vec<Pid> {
+    let mut found = Vec::new();
+    let mut open = vec![pid];
+    while let Some(parent) = open.pop() {
+        let Ok(threads) = std::fs::read_dir(format!("/proc/{parent}/task")) else {
+            continue;
+        };
+        for thread in threads.flatten() {
+            let text = std::fs::read_to_string(thread.path().join("children")).unwrap_or_default();
+            let children = text.split_whitespace().filter_map(|pid| pid.parse().ok());
+            open.extend(children.clone().map(Pid::from_raw));
+            found.extend(children.map(Pid::from_raw));
+        }
+    }
+    found
+}
+
+/// End as the program did, so that who waits sees its signal.
+fn die_of(signal: Signal) -> ExitCode {
+    sys::heed_requests_to_stop();
+    let _unblocked = SigSet::all().thread_unblock();
+    let _no_core = setrlimit(Resource::RLIMIT_CORE, 0, 0);
+    let _now = raise(signal);
+    ExitCode::from(128_u8.saturating_add(u8::try_from(signal as i32).unwrap_or_default()))
+}
