@@ -15,7 +15,7 @@ use tokio_postgres::{Client, Config, NoTls};
 
 use super::eventually;
 
-/// Names a running cluster with a role that may create databases.
+/// Names a running cluster with a role that may create databases and roles.
 const CLUSTER_VARIABLE: &str = "DISPATCH_TEST_DATABASE_URL";
 
 /// Advisory lock under which the template is made, so that parallel processes make it once.
@@ -196,7 +196,9 @@ async fn template(url: &str) -> String {
 /// Bring an empty database to the newest schema, as `dispatch migrate` does.
 async fn migrate(url: &str) {
     let applied = dispatch_worker::store::migrate::migrate(url).await;
-    assert_eq!(applied.expect("migrate").len(), migration_files().len());
+    let migrated = applied.expect("migrate");
+    assert_eq!(migrated.applied.len(), migration_files().len());
+    migrated.rights.expect("a role that may make roles");
 }
 
 /// The files of `migrations/`, in order.
