@@ -111,7 +111,9 @@ pub async fn migrate(connect: &ConnectArgs, args: MigrateArgs) -> Result<(), OpE
         }
         println!("Submitters, reviewers and workers have their rights.");
     } else if let Err(error) = migrated.rights {
-        println!("The owner's login can do everything; there are no logins with fewer rights yet: {error}");
+        println!(
+            "The owner's login can do everything; there are no logins with fewer rights yet: {error}"
+        );
     }
     Ok(())
 }
