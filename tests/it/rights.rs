@@ -4,6 +4,7 @@
 use std::sync::Arc;
 
 use dispatch_worker::localpg::{LocalPostgres, Options};
+use dispatch_worker::ops::{self, Effect, OpContext, OpErrorKind};
 use dispatch_worker::store::{self, StoreErrorKind, migrate, rights};
 use serde_json::json;
 use tokio::task::JoinSet;
@@ -438,6 +439,57 @@ async fn a_reviewer_decides_under_their_own_name_and_the_owner_under_any() {
         sql.query_one(last, &[]).await.unwrap().get::<_, String>(0),
         "carol"
     );
+}
+
+#[tokio::test]
+async fn the_command_line_works_with_the_login_of_a_reviewer() {
+    let db = TestDb::new().await;
+    let sql = db.client().await;
+    sql.batch_execute(&scene("ada").await).await.unwrap();
+    let login = db.login("bob", &["dispatch_reviewer"]).await;
+    // The name that the system gives, which is not the login's.
+    let (context, _listener) = OpContext::open(&login.url, 2, "root".to_owned()).unwrap();
+    context.check().await.unwrap();
+    for entry in ops::ALL {
+        if entry.spec.effect != Effect::Read {
+            continue;
+        }
+        for example in (entry.examples)() {
+            let done = (entry.call)(&context, example.input).await;
+            let kind = done.map_err(|error| error.kind).err();
+            assert!(
+                matches!(kind, None | Some(OpErrorKind::NotFound)),
+                "{}: {kind:?}",
+                entry.spec.name
+            );
+        }
+    }
+    let call = async |name: &str, input| (ops::find(name).unwrap().call)(&context, input).await;
+    let approved = call("change.approve", json!({"id": 1, "digest": "d1"}))
+        .await
+        .unwrap();
+    assert_eq!(approved["decided_by"], login.name.as_str());
+    for (name, input) in [
+        ("task.cancel", json!({"id": 1})),
+        (
+            "project.add",
+            json!({"name": "x", "path": "/x", "unchecked": true}),
+        ),
+        ("project.update", json!({"name": "p", "four_eyes": false})),
+        ("project.remove", json!({"name": "p"})),
+        ("task.submit", json!({"project": "p", "input": "x"})),
+        ("agent.probe", json!({"name": "a"})),
+    ] {
+        let Err(refused) = call(name, input).await else {
+            panic!("{name} is a reviewer's");
+        };
+        let there_is_no_prober = name == "agent.probe" && refused.code == "no_agents_here";
+        assert!(
+            refused.kind == OpErrorKind::Forbidden || there_is_no_prober,
+            "{name}: {refused:?}"
+        );
+        assert!(refused.hint.is_some(), "{name}: {refused:?}");
+    }
 }
 
 #[tokio::test]
