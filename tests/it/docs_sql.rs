@@ -5,7 +5,7 @@ use tokio_postgres::{Client, SimpleQueryMessage};
 use crate::harness::db::TestDb;
 
 /// What the page takes as given, by the comment that stands before a block.
-const GIVENS: [(&str, &str); 3] = [
+const GIVENS: [(&str, &str); 4] = [
     (
         "a project with two agents",
         "INSERT INTO projects(name, path) VALUES ('shop', '/srv/repos/shop');
@@ -30,6 +30,16 @@ const GIVENS: [(&str, &str); 3] = [
          SELECT m.id, f.n, f.path, f.path::bytea, 'edit', 'text', '@@'
            FROM made m, (VALUES (1, 'src/cart.py'), (2, 'src/extra.py')) f(n, path);
          DELETE FROM ready_tasks r USING outcomes o WHERE o.task_id = r.task_id;",
+    ),
+    (
+        "somebody's change",
+        "WITH made AS (INSERT INTO tasks(project, input, submitted_by) VALUES ('shop', 'x', 'ada') RETURNING id),
+              change AS (INSERT INTO pending_changes(task_id, attempt, token, project, base_commit, result_tree,
+                             result_commit, result_ref, digest, files, added_lines, removed_lines)
+                         SELECT id, 1, id, 'shop', 'base', 'tree', 'commit', 'ref', 'd4', 1, 3, 1 FROM made
+                         RETURNING id)
+         INSERT INTO pending_change_files(change_id, n, path, path_bytes, operation, kind)
+         SELECT id, 1, 'src/cart.py', 'src/cart.py', 'edit', 'text' FROM change;",
     ),
     (
         "an open question",

@@ -15,7 +15,7 @@ use tokio_postgres::{Client, Config, NoTls};
 
 use super::eventually;
 
-/// Names a running cluster with a role that may create databases.
+/// Names a running cluster with a role that may create databases and roles.
 const CLUSTER_VARIABLE: &str = "DISPATCH_TEST_DATABASE_URL";
 
 /// Advisory lock under which the template is made, so that parallel processes make it once.
@@ -25,6 +25,20 @@ const TEMPLATE_LOCK: i64 = 0x7465_6d70_6c61_7465;
 pub struct TestDb {
     name: String,
     cluster: String,
+    logins: std::sync::Mutex<Vec<String>>,
+}
+
+/// A login with rights of its own; gone with its database.
+pub struct Login {
+    pub name: String,
+    pub url: String,
+}
+
+impl Login {
+    /// A connection of its own.
+    pub async fn client(&self) -> Client {
+        connect(&self.url).await
+    }
 }
 
 impl TestDb {
@@ -40,7 +54,23 @@ impl TestDb {
         Self {
             name,
             cluster: cluster.url.clone(),
+            logins: std::sync::Mutex::default(),
         }
+    }
+
+    /// Make a login that is a member of these roles and nothing else.
+    pub async fn login(&self, person: &str, roles: &[&str]) -> Login {
+        let name = format!("{}_{person}", self.name);
+        let admin = self.client().await;
+        let mut make = format!("CREATE ROLE {name} LOGIN PASSWORD 'of-a-test';");
+        for role in roles {
+            make.push_str(&format!("GRANT {role} TO {name};"));
+        }
+        admin.batch_execute(&make).await.expect("make a login");
+        let mut logins = self.logins.lock().unwrap_or_else(|e| e.into_inner());
+        logins.push(name.clone());
+        let url = with_login(&self.url(), &name, "of-a-test");
+        Login { name, url }
     }
 
     /// Address of the database, as the product takes it.
@@ -61,7 +91,16 @@ impl TestDb {
 
 impl Drop for TestDb {
     fn drop(&mut self) {
-        let drop = format!("DROP DATABASE IF EXISTS {} WITH (FORCE)", self.name);
+        let mut drop = vec![format!(
+            "DROP DATABASE IF EXISTS {} WITH (FORCE)",
+            self.name
+        )];
+        let logins = self.logins.get_mut().unwrap_or_else(|e| e.into_inner());
+        drop.extend(
+            logins
+                .iter()
+                .map(|name| format!("DROP ROLE IF EXISTS {name}")),
+        );
         let cluster = self.cluster.clone();
         // A thread with its own runtime: drop is not async, and the test's runtime may be ending.
         let done = std::thread::spawn(move || {
@@ -69,11 +108,11 @@ impl Drop for TestDb {
                 .enable_all()
                 .build();
             runtime.expect("a runtime").block_on(async {
-                connect(&cluster)
-                    .await
-                    .batch_execute(&drop)
-                    .await
-                    .expect("drop the database");
+                let admin = connect(&cluster).await;
+                for statement in &drop {
+                    let done = admin.batch_execute(statement).await;
+                    done.expect("drop the database and its logins");
+                }
             });
         })
         .join();
@@ -196,7 +235,9 @@ async fn template(url: &str) -> String {
 /// Bring an empty database to the newest schema, as `dispatch migrate` does.
 async fn migrate(url: &str) {
     let applied = dispatch_worker::store::migrate::migrate(url).await;
-    assert_eq!(applied.expect("migrate").len(), migration_files().len());
+    let migrated = applied.expect("migrate");
+    assert_eq!(migrated.applied.len(), migration_files().len());
+    migrated.rights.expect("a role that may make roles");
 }
 
 /// The files of `migrations/`, in order.
@@ -251,9 +292,11 @@ async fn sweep(url: &str) {
         return;
     }
     let admin = connect(url).await;
-    let query = "SELECT datname FROM pg_database WHERE datname LIKE 'it\\_%'";
+    // Databases first: a login with rights in one cannot go before it.
+    let query = "SELECT 'DATABASE', datname::text FROM pg_database WHERE datname LIKE 'it\\_%' \
+                 UNION ALL SELECT 'ROLE', rolname::text FROM pg_roles WHERE rolname LIKE 'it\\_%' ORDER BY 1";
     for row in admin.query(query, &[]).await.expect("list databases") {
-        let name: String = row.get(0);
+        let (kind, name): (String, String) = (row.get(0), row.get(1));
         let pid = name
             .split('_')
             .nth(1)
@@ -263,7 +306,8 @@ async fn sweep(url: &str) {
         });
         if gone {
             // Another process may sweep the same one.
-            let drop = format!("DROP DATABASE IF EXISTS {name} WITH (FORCE)");
+            let force = if kind == "ROLE" { "" } else { " WITH (FORCE)" };
+            let drop = format!("DROP {kind} IF EXISTS {name}{force}");
             let _ = admin.batch_execute(&drop).await;
         }
     }
@@ -281,8 +325,17 @@ pub async fn connect(url: &str) -> Client {
     client
 }
 
+/// The same address for another login.
+pub fn with_login(url: &str, name: &str, password: &str) -> String {
+    let (scheme, rest) = url
+        .split_once("://")
+        .expect("an address of the form postgresql://…");
+    let server = rest.split_once('@').map_or(rest, |(_, server)| server);
+    format!("{scheme}://{name}:{password}@{server}")
+}
+
 /// The same address with another database.
-fn with_database(url: &str, database: &str) -> String {
+pub fn with_database(url: &str, database: &str) -> String {
     let (address, query) = match url.split_once('?') {
         Some((address, query)) => (address, format!("?{query}")),
         None => (url, String::new()),

@@ -6,7 +6,7 @@ use serde_json::json;
 
 use super::page::Page;
 use super::{Effect, Example, Method, Op, OpContext, OpError, ProbeReport, Spec};
-use crate::store::catalogue;
+use crate::store::{audit, catalogue};
 
 pub use crate::store::catalogue::AgentView;
 
@@ -71,6 +71,8 @@ impl Op for ProbeAgent {
                 .code("no_agents_here")
                 .hint("Probe on a host that has an agents.toml: dispatch agents probe NAME."));
         };
+        let subject = format!("agent {}", self.name);
+        audit::note(&context.store, &context.actor, Self::SPEC.name, &subject).await?;
         prober.probe(&self.name).await.ok_or_else(|| {
             OpError::not_found(format!("agents.toml has no agent {:?}", self.name))
                 .hint("dispatch agents list shows the agents of the fleet.")

@@ -96,6 +96,9 @@ pub struct Settings {
     /// Whether agents may be given a linked worktree without a sandbox
     #[arg(long, value_name = "BOOL", num_args = 0..=1, default_missing_value = "true")]
     pub trusted: Option<bool>,
+    /// Whether a change needs the approval of somebody whose words its agent did not follow
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, default_missing_value = "true")]
+    pub four_eyes: Option<bool>,
     /// Agent of tasks that name none
     #[arg(long, value_name = "AGENT")]
     pub default_agent: Option<String>,
@@ -121,6 +124,7 @@ impl Settings {
             target_ref: self.target_ref,
             worktree: self.worktree,
             trusted: self.trusted,
+            four_eyes: self.four_eyes,
             default_agent: self.default_agent,
             max_running: self.max_running,
             copy_files: self.copy_files,
@@ -168,6 +172,8 @@ impl Op for AddProject {
                 "refs/heads/main",
                 "--trusted",
                 "true",
+                "--four-eyes",
+                "true",
                 "--max-running",
                 "2",
                 "--copy",
@@ -176,7 +182,7 @@ impl Op for AddProject {
             ],
             input: json!({
                 "name": "shop", "path": "/srv/shop", "target_ref": "refs/heads/main",
-                "trusted": true, "max_running": 2, "copy_files": [".env"], "unchecked": true,
+                "trusted": true, "four_eyes": true, "max_running": 2, "copy_files": [".env"], "unchecked": true,
             }),
         }]
     }

@@ -94,15 +94,26 @@ pub async fn migrate(connect: &ConnectArgs, args: MigrateArgs) -> Result<(), OpE
         );
         return Ok(());
     }
-    let applied = store::migrate::migrate(direct_url(connect, &url)).await?;
-    if applied.is_empty() {
+    let direct = direct_url(connect, &url);
+    let migrated = store::migrate::migrate(direct).await?;
+    if migrated.applied.is_empty() && !args.roles {
         println!(
             "Nothing to do: version {}.",
             store::migrate::wanted_version()
         );
     }
-    for migration in applied {
+    for migration in migrated.applied {
         println!("Applied {migration}.");
+    }
+    if args.roles {
+        for role in store::rights::grant(direct).await? {
+            println!("Made role {role}.");
+        }
+        println!("Submitters, reviewers and workers have their rights.");
+    } else if let Err(error) = migrated.rights {
+        println!(
+            "The owner's login can do everything; there are no logins with fewer rights yet: {error}"
+        );
     }
     Ok(())
 }

@@ -31,7 +31,9 @@ pub(super) async fn up(connect: &ConnectArgs, args: UpArgs) -> Result<(), OpErro
         Some(_) => url.as_str(),
         None => direct_url(connect, &url),
     };
-    migrate::migrate(direct).await?;
+    if let Err(error) = migrate::migrate(direct).await?.rights {
+        tracing::info!(%error, "there are no logins with fewer rights than this one's");
+    }
     let ran = both(connect, args, &url, &stop).await;
     if let Some(postgres) = postgres {
         match postgres.stop().await {

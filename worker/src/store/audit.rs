@@ -1,4 +1,5 @@
-//! Who did what. Written by the functions and statements that do it; only read here.
+//! Who did what. Written by the functions and triggers of what is done; here it is read, and written
+//! for what happens outside the database.
 
 use chrono::{DateTime, Utc};
 use serde_json::Value;
@@ -8,6 +9,8 @@ use super::{Store, StoreError};
 crate::statements! {
     /// A page of the audit log, newest first.
     LIST = "audit_list";
+    /// An act that leaves no other trace in the database.
+    NOTE = "audit_note";
 }
 
 crate::record! {
@@ -41,4 +44,15 @@ pub async fn list(
         .query(&LIST, &[&before, &subject, &actor, &most])
         .await?;
     rows.iter().map(AuditView::read).collect()
+}
+
+/// Record an act that leaves no other trace in the database, before it is done.
+pub async fn note(
+    store: &Store,
+    actor: &str,
+    action: &str,
+    subject: &str,
+) -> Result<(), StoreError> {
+    store.query(&NOTE, &[&actor, &action, &subject]).await?;
+    Ok(())
 }

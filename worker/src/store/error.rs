@@ -176,6 +176,10 @@ fn kind_of(code: &SqlState) -> StoreErrorKind {
 fn hint_for(code: &SqlState) -> Option<String> {
     match code.code() {
         "42P01" | "42883" | "42703" => Some("Run: dispatch migrate".to_owned()),
+        "42501" => Some(
+            "The login of DATABASE_URL has no right to it; docs/sql.md says who may do what."
+                .to_owned(),
+        ),
         "3D000" => Some("Create the database, then run: dispatch migrate".to_owned()),
         _ => None,
     }

@@ -4,6 +4,7 @@ use tokio::task::JoinSet;
 use tokio_postgres::Client;
 
 use super::error::StoreError;
+use super::rights;
 use crate::domain::limits;
 
 mod embedded {
@@ -26,9 +27,19 @@ pub fn wanted_version() -> i64 {
         .unwrap_or(0)
 }
 
+/// What a migration did.
+#[derive(Debug)]
+pub struct Migrated {
+    /// Names of the migrations, in order; none: the schema was up to date.
+    pub applied: Vec<String>,
+    /// Whether the roles have their rights in what is there now. Not every owner of a database may
+    /// make roles, and one that may not has a schema all the same.
+    pub rights: Result<(), StoreError>,
+}
+
 /// Bring the schema up to this program's version. Refuses a connection that is no session (a pooler
 /// in transaction mode), for the lock belongs to the session.
-pub async fn migrate(url: &str) -> Result<Vec<String>, StoreError> {
+pub async fn migrate(url: &str) -> Result<Migrated, StoreError> {
     let (mut client, mut driver) = direct(url).await?;
     let applied = match refuse_shared(url, &client).await {
         Ok(()) => migrate_locked(&mut client).await,
@@ -77,7 +88,7 @@ async fn process_of(client: &Client) -> Result<Option<i32>, tokio_postgres::Erro
     rows.first().map(|row| row.try_get(0)).transpose()
 }
 
-async fn migrate_locked(client: &mut Client) -> Result<Vec<String>, StoreError> {
+async fn migrate_locked(client: &mut Client) -> Result<Migrated, StoreError> {
     // A session of our own, so this may be set. It holds for the locks of the migrations, too.
     client
         .batch_execute("SET lock_timeout = '10min'")
@@ -92,11 +103,16 @@ async fn migrate_locked(client: &mut Client) -> Result<Vec<String>, StoreError> 
         .run_async(client)
         .await
         .map_err(|e| StoreError::schema(format!("a migration failed: {}", chain(&e))))?;
-    Ok(report
+    let applied: Vec<String> = report
         .applied_migrations()
         .iter()
         .map(ToString::to_string)
-        .collect())
+        .collect();
+    let rights = match applied.is_empty() {
+        true => Ok(()),
+        false => rights::grant_by(client).await.map(|_made| ()),
+    };
+    Ok(Migrated { applied, rights })
 }
 
 /// The version the database has; 0 when it has no schema of ours.
@@ -146,7 +162,7 @@ pub async fn check(url: &str) -> Result<(), StoreError> {
 }
 
 /// A connection of its own, with what drives it.
-async fn direct(url: &str) -> Result<(Client, JoinSet<()>), StoreError> {
+pub(super) async fn direct(url: &str) -> Result<(Client, JoinSet<()>), StoreError> {
     let (config, tls) = super::parse_url(url)?;
     let connecting = tokio::time::timeout(limits::CONNECT_TIMEOUT, config.connect(tls));
     let (client, connection) = connecting

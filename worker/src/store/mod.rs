@@ -24,6 +24,7 @@ pub mod new_changes;
 pub mod permissions;
 pub mod projects;
 mod record;
+pub mod rights;
 mod session;
 pub mod statement;
 pub mod streams;

@@ -32,6 +32,8 @@ crate::record! {
         pub worktree: String,
         /// Whether its agents may be given a linked worktree without a sandbox.
         pub trusted: bool,
+        /// Whether nobody approves a change that their own words led to.
+        pub four_eyes: bool,
         /// Agent of tasks that name none.
         pub default_agent: Option<String>,
         /// At most this many of its tasks run at a time; absent: no limit of its own.
@@ -58,6 +60,8 @@ pub struct ProjectSettings {
     pub worktree: Option<String>,
     /// Whether linked worktrees are allowed.
     pub trusted: Option<bool>,
+    /// Whether nobody approves a change that their own words led to.
+    pub four_eyes: Option<bool>,
     /// Agent of tasks that name none; empty: none.
     pub default_agent: Option<String>,
     /// Tasks that may run at a time; 0: no limit.
@@ -130,6 +134,7 @@ async fn write(
                 &settings.setup,
                 &settings.teardown,
                 &actor,
+                &settings.four_eyes,
             ],
         )
         .await?;

@@ -137,6 +137,10 @@ pub struct MigrateArgs {
     /// Only say whether the schema fits
     #[arg(long)]
     pub check: bool,
+    /// Make the roles for submitters, reviewers and workers, and give them their rights. Also done with
+    /// each migration, where the login may make roles
+    #[arg(long, conflicts_with = "check")]
+    pub roles: bool,
 }
 
 /// Read the configuration as a worker would, and say what is wrong with it.

@@ -1,0 +1,285 @@
+//! Every act of an operator leaves one row that nobody can change, by whichever door it came.
+
+use std::sync::Arc;
+
+use dispatch_worker::ops::{self, Effect, OpContext, ProbeReport, Prober};
+use futures::FutureExt;
+use futures::future::BoxFuture;
+use serde_json::{Value, json};
+use tokio_postgres::Client;
+
+use crate::harness::db::TestDb;
+
+struct Here;
+
+impl Prober for Here {
+    fn probe<'a>(&'a self, agent: &'a str) -> BoxFuture<'a, Option<ProbeReport>> {
+        let nothing = Value::Null;
+        let report = ProbeReport {
+            name: agent.to_owned(),
+            status: "ready".to_owned(),
+            error: None,
+            execution_path: "acp".to_owned(),
+            version: None,
+            models: nothing.clone(),
+            modes: nothing.clone(),
+            thinking_options: nothing.clone(),
+            commands: nothing.clone(),
+            capabilities: nothing,
+        };
+        async move { Some(report) }.boxed()
+    }
+}
+
+/// Task 1 waits, task 2 is over, tasks 3 to 6 are over and left a change each, of which the last is
+/// applied; question 1 is open.
+const SCENE: &str = "
+    INSERT INTO projects(name, path) VALUES ('p', '/x'), ('unused', '/y');
+    INSERT INTO tasks(project, input, agent) SELECT 'p', 'x', 'a' FROM generate_series(1, 6);
+    DELETE FROM ready_tasks WHERE task_id > 1;
+    INSERT INTO outcomes(task_id, seq, attempt, state) SELECT n, 2, 1, 'completed' FROM generate_series(2, 6) n;
+    INSERT INTO pending_changes(task_id, attempt, token, project, base_commit, result_tree, result_commit,
+                                result_ref, digest, files, added_lines, removed_lines, state)
+    SELECT n, 1, n, 'p', 'b', 't', 'c', 'r', 'd', 1, 1, 0, CASE n WHEN 6 THEN 'applied' ELSE 'pending' END
+      FROM generate_series(3, 6) n;
+    INSERT INTO pending_change_files(change_id, n, path, path_bytes, operation, kind)
+    SELECT id, 1, 'f', 'f', 'edit', 'text' FROM pending_changes;
+    INSERT INTO permission_requests(task_id, attempt, token, agent, kind, title)
+    VALUES (1, 1, 1, 'a', 'execute', 'ls'), (1, 1, 1, 'a', 'execute', 'ls');";
+
+/// A call of each operation that has an effect, and what its row is about.
+fn act(name: &str) -> Option<(Value, &'static str)> {
+    Some(match name {
+        // The row of the task says who.
+        "task.submit" => return None,
+        "task.cancel" => (json!({"id": 1, "reason": "no"}), "task 1"),
+        "task.requeue" => (json!({"id": 2}), "task 2"),
+        "change.approve" => (json!({"id": 1, "digest": "d"}), "change 1"),
+        "change.reject" => (json!({"id": 2}), "change 2"),
+        "change.request-changes" => (json!({"id": 3, "comment": "more"}), "change 3"),
+        "change.undo" => (json!({"id": 4}), "change 4"),
+        "permission.answer" => (json!({"id": 1, "answer": "deny"}), "permission 1"),
+        "agent.probe" => (json!({"name": "a"}), "agent a"),
+        "project.add" => (
+            json!({"name": "new", "path": "/z", "unchecked": true}),
+            "project new",
+        ),
+        "project.update" => (json!({"name": "p", "max_running": 3}), "project p"),
+        "project.remove" => (json!({"name": "unused"}), "project unused"),
+        other => {
+            panic!("{other} has an effect: call it here, and see that it leaves a row in audit_log")
+        }
+    })
+}
+
+async fn rows(sql: &Client, after: i64) -> Vec<(i64, String, String, String)> {
+    let query = "SELECT id, actor, action, subject FROM audit_log WHERE id > $1 ORDER BY id";
+    let rows = sql.query(query, &[&after]).await.unwrap();
+    rows.iter()
+        .map(|row| (row.get(0), row.get(1), row.get(2), row.get(3)))
+        .collect()
+}
+
+async fn newest(sql: &Client) -> i64 {
+    let query = "SELECT coalesce(max(id), 0) FROM audit_log";
+    sql.query_one(query, &[]).await.unwrap().get(0)
+}
+
+#[tokio::test]
+async fn every_operation_with_an_effect_leaves_one_row_with_its_actor_and_subject() {
+    let db = TestDb::new().await;
+    let sql = db.client().await;
+    sql.batch_execute(SCENE).await.unwrap();
+    let (mut context, _listener) = OpContext::open(&db.url(), 2, "ada".to_owned()).unwrap();
+    context.prober = Some(Arc::new(Here));
+    let mut walked = 0;
+    for entry in ops::ALL {
+        if entry.spec.effect == Effect::Read {
+            continue;
+        }
+        let Some((input, subject)) = act(entry.spec.name) else {
+            continue;
+        };
+        let before = newest(&sql).await;
+        let done = (entry.call)(&context, input).await;
+        done.unwrap_or_else(|error| panic!("{}: {error:?}", entry.spec.name));
+        let left = rows(&sql, before).await;
+        let [(_, actor, action, about)] = left.as_slice() else {
+            panic!("{} leaves {left:?}", entry.spec.name);
+        };
+        let action = action.replace('_', "-");
+        assert_eq!(
+            (actor.as_str(), action.as_str(), about.as_str()),
+            ("ada", entry.spec.name, subject)
+        );
+        walked += 1;
+    }
+    assert!(walked >= 11, "{walked}");
+    // The form of an operation that has another action of its own: files of a change.
+    let before = newest(&sql).await;
+    let files = json!({"id": 3, "files": ["f"], "digest": "d"});
+    let reject = ops::find("change.reject").unwrap();
+    (reject.call)(&context, files).await.unwrap();
+    let left = rows(&sql, before).await;
+    assert_eq!((left.len(), left[0].2.as_str()), (1, "change.decide_files"));
+}
+
+#[tokio::test]
+async fn settings_that_are_changed_by_plain_sql_leave_a_row_each_with_what_changed() {
+    let db = TestDb::new().await;
+    let sql = db.client().await;
+    let login: String = sql
+        .query_one("SELECT session_user::text", &[])
+        .await
+        .unwrap()
+        .get(0);
+    let before = newest(&sql).await;
+    for (statement, action, subject, detail) in [
+        (
+            "INSERT INTO projects(name, path) VALUES ('p', '/x')",
+            "project.add",
+            "project p",
+            "/x",
+        ),
+        (
+            "UPDATE projects SET four_eyes = true, max_running = 2",
+            "project.update",
+            "project p",
+            r#""max_running": {"to": 2, "from": null}"#,
+        ),
+        (
+            "UPDATE projects SET name = 'q'",
+            "project.update",
+            "project p",
+            r#""to": "q""#,
+        ),
+        (
+            "DELETE FROM projects",
+            "project.remove",
+            "project q",
+            r#""four_eyes": true"#,
+        ),
+        (
+            "INSERT INTO settings VALUES ('four_eyes', 'on')",
+            "setting.add",
+            "setting four_eyes",
+            "on",
+        ),
+        (
+            "UPDATE settings SET value = 'off'",
+            "setting.update",
+            "setting four_eyes",
+            r#"{"to": "off", "from": "on"}"#,
+        ),
+        (
+            "DELETE FROM settings",
+            "setting.remove",
+            "setting four_eyes",
+            "off",
+        ),
+        (
+            "INSERT INTO limits VALUES ('k', 2)",
+            "limit.add",
+            "limit k",
+            "2",
+        ),
+        (
+            "UPDATE limits SET max_running = 3 WHERE limit_key = 'k'",
+            "limit.update",
+            "limit k",
+            r#""from": 2"#,
+        ),
+        (
+            "DELETE FROM limits WHERE limit_key = 'k'",
+            "limit.remove",
+            "limit k",
+            "3",
+        ),
+        ("TRUNCATE limits", "limit.remove", "limit (all)", "{}"),
+        ("TRUNCATE settings", "setting.remove", "setting (all)", "{}"),
+        ("SELECT grant_rights()", "rights.grant", "rights", "made"),
+    ] {
+        let before = newest(&sql).await;
+        sql.batch_execute(statement).await.unwrap();
+        let query = "SELECT actor, action, subject, detail::text FROM audit_log WHERE id > $1";
+        let left = sql.query(query, &[&before]).await.unwrap();
+        assert_eq!(left.len(), 1, "{statement}");
+        let told: [String; 4] = std::array::from_fn(|n| left[0].get(n));
+        assert_eq!(told[..3], [login.as_str(), action, subject], "{statement}");
+        assert!(told[3].contains(detail), "{statement}: {}", told[3]);
+    }
+    let all = rows(&sql, before).await;
+    assert!(all.len() == 13, "{all:?}");
+}
+
+#[tokio::test]
+async fn what_tasks_and_workers_write_by_themselves_is_no_act_of_an_operator() {
+    let db = TestDb::new().await;
+    let sql = db.client().await;
+    sql.batch_execute("INSERT INTO projects(name, path) VALUES ('p', '/x')")
+        .await
+        .unwrap();
+    let before = newest(&sql).await;
+    sql.batch_execute(
+        "INSERT INTO tasks(project, input, agent, limit_key) SELECT 'p', 'x', 'a', 'k' || n FROM generate_series(1, 5) n",
+    )
+    .await
+    .unwrap();
+    assert_eq!(newest(&sql).await, before);
+    // What agents.toml says is told once, and not at each start of a worker.
+    let worker = db.login("worker", &["dispatch_worker"]).await;
+    let client = worker.client().await;
+    let publish = "INSERT INTO settings VALUES ('default_agent', 'a') ON CONFLICT (name) DO UPDATE SET value = EXCLUDED.value";
+    for _ in 0..3 {
+        client.batch_execute(publish).await.unwrap();
+    }
+    let left = rows(&sql, before).await;
+    assert_eq!(left.len(), 1);
+    assert_eq!(left[0].1, worker.name);
+    // A name that a login gives itself is not believed.
+    client
+        .batch_execute(
+            "BEGIN; SET LOCAL dispatch.actor = 'bob'; UPDATE settings SET value = 'b'; COMMIT",
+        )
+        .await
+        .unwrap();
+    let left = rows(&sql, left[0].0).await;
+    assert_eq!((left.len(), left[0].1.as_str()), (1, worker.name.as_str()));
+}
+
+#[tokio::test]
+async fn the_log_is_append_only_for_its_owner_too() {
+    let db = TestDb::new().await;
+    let sql = db.client().await;
+    sql.batch_execute("INSERT INTO projects(name, path) VALUES ('p', '/x')")
+        .await
+        .unwrap();
+    let before = rows(&sql, 0).await;
+    for (begin, statement) in [
+        ("", "UPDATE audit_log SET actor = 'nobody'"),
+        ("", "DELETE FROM audit_log"),
+        ("", "TRUNCATE audit_log"),
+        ("", "TRUNCATE reviews"),
+        // Where triggers are off for what comes by replication.
+        (
+            "SET LOCAL session_replication_role = replica;",
+            "DELETE FROM audit_log",
+        ),
+        (
+            "SET LOCAL session_replication_role = replica;",
+            "TRUNCATE audit_log",
+        ),
+    ] {
+        let refused = sql
+            .batch_execute(&format!("BEGIN; {begin} {statement}; COMMIT"))
+            .await;
+        let refused = refused.unwrap_err();
+        sql.batch_execute("ROLLBACK").await.unwrap();
+        assert_eq!(
+            refused.as_db_error().unwrap().code().code(),
+            "23001",
+            "{statement}"
+        );
+    }
+    assert_eq!(rows(&sql, 0).await, before);
+}
