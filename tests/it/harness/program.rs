@@ -27,6 +27,16 @@ impl Program {
         Self::worker_at(stage, &url, name, agents, flags).await
     }
 
+    /// The same with more in its environment.
+    pub async fn worker_in(
+        stage: &Stage,
+        name: &str,
+        agents: &str,
+        environment: &[(&str, &str)],
+    ) -> Self {
+        Self::start(stage, &stage.db.url(), name, agents, &[], environment).await
+    }
+
     /// The same with another way to the database.
     pub async fn worker_at(
         stage: &Stage,
@@ -34,6 +44,17 @@ impl Program {
         name: &str,
         agents: &str,
         flags: &[&str],
+    ) -> Self {
+        Self::start(stage, url, name, agents, flags, &[]).await
+    }
+
+    async fn start(
+        stage: &Stage,
+        url: &str,
+        name: &str,
+        agents: &str,
+        flags: &[&str],
+        environment: &[(&str, &str)],
     ) -> Self {
         let file = stage.data.path().join(format!("{name}.toml"));
         std::fs::write(&file, agents).unwrap();
@@ -52,6 +73,7 @@ impl Program {
             .env("DISPATCH_DATA", stage.data.path())
             .env("RUST_LOG", "info")
             .env_remove("DATABASE_LISTEN_URL")
+            .envs(environment.iter().copied())
             .stdin(Stdio::null())
             .stdout(out.try_clone().unwrap())
             .stderr(out)

@@ -3,4 +3,5 @@
 pub mod agent_check;
 pub mod agent_spec;
 pub mod agents;
+pub mod credentials;
 pub mod worker;

@@ -264,3 +264,19 @@ pub const SPOOL_AGE_MAX: Duration = Duration::from_secs(3_600);
 pub const NOTICES_HELD_MAX: usize = 10_000;
 /// How long a probe waits for an agent's list of commands, which comes after its session.
 pub const COMMANDS_WAIT: Duration = Duration::from_millis(1_500);
+
+/// Shortest value that is looked for as a secret: shorter ones stand in other words by chance.
+pub const SECRET_BYTES_MIN: usize = 8;
+
+/// Longest one: a token with claims has 4 KiB; what is longer is a document, whose parts count.
+pub const SECRET_BYTES_MAX: usize = 8 * 1024;
+
+/// Most secrets looked for at once; each is some twenty forms to search for.
+pub const SECRETS_MAX: usize = 512;
+
+/// Credential file that is looked through for secrets; they hold a few tokens.
+pub const SECRET_FILE_BYTES_MAX: u64 = 256 * 1024;
+
+/// Most bytes of one change that are searched for secrets, at some hundred MB/s; the reviewer is told
+/// when there is more.
+pub const SECRET_SCAN_BYTES_MAX: usize = 256 * 1024 * 1024;

@@ -6,6 +6,8 @@ pub mod error_class;
 pub mod event;
 pub mod ids;
 pub mod limits;
+pub mod redact;
 pub mod retry;
+pub mod safe_text;
 pub mod task;
 pub mod usage;

@@ -14,7 +14,7 @@ use crate::agent::catalog::{self, Probe, ProbeStatus};
 use crate::config::agent_spec::AgentSpec;
 use crate::config::agents::Catalogue;
 use crate::domain::attempt::ExecutionPath;
-use crate::run::RunContext;
+use crate::run::{RunContext, secrets};
 use crate::store::fleet::{self, Offer};
 use crate::store::{Store, StoreError};
 
@@ -76,11 +76,11 @@ impl Offers {
         }
         self.publish(&catalogue).await?;
         self.open(&catalogue);
-        let scratch = self.scratch.clone();
+        let (scratch, context) = (self.scratch.clone(), self.context.clone());
         let probes = futures::stream::iter(wanted)
             .map(|spec| {
-                let scratch = scratch.join(&spec.name);
-                async move { offer(&spec, probe(&spec, &scratch).await) }
+                let (scratch, context) = (scratch.join(&spec.name), context.clone());
+                async move { told(&context, &spec, probe(&spec, &scratch).await).await }
             })
             .buffer_unordered(PROBES_AT_ONCE);
         tokio::pin!(probes);
@@ -226,6 +226,25 @@ fn empty(spec: &AgentSpec) -> Offer {
         slots: i32::try_from(spec.slots).unwrap_or(i32::MAX),
         fallback: spec.fallback.clone(),
     }
+}
+
+/// What an agent says of itself, without secrets.
+async fn told(context: &RunContext, spec: &AgentSpec, probe: Probe) -> Offer {
+    let redactor = secrets::of_attempt(context, spec).await;
+    let mut offer = offer(spec, probe);
+    for text in [&mut offer.error, &mut offer.version].into_iter().flatten() {
+        redactor.clean(text);
+    }
+    for list in [
+        &mut offer.models,
+        &mut offer.modes,
+        &mut offer.thinking_options,
+        &mut offer.commands,
+        &mut offer.capabilities,
+    ] {
+        redactor.clean_value(list);
+    }
+    offer
 }
 
 fn offer(spec: &AgentSpec, probe: Probe) -> Offer {

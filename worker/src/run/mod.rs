@@ -8,6 +8,7 @@ pub mod leash;
 pub mod permission;
 pub mod plain;
 pub mod prepare;
+pub mod secrets;
 pub mod sessions;
 pub mod stream;
 pub mod text;
@@ -24,6 +25,7 @@ use crate::config::agents::Catalogue;
 use crate::domain::attempt::{AttemptEnd, Phase};
 use crate::domain::error_class::ErrorClass;
 use crate::domain::ids::WorkerId;
+use crate::domain::redact::Redactor;
 use crate::store::Store;
 use crate::store::attempts;
 use crate::store::claims::Claimed;
@@ -53,6 +55,8 @@ pub struct RunContext {
     pub worker: WorkerId,
     /// Its name, for people.
     pub worker_name: String,
+    /// The secrets of its own environment, which no text of an attempt may hold.
+    pub own_secrets: Redactor,
     /// The catalogue as it is now; replaced on reload.
     pub agents: RwLock<Arc<Catalogue>>,
 }
@@ -126,6 +130,7 @@ async fn attempt(context: &RunContext, claimed: &Claimed, leash: &Leash) {
         finish::store_end(context, claimed, &stream, ending).await;
         return;
     };
+    stream.redact(secrets::of_attempt(context, spec).await);
     let started = json!({
         "worker": context.worker_name, "agent": claimed.agent, "asked_agent": claimed.asked_agent,
         "path": spec.path, "attempt": claimed.lease.attempt(),
@@ -157,6 +162,7 @@ async fn attempt(context: &RunContext, claimed: &Claimed, leash: &Leash) {
     } = prepared;
     let home = turn.home.clone();
     let driven = drive::drive(context, claimed, spec, agent, turn, &mut stream, leash).await;
+    stream.redact(secrets::renewed(stream.redactor(), spec, &home).await);
     if let Some(session) = &driven.native_session_id {
         sessions::keep(&home, session).await;
     }

@@ -1,0 +1,517 @@
+//! Which values are secret: those of variables and fields with a telling name, and those that look
+//! like nothing but a credential. What everybody may know (paths, names of models, switches) is not,
+//! or half of every text would be hidden.
+
+use std::collections::HashSet;
+use std::fs::File;
+use std::io::{self, Read};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
+
+use serde_json::Value;
+
+use super::agent_spec::AgentSpec;
+use crate::domain::limits;
+use crate::domain::redact::Secret;
+
+/// Words of a name whose value is secret.
+const TELLING: [&str; 21] = [
+    "key",
+    "keys",
+    "apikey",
+    "token",
+    "tokens",
+    "secret",
+    "secrets",
+    "password",
+    "passwd",
+    "passphrase",
+    "pwd",
+    "pass",
+    "credential",
+    "credentials",
+    "auth",
+    "bearer",
+    "refresh",
+    "access",
+    "cookie",
+    "jwt",
+    "pat",
+];
+
+/// Last words of names whose value is none, whatever the words before.
+const OPEN: [&str; 36] = [
+    "url", "uri", "host", "hostname", "port", "region", "zone", "model", "models", "mode", "path",
+    "dir", "home", "file", "sock", "user", "name", "lang", "endpoint", "version", "level", "type",
+    "method", "kind", "provider", "scheme", "scope", "scopes", "expiry", "expires", "limit", "max",
+    "count", "ttl", "timeout", "at",
+];
+
+/// Values that stand where secrets do and are everybody's.
+const STOP: [&str; 16] = [
+    "password",
+    "passwords",
+    "changeme",
+    "postgres",
+    "dispatch",
+    "localhost",
+    "anonymous",
+    "undefined",
+    "disabled",
+    "enabled",
+    "required",
+    "optional",
+    "default",
+    "keychain",
+    "database",
+    "username",
+];
+
+/// Shortest value that counts as a credential by its look alone.
+const RANDOM_CHARS_MIN: usize = 16;
+
+/// How sure it is that a value is one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Hint {
+    /// Its name says so.
+    Named,
+    /// Only its look can.
+    Look,
+}
+
+/// The secrets in the environment of this process.
+pub fn of_environment() -> Vec<Secret> {
+    std::env::vars_os()
+        .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
+        .flat_map(|(name, value)| {
+            let url = of_url(&name, &value);
+            let named = is_telling(&name).then(|| of_value(&name, &value, Hint::Named));
+            url.into_iter().chain(named.flatten())
+        })
+        .collect()
+}
+
+/// A URL with a password, and the password, as it stands there and decoded.
+pub fn of_url(name: &str, url: &str) -> Vec<Secret> {
+    let Some((_, rest)) = url.split_once("://") else {
+        return of_words(name, url);
+    };
+    let authority = rest.split(['/', '?', '#']).next().unwrap_or_default();
+    let user_info = authority.rsplit_once('@').map(|(user_info, _)| user_info);
+    let password = user_info.and_then(|user_info| user_info.split_once(':'));
+    let in_query = rest.split(['?', '&']).skip(1).filter_map(|pair| {
+        let (key, value) = pair.split_once('=')?;
+        is_telling(key).then_some(value)
+    });
+    let mut secrets = Vec::new();
+    for value in password
+        .map(|(_, password)| password)
+        .into_iter()
+        .chain(in_query)
+    {
+        secrets.extend(Secret::new(name, url));
+        secrets.extend(of_value(name, value, Hint::Named));
+        secrets.extend(of_value(name, &decoded(value), Hint::Named));
+    }
+    secrets
+}
+
+/// A connection string of words (`host=… password=…`).
+fn of_words(name: &str, text: &str) -> Vec<Secret> {
+    text.split_whitespace()
+        .filter_map(|word| word.split_once('='))
+        .filter(|(key, _)| is_telling(key))
+        .filter_map(|(_, value)| of_value(name, value.trim_matches('\''), Hint::Named))
+        .collect()
+}
+
+fn decoded(text: &str) -> String {
+    let mut bytes = Vec::with_capacity(text.len());
+    let mut rest = text.as_bytes();
+    while let Some((byte, after)) = rest.split_first() {
+        let pair = after
+            .get(..2)
+            .and_then(|pair| std::str::from_utf8(pair).ok());
+        let code = pair.and_then(|pair| u8::from_str_radix(pair, 16).ok());
+        match code.filter(|_| *byte == b'%') {
+            Some(code) => {
+                bytes.push(code);
+                rest = &after[2..];
+            }
+            None => {
+                bytes.push(*byte);
+                rest = after;
+            }
+        }
+    }
+    String::from_utf8_lossy(&bytes).into_owned()
+}
+
+/// The secrets that an agent gets by its entry: variables, arguments, files. Blocking: reads files.
+pub fn of_agent(spec: &AgentSpec) -> Vec<Secret> {
+    let allowed = spec.env_allow.iter().filter_map(|name| {
+        let value = std::env::var(name).ok()?;
+        Some((name.as_str(), value))
+    });
+    let literal = spec
+        .env
+        .iter()
+        .map(|(name, value)| (name.as_str(), value.clone()));
+    let mut secrets = Vec::new();
+    for (name, value) in allowed.chain(literal) {
+        secrets.extend(of_url(name, &value));
+        if is_telling(name) {
+            secrets.extend(of_value(name, &value, Hint::Named));
+        } else if !is_open(name) {
+            secrets.extend(of_value(name, &value, Hint::Look));
+        }
+    }
+    secrets.extend(of_arguments(&spec.command));
+    if let Some(home) = std::env::var_os("HOME") {
+        secrets.extend(of_home(spec, Path::new(&home)));
+    }
+    let public: HashSet<&str> = public_words(spec).collect();
+    secrets.retain(|secret| !public.contains(secret.value()));
+    secrets
+}
+
+/// What an entry itself names in the open: a value that is one of these is none.
+fn public_words(spec: &AgentSpec) -> impl Iterator<Item = &str> {
+    let lists = [&spec.models, &spec.modes, &spec.thinking_options];
+    let single = [&spec.model, &spec.mode, &spec.thinking];
+    lists
+        .into_iter()
+        .flatten()
+        .chain(single.into_iter().flatten())
+        .chain([&spec.name, &spec.label])
+        .map(String::as_str)
+}
+
+/// `--api-key VALUE` and `--token=VALUE`.
+fn of_arguments(command: &[String]) -> Vec<Secret> {
+    let joined = command.iter().filter_map(|word| {
+        let (flag, value) = word.strip_prefix("--")?.split_once('=')?;
+        Some((flag, value))
+    });
+    let apart = command.windows(2).filter_map(|pair| match pair {
+        [flag, value] if !value.starts_with('-') => {
+            Some((flag.strip_prefix("--")?, value.as_str()))
+        }
+        _ => None,
+    });
+    joined
+        .chain(apart)
+        .filter(|(flag, value)| is_telling(flag) && !value.contains(['{', '}']))
+        .filter_map(|(flag, value)| of_value(flag, value, Hint::Named))
+        .collect()
+}
+
+/// The secrets in the entry's credential files as they lie below this directory. An agent may have
+/// written there: nothing is followed, waited for, or read without bound. Blocking.
+pub fn of_home(spec: &AgentSpec, home: &Path) -> Vec<Secret> {
+    let files = spec.home_files.iter();
+    files
+        .filter_map(|file| {
+            let text = read(&home.join(file)).ok().flatten()?;
+            Some(in_file(&file.to_string_lossy(), &text))
+        })
+        .flatten()
+        .collect()
+}
+
+fn read(path: &Path) -> io::Result<Option<String>> {
+    let file = File::options()
+        .read(true)
+        .custom_flags(nix::libc::O_NOFOLLOW | nix::libc::O_NONBLOCK)
+        .open(path)?;
+    if !file.metadata()?.is_file() {
+        return Ok(None);
+    }
+    let mut bytes = Vec::new();
+    file.take(limits::SECRET_FILE_BYTES_MAX)
+        .read_to_end(&mut bytes)?;
+    Ok(Some(String::from_utf8_lossy(&bytes).into_owned()))
+}
+
+/// The secrets in a credential file: JSON, TOML, or lines (YAML, `.env`, netrc, keys).
+pub fn in_file(name: &str, text: &str) -> Vec<Secret> {
+    let document = serde_json::from_str::<Value>(text)
+        .ok()
+        .or_else(|| toml::from_str::<Value>(text).ok());
+    let mut secrets = Vec::new();
+    match document.filter(|d| d.is_object() || d.is_array()) {
+        Some(document) => leaves(name, &document, Hint::Look, &mut secrets),
+        None => lines(name, text, &mut secrets),
+    }
+    secrets
+}
+
+fn leaves(name: &str, value: &Value, hint: Hint, secrets: &mut Vec<Secret>) {
+    match value {
+        Value::String(text) => {
+            secrets.extend(of_url(name, text));
+            secrets.extend(of_value(name, text, hint));
+            if text.contains('\n') {
+                lines(name, text, secrets);
+            }
+        }
+        Value::Array(values) => {
+            for value in values {
+                leaves(name, value, hint, secrets);
+            }
+        }
+        Value::Object(fields) => {
+            for (key, value) in fields {
+                // What a telling name stands over is named, not what is deeper below.
+                let hint = if is_telling(key) {
+                    Hint::Named
+                } else {
+                    Hint::Look
+                };
+                leaves(name, value, hint, secrets);
+            }
+        }
+        Value::Null | Value::Bool(_) | Value::Number(_) => {}
+    }
+}
+
+fn lines(name: &str, text: &str, secrets: &mut Vec<Secret>) {
+    let mut in_key = false;
+    let mut filled = text.lines().filter(|line| !line.trim().is_empty());
+    // A file that is nothing but one word is a token.
+    if let (Some(only), None) = (filled.next(), filled.next())
+        && !only.trim().contains(char::is_whitespace)
+        && !only.contains(['=', ':'])
+    {
+        secrets.extend(of_value(name, only, Hint::Named));
+        return;
+    }
+    for line in text.lines().map(str::trim) {
+        if line.starts_with("-----") {
+            in_key = line.starts_with("-----BEGIN") && line.contains("PRIVATE");
+            continue;
+        }
+        if in_key {
+            secrets.extend(Secret::new(name, line).filter(|_| line.len() >= RANDOM_CHARS_MIN));
+            continue;
+        }
+        let mut words = line.split_whitespace().peekable();
+        while let Some(word) = words.next() {
+            let (key, glued) = word
+                .split_once(['=', ':'])
+                .map_or((word, None), |(key, value)| (key, Some(value)));
+            let key = key.trim_matches(['"', '\'', '-']);
+            let value = glued.filter(|value| !value.is_empty());
+            // `password = x`, `password: x`, `password x`.
+            let apart = || words.clone().find(|word| !matches!(*word, "=" | ":"));
+            if is_telling(key)
+                && let Some(value) = value.or_else(apart)
+            {
+                secrets.extend(of_value(name, unquoted(value), Hint::Named));
+            }
+            secrets.extend(of_value(name, unquoted(value.unwrap_or(word)), Hint::Look));
+            if word.contains("://") {
+                secrets.extend(of_url(name, unquoted(word)));
+            }
+        }
+    }
+}
+
+fn unquoted(value: &str) -> &str {
+    value.trim_matches(['"', '\'', ',', ';'])
+}
+
+fn of_value(name: &str, value: &str, hint: Hint) -> Option<Secret> {
+    let value = value.trim();
+    let secret = match hint {
+        Hint::Named => !is_open_value(value),
+        Hint::Look => !is_open_value(value) && looks_random(value),
+    };
+    Secret::new(name, value).filter(|_| secret)
+}
+
+/// The words of a name: `OPENAI_API_KEY` and `openaiApiKey` have the same.
+fn words_of(name: &str) -> Vec<String> {
+    let mut words = vec![String::new()];
+    let mut lower = false;
+    for c in name.chars() {
+        if !c.is_ascii_alphanumeric() || (lower && c.is_ascii_uppercase()) {
+            words.push(String::new());
+        }
+        lower = c.is_ascii_lowercase();
+        if let Some(word) = words.last_mut().filter(|_| c.is_ascii_alphanumeric()) {
+            word.push(c.to_ascii_lowercase());
+        }
+    }
+    words
+}
+
+fn is_telling(name: &str) -> bool {
+    let sounds = words_of(name)
+        .iter()
+        .any(|word| TELLING.contains(&word.as_str()) || word.ends_with("token"));
+    sounds && !is_open(name)
+}
+
+fn is_open(name: &str) -> bool {
+    let words = words_of(name);
+    let first = words.first().map_or("", String::as_str);
+    let last = words.last().map_or("", String::as_str);
+    OPEN.contains(&last) || first == "lc"
+}
+
+/// Whether everybody may know a value although its name sounds secret.
+fn is_open_value(value: &str) -> bool {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "._-".contains(c);
+    let is_path = value.starts_with(['/', '~', '.'])
+        && value.contains('/')
+        && value
+            .trim_start_matches('~')
+            .split('/')
+            .all(|part| part.chars().all(plain) && !looks_random(part));
+    let is_figure = value.len() < RANDOM_CHARS_MIN
+        && value
+            .chars()
+            .all(|c| c.is_ascii_digit() || "-:.+TZ ".contains(c));
+    let is_date = value.len() >= 10
+        && value.get(4..5) == Some("-")
+        && value
+            .chars()
+            .all(|c| c.is_ascii_digit() || "-:.+TZ ".contains(c));
+    let one = value.chars().next();
+    STOP.contains(&value.to_ascii_lowercase().as_str())
+        || is_path
+        || is_figure
+        || is_date
+        || value.chars().all(|c| Some(c) == one)
+        || (value.contains("://") && !value.contains(['@', '?']))
+}
+
+/// Whether it looks like nothing but a credential: a long part of letters and digits that alternate.
+fn looks_random(value: &str) -> bool {
+    if value.len() < RANDOM_CHARS_MIN || value.contains(char::is_whitespace) {
+        return false;
+    }
+    value
+        .split(['-', '_', '.', ':', '/', '@', '=', '+'])
+        .any(|part| {
+            let kind = |c: char| (c.is_ascii_digit(), c.is_ascii_uppercase());
+            let kinds: Vec<_> = part.chars().map(kind).collect();
+            let turns = kinds.windows(2).filter(|pair| pair[0] != pair[1]).count();
+            let digits = part.chars().filter(char::is_ascii_digit).count();
+            part.len() >= 12 && turns >= 3 && digits >= 2 && digits < part.len()
+        })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn found(name: &str, text: &str) -> Vec<String> {
+        let secrets = in_file(name, text);
+        secrets.iter().map(|s| s.value().to_owned()).collect()
+    }
+
+    #[test]
+    fn telling_names_are_told_from_others() {
+        for name in [
+            "OPENAI_API_KEY",
+            "accessToken",
+            "db.password",
+            "GH_TOKEN",
+            "--auth-token",
+        ] {
+            assert!(is_telling(name), "{name}");
+        }
+        for name in [
+            "KEYBOARD",
+            "MONKEY",
+            "TOKENIZERS_PARALLELISM",
+            "selectedAuthType",
+            "SSH_AUTH_SOCK",
+            "PATH",
+            "author",
+        ] {
+            assert!(!is_telling(name), "{name}");
+        }
+    }
+
+    #[test]
+    fn what_everybody_may_know_is_no_secret() {
+        for value in [
+            "/run/user/1000/ssh-agent.sock",
+            "~/.config/agent/auth.json",
+            "https://api.example.com/v1",
+            "2026-11-21T20:54:35Z",
+            "1795294475",
+            "********",
+            "ChangeMe",
+            "dispatch",
+        ] {
+            assert!(of_value("API_KEY", value, Hint::Named).is_none(), "{value}");
+        }
+        for value in [
+            "claude-sonnet-4-5-20250929",
+            "openai/gpt-5.1-codex-max",
+            "a-long-name-of-a-project-in-words",
+            "registry.example.com:5000/team",
+        ] {
+            assert!(of_value("X", value, Hint::Look).is_none(), "{value}");
+        }
+        for value in ["sk-ant-api03-aB3dE5fG7hI9jK1l", "AKIA4XZ7Q2M9T5RB8WLC"] {
+            assert!(of_value("X", value, Hint::Look).is_some(), "{value}");
+        }
+    }
+
+    #[test]
+    fn credential_files_give_their_secrets_and_nothing_else() {
+        let json = r#"{"tokens": {"access_token": "at-abcdefgh", "account": "ada lovelace"},
+            "expires_at": 1795294475, "model": "gpt-5-codex", "list": [{"secret": "listed-one"}],
+            "id": "Zk3x9Qw7Lm2p8Rt5"}"#;
+        assert_eq!(
+            found("auth.json", json),
+            ["at-abcdefgh", "listed-one", "Zk3x9Qw7Lm2p8Rt5"]
+        );
+        let toml = "model = \"gpt-5-codex\"\n[mcp.x]\napi_key = \"toml-value\"\n";
+        assert_eq!(found("config.toml", toml), ["toml-value"]);
+        let yaml =
+            "github.com:\n    user: ada\n    oauth_token: yaml-value\n    git_protocol: https\n";
+        assert_eq!(found("hosts.yml", yaml), ["yaml-value"]);
+        let dotenv = "# settings\nexport API_KEY='dotenv-value'\nDEBUG=true\n";
+        assert_eq!(found(".env", dotenv), ["dotenv-value"]);
+        let netrc = "machine example.com\nlogin ada\npassword netrc-value\n";
+        assert_eq!(found(".netrc", netrc), ["netrc-value"]);
+        assert_eq!(found("token", "only-one-word\n"), ["only-one-word"]);
+        let pem = "-----BEGIN OPENSSH PRIVATE KEY-----\nb3BlbnNzaC1rZXktdjEAAAAA\n-----END OPENSSH PRIVATE KEY-----\n";
+        assert_eq!(found("id", pem), ["b3BlbnNzaC1rZXktdjEAAAAA"]);
+    }
+
+    #[test]
+    fn urls_give_their_passwords() {
+        let url = "postgres://ada:p%40ss-word%21@db.example.com:5432/d?sslmode=require";
+        let secrets = of_url("DATABASE_URL", url);
+        let values: Vec<&str> = secrets.iter().map(Secret::value).collect();
+        assert_eq!(values, [url, "p%40ss-word%21", "p@ss-word!"]);
+        assert!(of_url("X", "postgres://ada@db/d").is_empty());
+        let words = of_url("X", "host=db user=ada password=in-words");
+        assert_eq!(
+            words.iter().map(Secret::value).collect::<Vec<_>>(),
+            ["in-words"]
+        );
+    }
+
+    #[test]
+    fn arguments_with_telling_flags_count() {
+        let command = [
+            "agent",
+            "--api-key",
+            "first-value",
+            "--token=second-value",
+            "--auth",
+            "{prompt}",
+        ];
+        let secrets = of_arguments(&command.map(str::to_owned));
+        let values: Vec<&str> = secrets.iter().map(Secret::value).collect();
+        assert_eq!(values, ["second-value", "first-value"]);
+    }
+}
