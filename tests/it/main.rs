@@ -44,6 +44,7 @@ mod refusals;
 mod review_http;
 mod reviewers;
 mod safe_text;
+mod secrets;
 mod snapshot;
 mod statements;
 mod stream;

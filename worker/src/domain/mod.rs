@@ -4,6 +4,7 @@ pub mod attempt;
 pub mod change;
 pub mod error_class;
 pub mod event;
+pub mod flag;
 pub mod ids;
 pub mod limits;
 pub mod redact;

@@ -169,7 +169,15 @@ async fn attempt(context: &RunContext, claimed: &Claimed, leash: &Leash) {
     show(context, claimed, Phase::Snapshotting).await;
     tell_cancel(context, claimed, &driven.end, &mut stream).await;
     // Every ending snapshots before anything is cleaned, so that no result is lost.
-    let snapshot = context.workspaces.snapshot(&project, &worktree).await;
+    let mut snapshot = context.workspaces.snapshot(&project, &worktree).await;
+    if let Ok(taken) = &mut snapshot {
+        let secrets = stream.redactor();
+        let flagged = context.workspaces.flag_secrets(&project, taken, secrets);
+        if let Err(error) = flagged.await {
+            let notice = format!("the change could not be searched for secrets: {error}");
+            taken.notices.push(notice);
+        }
+    }
     if let Err(error) = &snapshot {
         // The attempt's own error, if it has one, stays; a person must still hear of this one.
         let text = format!("what the agent left could not be recorded: {error}");
