@@ -105,7 +105,7 @@ async fn worker(stage: &Stage) -> Program {
         ("HOME", home.to_str().unwrap()),
         ("RUST_LOG", "dispatch_worker=trace"),
     ];
-    Program::worker_in(stage, "careful", &agents(), &environment).await
+    Program::worker_in(stage, "careful", &agents(), &[], &environment).await
 }
 
 /// Tell it all, in every way and form.
