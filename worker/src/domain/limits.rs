@@ -274,6 +274,9 @@ pub const SECRET_BYTES_MAX: usize = 8 * 1024;
 /// Most secrets looked for at once; each is some twenty forms to search for.
 pub const SECRETS_MAX: usize = 512;
 
+/// Bytes of all of them; the forms of so many take some forty megabytes to search for.
+pub const SECRETS_BYTES_MAX: usize = 64 * 1024;
+
 /// Credential file that is looked through for secrets; they hold a few tokens.
 pub const SECRET_FILE_BYTES_MAX: u64 = 256 * 1024;
 

@@ -80,10 +80,16 @@ impl Redactor {
     /// A redactor of these secrets. Of two with one value the first gives the name.
     pub fn new(secrets: impl IntoIterator<Item = Secret>) -> Self {
         let mut values = HashSet::new();
+        let mut room = limits::SECRETS_BYTES_MAX;
         let secrets: Vec<Secret> = secrets
             .into_iter()
             .filter(|secret| values.insert(secret.value.clone()))
             .take(limits::SECRETS_MAX)
+            .take_while(|secret| {
+                let rest = room.checked_sub(secret.value.len());
+                room = rest.unwrap_or(0);
+                rest.is_some()
+            })
             .collect();
         let mut forms: Vec<(Vec<u8>, Arc<str>)> = Vec::new();
         for secret in &secrets {

@@ -28,26 +28,45 @@ pub fn of_worker(settings: &WorkerSettings) -> Redactor {
 
 /// The redactor of an attempt with this agent.
 pub async fn of_attempt(context: &RunContext, spec: &AgentSpec) -> Redactor {
-    let of_agent = gather(spec.clone(), credentials::of_agent).await;
-    telemetry::keep_out(&of_agent);
-    context.own_secrets.with(of_agent)
+    let spec = spec.clone();
+    extended(&context.own_secrets, move || {
+        let of_agent = credentials::of_agent(&spec);
+        telemetry::keep_out(&of_agent);
+        of_agent
+    })
+    .await
 }
 
 /// The same after the turn: agents renew the tokens in their HOME.
 pub async fn renewed(redactor: &Redactor, spec: &AgentSpec, home: &Path) -> Redactor {
-    let home = home.to_owned();
-    redactor.with(gather(spec.clone(), move |spec| credentials::of_home(spec, &home)).await)
+    let (spec, home) = (spec.clone(), home.to_owned());
+    extended(redactor, move || credentials::of_home(&spec, &home)).await
 }
 
-async fn gather(
-    spec: AgentSpec,
-    from: impl FnOnce(&AgentSpec) -> Vec<Secret> + Send + 'static,
-) -> Vec<Secret> {
-    let found = crate::blocking::run(move || from(&spec)).await;
-    found.unwrap_or_else(|error| {
-        tracing::error!(%error, "the secrets of an agent could not be gathered");
-        Vec::new()
-    })
+/// Off the runtime: files are read, and a search for many secrets takes a tenth of a second to make.
+async fn extended(
+    redactor: &Redactor,
+    gather: impl FnOnce() -> Vec<Secret> + Send + 'static,
+) -> Redactor {
+    let before = redactor.clone();
+    let made = crate::blocking::run(move || {
+        let more = gather();
+        let redactor = before.with(more.clone());
+        let missed = more.iter().filter(|secret| !redactor.knows(secret)).count();
+        (redactor, missed)
+    });
+    match made.await {
+        Ok((made, missed)) => {
+            if missed > 0 {
+                tracing::warn!(missed, "an agent has more secrets than are looked for");
+            }
+            made
+        }
+        Err(error) => {
+            tracing::error!(%error, "the secrets of an agent could not be gathered");
+            redactor.clone()
+        }
+    }
 }
 
 /// What really runs. Its session stays: the next turn needs its exact name.
