@@ -4,4 +4,5 @@ pub mod agent_check;
 pub mod agent_spec;
 pub mod agents;
 pub mod credentials;
+mod secret_look;
 pub mod worker;

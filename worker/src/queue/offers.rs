@@ -80,7 +80,11 @@ impl Offers {
         let probes = futures::stream::iter(wanted)
             .map(|spec| {
                 let (scratch, context) = (scratch.join(&spec.name), context.clone());
-                async move { told(&context, &spec, probe(&spec, &scratch).await).await }
+                async move {
+                    let mut probe = probe(&spec, &scratch).await;
+                    probe.redact(&secrets::of_attempt(&context, &spec).await);
+                    offer(&spec, probe)
+                }
             })
             .buffer_unordered(PROBES_AT_ONCE);
         tokio::pin!(probes);
@@ -226,25 +230,6 @@ fn empty(spec: &AgentSpec) -> Offer {
         slots: i32::try_from(spec.slots).unwrap_or(i32::MAX),
         fallback: spec.fallback.clone(),
     }
-}
-
-/// What an agent says of itself, without secrets.
-async fn told(context: &RunContext, spec: &AgentSpec, probe: Probe) -> Offer {
-    let redactor = secrets::of_attempt(context, spec).await;
-    let mut offer = offer(spec, probe);
-    for text in [&mut offer.error, &mut offer.version].into_iter().flatten() {
-        redactor.clean(text);
-    }
-    for list in [
-        &mut offer.models,
-        &mut offer.modes,
-        &mut offer.thinking_options,
-        &mut offer.commands,
-        &mut offer.capabilities,
-    ] {
-        redactor.clean_value(list);
-    }
-    offer
 }
 
 fn offer(spec: &AgentSpec, probe: Probe) -> Offer {

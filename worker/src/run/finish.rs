@@ -91,7 +91,9 @@ async fn store_numbered(
     let mut detail = Detail::Full;
     loop {
         let mut record = describe(context, claimed, stream, seq, &ending, next, detail);
-        secrets::clean_finish(stream.redactor(), &mut record);
+        // An attempt that ended before it had an agent has the worker's secrets only.
+        let redactor = Some(stream.redactor()).filter(|redactor| !redactor.is_empty());
+        secrets::clean_finish(redactor.unwrap_or(&context.own_secrets), &mut record);
         match finish::finish(&context.store, &claimed.lease, Ender::Owner, &record).await {
             Ok(Finished::CancelFirst) => ending.end = AttemptEnd::Cancelled,
             Ok(Finished::TooLate) => {

@@ -31,7 +31,7 @@ use crate::store::attempts;
 use crate::store::claims::Claimed;
 use crate::store::finish::Finished;
 use crate::store::listen::Listener;
-use crate::workspace::{Snapshot, Workspaces};
+use crate::workspace::{ProjectSpec, Snapshot, WorkspaceError, Workspaces, Worktree};
 
 use drive::Driven;
 use finish::Ending;
@@ -169,15 +169,7 @@ async fn attempt(context: &RunContext, claimed: &Claimed, leash: &Leash) {
     show(context, claimed, Phase::Snapshotting).await;
     tell_cancel(context, claimed, &driven.end, &mut stream).await;
     // Every ending snapshots before anything is cleaned, so that no result is lost.
-    let mut snapshot = context.workspaces.snapshot(&project, &worktree).await;
-    if let Ok(taken) = &mut snapshot {
-        let secrets = stream.redactor();
-        let flagged = context.workspaces.flag_secrets(&project, taken, secrets);
-        if let Err(error) = flagged.await {
-            let notice = format!("the change could not be searched for secrets: {error}");
-            taken.notices.push(notice);
-        }
-    }
+    let snapshot = snapshot(context, &project, &worktree, stream.redactor()).await;
     if let Err(error) = &snapshot {
         // The attempt's own error, if it has one, stays; a person must still hear of this one.
         let text = format!("what the agent left could not be recorded: {error}");
@@ -203,6 +195,24 @@ async fn attempt(context: &RunContext, claimed: &Claimed, leash: &Leash) {
     }
 }
 
+/// Record what the agent left, its secrets flagged.
+async fn snapshot(
+    context: &RunContext,
+    project: &ProjectSpec,
+    worktree: &Worktree,
+    secrets: &Redactor,
+) -> Result<Snapshot, WorkspaceError> {
+    let mut snapshot = context.workspaces.snapshot(project, worktree).await?;
+    let flagged = context
+        .workspaces
+        .flag_secrets(project, &mut snapshot, secrets);
+    if let Err(error) = flagged.await {
+        let notice = format!("the change could not be searched for secrets: {error}");
+        snapshot.notices.push(notice);
+    }
+    Ok(snapshot)
+}
+
 /// End what a hook left running in the background: no agent's end comes after this one.
 async fn end_hooks(context: &RunContext, claimed: &Claimed) {
     let mark = context.mark(claimed.lease.token().0);
@@ -223,7 +233,7 @@ enum Keep {
 
 fn with_snapshot(
     driven: &Driven,
-    snapshot: Result<Snapshot, crate::workspace::WorkspaceError>,
+    snapshot: Result<Snapshot, WorkspaceError>,
 ) -> (AttemptEnd, Option<Snapshot>, Keep) {
     match snapshot {
         Ok(snapshot) => (driven.end.clone(), Some(snapshot), Keep::Nothing),
