@@ -305,7 +305,7 @@ proptest! {
         joined.push_str(&stream.finish());
         prop_assert_eq!(&joined, &whole);
         for value in &secrets {
-            prop_assert!(!redactor.finds(whole.as_bytes()) || !whole.contains(value.as_str()));
+            prop_assert!(!whole.contains(value.as_str()));
         }
     }
 }

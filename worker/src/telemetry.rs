@@ -1,6 +1,7 @@
 //! Logs and metrics of a process: text for people at a terminal, JSON for collectors. No line holds
 //! a known secret, or a character that a terminal would act on.
 
+use std::backtrace::BacktraceStatus;
 use std::borrow::Cow;
 use std::io::{self, IsTerminal, Write};
 use std::sync::{OnceLock, PoisonError, RwLock};
@@ -33,6 +34,15 @@ pub fn init(format: Option<&str>) {
     let lines = fmt()
         .with_env_filter(filter)
         .with_writer(move || Careful { form });
+    // A panic quotes what it stumbled over: it is told as everything else is.
+    std::panic::set_hook(Box::new(|panic| {
+        let backtrace = std::backtrace::Backtrace::capture();
+        let backtrace = match backtrace.status() {
+            BacktraceStatus::Captured => Some(backtrace.to_string()),
+            _ => None,
+        };
+        tracing::error!(backtrace, "{panic}");
+    }));
     // Somebody, such as a test, may have installed a subscriber already.
     let _installed = if json {
         lines.json().flatten_event(true).try_init()

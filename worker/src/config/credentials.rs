@@ -95,6 +95,10 @@ pub fn of_agent(spec: &AgentSpec) -> Vec<Secret> {
     let mut secrets = Vec::new();
     for (name, value) in allowed.chain(literal) {
         secrets.extend(of_url(name, &value));
+        if value.contains(['\n', '{']) {
+            // A document in a variable: its parts count.
+            secrets.extend(in_file(name, &value));
+        }
         if is_telling(name) {
             secrets.extend(of_value(name, &value, Hint::Named));
         } else if !is_open(name) {
