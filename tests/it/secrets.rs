@@ -292,7 +292,7 @@ proptest! {
             text.extend(value.chars().skip(from).take(len));
         }
         let whole = redactor.text(&text).into_owned();
-        let mut stream = RedactedText::new(redactor.clone());
+        let mut stream = RedactedText::new(redactor);
         let mut joined = String::new();
         let mut rest = text.chars().peekable();
         for size in cuts.iter().cycle() {
