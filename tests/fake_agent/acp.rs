@@ -90,6 +90,12 @@ fn prompt(wire: &mut Wire<'_>, id: &Value, setting: &Value, params: &Value) -> a
             |kind: &str| json!({"sessionUpdate": kind, "content": {"type": "text", "text": value}});
         match key.as_str() {
             "say" => wire.update(chunk("agent_message_chunk")),
+            "say_slowly" => {
+                for c in value.as_str().unwrap_or_default().chars() {
+                    wire.update(json!({"sessionUpdate": "agent_message_chunk",
+                        "content": {"type": "text", "text": c.to_string()}}));
+                }
+            }
             "thought" => wire.update(chunk("agent_thought_chunk")),
             "tool" | "update" => {
                 let mut update = value.clone();

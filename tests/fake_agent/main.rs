@@ -4,14 +4,16 @@
 //! first `[` on), or on standard input for the modes without a protocol. Each step is an object
 //! with one key:
 //!
-//! say, thought: text · tool: the members of an ACP tool call · plan: entries · write: {path, text}
+//! say, thought: text · say_slowly: text, a character at a time · tool: the members of an ACP tool call · plan: entries · write: {path, text}
 //! · ask: {tool, options?, answer_to?: file that gets the answer} · request: method (the answer
 //! goes to stdout.txt of the worktree) · raw: a line as it is · garbage: text · bytes: numbers, as
 //! they are · wait_for: a file that the test makes when the agent may go on · big_line: bytes ·
 //! flood: {count, bytes} · usage: {result?|update?|chunk?|line?} · env: file for its environment ·
 //! fds: file for its open descriptors · argv: file · ignore_term · fork: "group"|"setsid"|"daemon"
 //! |"wiped" (grandchildren that hold stdout) · hang · exit: code · signal: number · close_stdin ·
-//! close_stdout · stderr: text · memory_mb · end: stop reason · error: {code, message, data?}
+//! close_stdout · stderr: text · stderr_file: path · memory_mb · end: stop reason · error: {code, message, data?}
+//!
+//! Texts may leave something open that the agent fills in, see `fill.rs`.
 //!
 //! Before the handshake (second argument, an object): never_initialize, version: n, auth (session/new
 //! says -32000), no_read, offers: the members of the answer to session/new, exit: code,
@@ -20,6 +22,7 @@
 #![allow(clippy::needless_pass_by_value, reason = "reads better with json!")]
 
 mod acp;
+mod fill;
 mod play;
 
 use std::io::{Read, Write};

@@ -10,6 +10,8 @@ use nix::sys::signal::{SigSet, Signal, kill};
 use nix::unistd::Pid;
 use serde_json::{Value, json};
 
+use crate::fill;
+
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Style {
     Plain,
@@ -24,6 +26,7 @@ pub(crate) fn script(text: &str) -> anyhow::Result<Vec<Value>> {
         .next()
         .context("no script in the prompt")?
         .context("the script is no JSON array")
+        .map(|steps| steps.iter().map(fill::filled).collect())
 }
 
 pub(crate) fn step(step: &Value, style: Style) -> anyhow::Result<()> {
@@ -35,6 +38,7 @@ pub(crate) fn step(step: &Value, style: Style) -> anyhow::Result<()> {
     match (key.as_str(), style) {
         ("say", Style::Plain) => out(text),
         ("say", Style::Jsonl) => line(&json!({"type": "text", "text": text})),
+        ("say_slowly", Style::Plain) => text.chars().for_each(|c| out(&c.to_string())),
         ("thought", Style::Plain) => out(text),
         ("thought", Style::Jsonl) => line(&json!({"type": "thought", "text": text})),
         ("tool", Style::Jsonl) => line(&json!({"type": "tool", "tool": value})),
@@ -48,7 +52,7 @@ pub(crate) fn step(step: &Value, style: Style) -> anyhow::Result<()> {
             std::process::exit(1);
         }
         ("end", Style::Jsonl) => line(&json!({"type": "end", "reason": text, "session": "s-1"})),
-        ("end" | "tool" | "plan", _) => {}
+        ("end" | "tool" | "plan" | "ask", _) => {}
         _ => return common(key, value),
     }
     Ok(())
@@ -118,6 +122,7 @@ pub(crate) fn common(key: &str, value: &Value) -> anyhow::Result<()> {
         "close_stdin" => drop(nix::unistd::close(0)),
         "close_stdout" => drop(nix::unistd::close(1)),
         "stderr" => eprintln!("{text}"),
+        "stderr_file" => eprintln!("{}", std::fs::read_to_string(text)?),
         "memory_mb" => {
             let block = vec![1u8; number as usize * 1024 * 1024];
             std::hint::black_box(&block);

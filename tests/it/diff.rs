@@ -51,7 +51,7 @@ async fn a_link_in_the_place_of_a_file_that_moved_is_one_row_per_path() {
     assert_eq!(snapshot.files[0].kind, FileKind::Symlink);
     assert_eq!(
         snapshot.files[0].flags,
-        ["mode_changed", "type_changed", "symlink"]
+        ["symlink", "type_changed", "mode_changed"]
     );
 }
 

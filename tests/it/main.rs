@@ -47,6 +47,7 @@ mod review_http;
 mod reviewers;
 mod rights;
 mod safe_text;
+mod secrets;
 mod snapshot;
 mod statements;
 mod stream;

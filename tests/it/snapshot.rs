@@ -125,7 +125,7 @@ async fn every_kind_of_change_is_recorded_as_git_would() {
     assert_eq!(find(b"binary").kind, FileKind::Binary);
     assert_eq!(find(b"file-to-link").kind, FileKind::Symlink);
     assert_eq!(find(b"caf\xe9 \"quoted\"").operation, FileOperation::Create);
-    assert_eq!(find(b"mode.sh").flags, ["mode_changed", "executable"]);
+    assert_eq!(find(b"mode.sh").flags, ["executable", "mode_changed"]);
     let edit = find(b"edit.txt");
     assert_eq!((edit.added_lines, edit.removed_lines), (Some(1), Some(1)));
     let patch = edit.patch.as_deref().unwrap();

@@ -1,11 +1,17 @@
-//! Logs and metrics of a process: text for people at a terminal, JSON for collectors.
+//! Logs and metrics of a process: text for people at a terminal, JSON for collectors. No line holds
+//! a known secret, or a character that a terminal would act on.
 
-use std::io::IsTerminal;
-use std::sync::OnceLock;
+use std::backtrace::BacktraceStatus;
+use std::borrow::Cow;
+use std::io::{self, IsTerminal, Write};
+use std::sync::{OnceLock, PoisonError, RwLock};
 
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::fmt;
+
+use crate::domain::redact::{Redactor, Secret};
+use crate::domain::{limits, safe_text};
 
 /// Upper edges of the histograms of durations, in seconds: from a statement to an attempt.
 const SECONDS: [f64; 14] = [
@@ -24,7 +30,19 @@ pub fn init(format: Option<&str>) {
         Some(format) => format == "json",
         None => !std::io::stderr().is_terminal(),
     };
-    let lines = fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let form = if json { Form::Json } else { Form::Text };
+    let lines = fmt()
+        .with_env_filter(filter)
+        .with_writer(move || Careful { form });
+    // A panic quotes what it stumbled over: it is told as everything else is.
+    std::panic::set_hook(Box::new(|panic| {
+        let backtrace = std::backtrace::Backtrace::capture();
+        let backtrace = match backtrace.status() {
+            BacktraceStatus::Captured => Some(backtrace.to_string()),
+            _ => None,
+        };
+        tracing::error!(backtrace, "{panic}");
+    }));
     // Somebody, such as a test, may have installed a subscriber already.
     let _installed = if json {
         lines.json().flatten_event(true).try_init()
@@ -33,6 +51,64 @@ pub fn init(format: Option<&str>) {
             && std::env::var_os("NO_COLOR").is_none_or(|v| v.is_empty());
         lines.with_ansi(colour).with_target(false).try_init()
     };
+}
+
+/// Secrets of this process and of the agents it runs, for its log.
+static SECRETS: RwLock<Option<Redactor>> = RwLock::new(None);
+
+/// Leave these secrets out of the log from now on.
+pub fn keep_out(secrets: &[Secret]) {
+    let known = secrets_known();
+    let new = || secrets.iter().filter(|secret| !known.knows(secret));
+    if new().next().is_none() {
+        return;
+    }
+    // The newest first: when tokens are renewed for weeks, the oldest are forgotten.
+    let all = new().chain(known.secrets()).cloned();
+    let fresh = Redactor::new(all.take(limits::SECRETS_MAX));
+    *SECRETS.write().unwrap_or_else(PoisonError::into_inner) = Some(fresh);
+}
+
+/// A message for people without the secrets that this process knows.
+pub fn without_secrets(text: &str) -> String {
+    secrets_known().text(text).into_owned()
+}
+
+fn secrets_known() -> Redactor {
+    let known = SECRETS.read().unwrap_or_else(PoisonError::into_inner);
+    known.clone().unwrap_or_default()
+}
+
+/// How lines are written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Form {
+    Text,
+    Json,
+}
+
+/// Standard error, for one line at a time: a subscriber hands over whole lines.
+struct Careful {
+    form: Form,
+}
+
+impl Write for Careful {
+    fn write(&mut self, line: &[u8]) -> io::Result<usize> {
+        io::stderr().write_all(careful(self.form, &secrets_known(), line).as_bytes())?;
+        Ok(line.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        io::stderr().flush()
+    }
+}
+
+fn careful(form: Form, secrets: &Redactor, line: &[u8]) -> String {
+    let line: Cow<'_, str> = String::from_utf8_lossy(line);
+    let line = secrets.text(&line);
+    match form {
+        Form::Text => safe_text::log_line(&line),
+        Form::Json => safe_text::json(&line),
+    }
 }
 
 static METRICS: OnceLock<Option<PrometheusHandle>> = OnceLock::new();
@@ -49,4 +125,25 @@ pub fn metrics() -> Option<PrometheusHandle> {
                 .ok()
         })
         .clone()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_of_the_log_holds_no_secret_and_no_control() {
+        let redactor = Redactor::new(Secret::new("API_KEY", "canary/\"0123456789"));
+        let text = b"\x1b[31mERROR\x1b[0m it said canary/\"0123456789 \x1b]0;t\x07\n";
+        assert_eq!(
+            careful(Form::Text, &redactor, text),
+            "\x1b[31mERROR\x1b[0m it said [secret API_KEY] ␛]0;t␇\n"
+        );
+        let said = "canary/\"0123456789 \u{9b}31m\u{202e}";
+        let json = format!("{}\n", serde_json::json!({ "message": said }));
+        assert_eq!(
+            careful(Form::Json, &redactor, json.as_bytes()),
+            "{\"message\":\"[secret API_KEY] \\u009b31m\\u202e\"}\n"
+        );
+    }
 }

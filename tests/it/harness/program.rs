@@ -27,6 +27,17 @@ impl Program {
         Self::worker_at(stage, &url, name, agents, flags).await
     }
 
+    /// The same with more in its environment.
+    pub async fn worker_in(
+        stage: &Stage,
+        name: &str,
+        agents: &str,
+        flags: &[&str],
+        environment: &[(&str, &str)],
+    ) -> Self {
+        Self::start(stage, &stage.db.url(), name, agents, flags, environment).await
+    }
+
     /// The same with another way to the database.
     pub async fn worker_at(
         stage: &Stage,
@@ -34,6 +45,17 @@ impl Program {
         name: &str,
         agents: &str,
         flags: &[&str],
+    ) -> Self {
+        Self::start(stage, url, name, agents, flags, &[]).await
+    }
+
+    async fn start(
+        stage: &Stage,
+        url: &str,
+        name: &str,
+        agents: &str,
+        flags: &[&str],
+        environment: &[(&str, &str)],
     ) -> Self {
         let file = stage.data.path().join(format!("{name}.toml"));
         std::fs::write(&file, agents).unwrap();
@@ -52,6 +74,7 @@ impl Program {
             .env("DISPATCH_DATA", stage.data.path())
             .env("RUST_LOG", "info")
             .env_remove("DATABASE_LISTEN_URL")
+            .envs(environment.iter().copied())
             .stdin(Stdio::null())
             .stdout(out.try_clone().unwrap())
             .stderr(out)
@@ -92,6 +115,39 @@ impl Program {
         let mut said = String::from_utf8_lossy(&output.stdout).into_owned();
         said.push_str(&String::from_utf8_lossy(&output.stderr));
         (output.status.code(), said)
+    }
+
+    /// The same at a terminal: what is painted there, with line breaks as in a pipe.
+    pub fn run_at_terminal(args: &[&str], environment: &[(&str, &str)]) -> String {
+        let size = nix::pty::Winsize {
+            ws_row: 50,
+            ws_col: 400,
+            ws_xpixel: 0,
+            ws_ypixel: 0,
+        };
+        let ends = nix::pty::openpty(&size, None).unwrap();
+        #[expect(
+            clippy::disallowed_methods,
+            reason = "the program under test is started as a person starts it"
+        )]
+        let mut command = std::process::Command::new(PROGRAM);
+        let mut child = command
+            .args(args)
+            .env_remove("DATABASE_LISTEN_URL")
+            .env_remove("NO_COLOR")
+            .envs(environment.iter().copied())
+            .stdin(Stdio::null())
+            .stdout(Stdio::from(ends.slave.try_clone().unwrap()))
+            .stderr(Stdio::from(ends.slave))
+            .spawn()
+            .unwrap();
+        // Ours of the terminal's other end is closed with the command; then reading ends.
+        drop(command);
+        let mut shown = Vec::new();
+        let mut master = std::fs::File::from(ends.master);
+        let _closed = std::io::Read::read_to_end(&mut master, &mut shown);
+        child.wait().unwrap();
+        String::from_utf8(shown).unwrap().replace("\r\n", "\n")
     }
 
     /// What it has logged.

@@ -22,6 +22,7 @@ use crate::config::agent_spec::AgentSpec;
 use crate::domain::attempt::ExecutionPath;
 use crate::domain::error_class::ErrorClass;
 use crate::domain::limits;
+use crate::domain::redact::Redactor;
 use crate::sandbox::{Places, Sandbox};
 
 /// The agent of an entry.
@@ -79,6 +80,19 @@ pub struct Probe {
     pub commands: Value,
     /// What it says it can do; null when it says nothing.
     pub capabilities: Value,
+}
+
+impl Probe {
+    /// Leave secrets out of what the agent said of itself.
+    pub fn redact(&mut self, redactor: &Redactor) {
+        let texts = self.error.iter_mut().chain(&mut self.version);
+        let names = self.models.iter_mut().chain(&mut self.modes);
+        for text in texts.chain(names).chain(&mut self.thinking_options) {
+            redactor.clean(text);
+        }
+        redactor.clean_value(&mut self.commands);
+        redactor.clean_value(&mut self.capabilities);
+    }
 }
 
 /// Find out about an agent, in a directory of the probe's own that the caller removes.

@@ -3,4 +3,6 @@
 pub mod agent_check;
 pub mod agent_spec;
 pub mod agents;
+pub mod credentials;
+mod secret_look;
 pub mod worker;

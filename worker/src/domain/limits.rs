@@ -299,3 +299,22 @@ pub const DISK_WATCH: Duration = Duration::from_secs(5);
 
 /// Entries of one look at an attempt's disk space: a million files are refused by the snapshot.
 pub const DISK_WATCH_ENTRIES_MAX: usize = 2_000_000;
+
+/// Shortest value that is looked for as a secret: shorter ones stand in other words by chance.
+pub const SECRET_BYTES_MIN: usize = 8;
+
+/// Longest one: a token with claims has 4 KiB; what is longer is a document, whose parts count.
+pub const SECRET_BYTES_MAX: usize = 8 * 1024;
+
+/// Most secrets looked for at once; each is some twenty forms to search for.
+pub const SECRETS_MAX: usize = 512;
+
+/// Bytes of all of them; the forms of so many take some forty megabytes to search for.
+pub const SECRETS_BYTES_MAX: usize = 64 * 1024;
+
+/// Credential file that is looked through for secrets; they hold a few tokens.
+pub const SECRET_FILE_BYTES_MAX: u64 = 256 * 1024;
+
+/// Most bytes of one change that are searched for secrets, at some hundred MB/s; the reviewer is told
+/// when there is more.
+pub const SECRET_SCAN_BYTES_MAX: usize = 256 * 1024 * 1024;

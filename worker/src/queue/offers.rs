@@ -14,7 +14,7 @@ use crate::agent::catalog::{self, Probe, ProbeStatus};
 use crate::config::agent_spec::AgentSpec;
 use crate::config::agents::Catalogue;
 use crate::domain::attempt::ExecutionPath;
-use crate::run::RunContext;
+use crate::run::{RunContext, secrets};
 use crate::sandbox::Sandbox;
 use crate::store::fleet::{self, Offer};
 use crate::store::{Store, StoreError};
@@ -77,12 +77,15 @@ impl Offers {
         }
         self.publish(&catalogue).await?;
         self.open(&catalogue);
-        let scratch = self.scratch.clone();
-        let sandbox = &self.context.sandbox;
+        let (scratch, context) = (self.scratch.clone(), self.context.clone());
         let probes = futures::stream::iter(wanted)
             .map(|spec| {
-                let scratch = scratch.join(&spec.name);
-                async move { offer(&spec, probe(&spec, sandbox, &scratch).await) }
+                let (scratch, context) = (scratch.join(&spec.name), context.clone());
+                async move {
+                    let mut probe = probe(&spec, &context.sandbox, &scratch).await;
+                    probe.redact(&secrets::of_attempt(&context, &spec).await);
+                    offer(&spec, probe)
+                }
             })
             .buffer_unordered(PROBES_AT_ONCE);
         tokio::pin!(probes);

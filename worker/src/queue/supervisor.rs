@@ -145,6 +145,7 @@ impl Worker {
             homes,
             worker,
             worker_name: settings.name.clone(),
+            own_secrets: crate::run::secrets::of_worker(&settings),
             agents: RwLock::new(Arc::new(catalogue)),
         });
         tracing::info!(worker.id = %worker, name = settings.name, slots = settings.slots, "worker started");

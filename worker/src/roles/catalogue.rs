@@ -8,6 +8,8 @@ use futures::future::BoxFuture;
 
 use crate::agent::catalog;
 use crate::config::agents::Catalogue;
+use crate::config::credentials;
+use crate::domain::redact::Redactor;
 use crate::ops::{OpError, ProbeReport, Prober};
 use crate::sandbox::{self, Sandbox};
 use crate::surface::cli::roles::ConfigCheckArgs;
@@ -42,9 +44,11 @@ pub(super) fn config_check(args: &ConfigCheckArgs) -> Result<(), OpError> {
         .values()
         .map(|spec| (spec.name.clone(), spec.describe()))
         .collect();
-    let view = serde_json::json!({
+    let mut view = serde_json::json!({
         "default_agent": catalogue.default_agent, "agents": agents, "prices": catalogue.prices,
     });
+    let secrets = catalogue.agents.values().flat_map(credentials::of_agent);
+    Redactor::new(secrets).clean_value(&mut view);
     let shown = serde_json::to_string_pretty(&view)
         .map_err(|error| OpError::internal(error.to_string()))?;
     println!("{shown}");
@@ -74,7 +78,8 @@ impl Prober for CatalogueProber {
                 ..sandbox::Settings::default()
             });
             let sandbox = sandbox.await.ok()?;
-            let probe = catalog::probe(spec, &sandbox, scratch.path()).await;
+            let mut probe = catalog::probe(spec, &sandbox, scratch.path()).await;
+            probe.redact(&Redactor::new(credentials::of_agent(spec)));
             Some(ProbeReport {
                 name: spec.name.clone(),
                 status: probe.status.as_str().to_owned(),

@@ -11,12 +11,14 @@ use std::path::PathBuf;
 
 use futures::FutureExt;
 
+use crate::config::credentials;
 use crate::localpg::{self, LocalPostgres};
 use crate::ops::OpError;
 use crate::store;
 use crate::surface::cli::Wiring;
 use crate::surface::cli::roles::{MigrateArgs, Role};
 use crate::surface::connect::ConnectArgs;
+use crate::telemetry;
 
 pub use serve::{serve, serve_until};
 
@@ -60,6 +62,15 @@ pub fn local_data_dir(connect: &ConnectArgs) -> PathBuf {
 
 /// The database to use: the one that is named, else the one that `up` started on this machine.
 pub async fn database_url(connect: &ConnectArgs) -> Result<String, OpError> {
+    let url = find_database(connect).await?;
+    telemetry::keep_out(&credentials::of_url("DATABASE_URL", &url));
+    if let Some(url) = &connect.listen_url {
+        telemetry::keep_out(&credentials::of_url("DATABASE_LISTEN_URL", url));
+    }
+    Ok(url)
+}
+
+async fn find_database(connect: &ConnectArgs) -> Result<String, OpError> {
     if let Some(url) = connect
         .database_url
         .as_deref()

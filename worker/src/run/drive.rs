@@ -21,6 +21,7 @@ use crate::store::claims::Claimed;
 use super::RunContext;
 use super::leash::{Leash, Stop};
 use super::permission::{Asker, Note};
+use super::secrets;
 use super::stream::{AttemptStream, FOREVER};
 
 /// How long an adapter may take to end an agent before the run stops waiting for it; dropping it
@@ -131,6 +132,7 @@ pub async fn drive(
         lease: claimed.lease.clone(),
         policy: spec.permissions.clone(),
         notes: notes_in,
+        redactor: stream.redactor().clone(),
         ending: stop_agent.clone(),
         open: AtomicUsize::new(0),
     };
@@ -254,9 +256,11 @@ impl Pump<'_> {
                 self.session = started.native_session_id.clone();
                 let lease = &self.claimed.lease;
                 let pulled = self.leash.pulled();
+                let mut shown = started.clone();
+                secrets::clean_started(self.stream.redactor(), &mut shown);
                 tokio::select! {
                     () = pulled.cancelled() => {}
-                    done = attempts::record_launch(&self.context.store, lease, started) => {
+                    done = attempts::record_launch(&self.context.store, lease, &shown) => {
                         if let Err(error) = done {
                             tracing::warn!(%error, "the launch could not be recorded");
                         }

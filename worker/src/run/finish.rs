@@ -22,6 +22,7 @@ use crate::workspace::Snapshot;
 use super::RunContext;
 use super::drive::{self, Driven};
 use super::leash::Leash;
+use super::secrets;
 use super::stream::AttemptStream;
 use super::text::head_chars;
 
@@ -89,7 +90,10 @@ async fn store_numbered(
     let mut next = Next::AsTheRules;
     let mut detail = Detail::Full;
     loop {
-        let record = describe(context, claimed, stream, seq, &ending, next, detail);
+        let mut record = describe(context, claimed, stream, seq, &ending, next, detail);
+        // An attempt that ended before it had an agent has the worker's secrets only.
+        let redactor = Some(stream.redactor()).filter(|redactor| !redactor.is_empty());
+        secrets::clean_finish(redactor.unwrap_or(&context.own_secrets), &mut record);
         match finish::finish(&context.store, &claimed.lease, Ender::Owner, &record).await {
             Ok(Finished::CancelFirst) => ending.end = AttemptEnd::Cancelled,
             Ok(Finished::TooLate) => {
@@ -406,9 +410,12 @@ fn count_usage(claimed: &Claimed, record: &Finish) {
         let micros = (cost.amount * Decimal::from(1_000_000))
             .to_u64()
             .unwrap_or(0);
+        // The agent says the currency: what is no code of one would be a series of its own.
+        let code = |c: &str| c.len() == 3 && c.bytes().all(|byte| byte.is_ascii_uppercase());
+        let currency = Some(cost.currency.clone()).filter(|c| code(c));
         let labels = [
             ("agent", claimed.agent.clone()),
-            ("currency", cost.currency.clone()),
+            ("currency", currency.unwrap_or_else(|| "unknown".to_owned())),
         ];
         metrics::counter!("dispatch_cost_micros_total", &labels).increment(micros);
     }

@@ -8,6 +8,7 @@ pub mod leash;
 pub mod permission;
 pub mod plain;
 pub mod prepare;
+pub mod secrets;
 pub mod sessions;
 pub mod stream;
 pub mod text;
@@ -24,13 +25,14 @@ use crate::config::agents::Catalogue;
 use crate::domain::attempt::{AttemptEnd, Phase};
 use crate::domain::error_class::ErrorClass;
 use crate::domain::ids::WorkerId;
+use crate::domain::redact::Redactor;
 use crate::sandbox::Sandbox;
 use crate::store::Store;
 use crate::store::attempts;
 use crate::store::claims::Claimed;
 use crate::store::finish::Finished;
 use crate::store::listen::Listener;
-use crate::workspace::{Snapshot, Workspaces};
+use crate::workspace::{ProjectSpec, Snapshot, WorkspaceError, Workspaces, Worktree};
 
 use drive::Driven;
 use finish::Ending;
@@ -56,6 +58,8 @@ pub struct RunContext {
     pub worker: WorkerId,
     /// Its name, for people.
     pub worker_name: String,
+    /// The secrets of its own environment, which no text of an attempt may hold.
+    pub own_secrets: Redactor,
     /// The catalogue as it is now; replaced on reload.
     pub agents: RwLock<Arc<Catalogue>>,
 }
@@ -129,6 +133,7 @@ async fn attempt(context: &RunContext, claimed: &Claimed, leash: &Leash) {
         finish::store_end(context, claimed, &stream, ending).await;
         return;
     };
+    stream.redact(secrets::of_attempt(context, spec).await);
     let started = json!({
         "worker": context.worker_name, "agent": claimed.agent, "asked_agent": claimed.asked_agent,
         "path": spec.path, "attempt": claimed.lease.attempt(),
@@ -160,13 +165,14 @@ async fn attempt(context: &RunContext, claimed: &Claimed, leash: &Leash) {
     } = prepared;
     let home = turn.home.clone();
     let driven = drive::drive(context, claimed, spec, agent, turn, &mut stream, leash).await;
+    stream.redact(secrets::renewed(stream.redactor(), spec, &home).await);
     if let Some(session) = &driven.native_session_id {
         sessions::keep(&home, session).await;
     }
     show(context, claimed, Phase::Snapshotting).await;
     tell_cancel(context, claimed, &driven.end, &mut stream).await;
     // Every ending snapshots before anything is cleaned, so that no result is lost.
-    let snapshot = context.workspaces.snapshot(&project, &worktree).await;
+    let snapshot = snapshot(context, &project, &worktree, stream.redactor()).await;
     if let Err(error) = &snapshot {
         // The attempt's own error, if it has one, stays; a person must still hear of this one.
         let text = format!("what the agent left could not be recorded: {error}");
@@ -192,6 +198,24 @@ async fn attempt(context: &RunContext, claimed: &Claimed, leash: &Leash) {
     }
 }
 
+/// Record what the agent left, its secrets flagged.
+async fn snapshot(
+    context: &RunContext,
+    project: &ProjectSpec,
+    worktree: &Worktree,
+    secrets: &Redactor,
+) -> Result<Snapshot, WorkspaceError> {
+    let mut snapshot = context.workspaces.snapshot(project, worktree).await?;
+    let flagged = context
+        .workspaces
+        .flag_secrets(project, &mut snapshot, secrets);
+    if let Err(error) = flagged.await {
+        let notice = format!("the change could not be searched for secrets: {error}");
+        snapshot.notices.push(notice);
+    }
+    Ok(snapshot)
+}
+
 /// End what a hook left running in the background: no agent's end comes after this one.
 async fn end_hooks(context: &RunContext, claimed: &Claimed) {
     let mark = context.mark(claimed.lease.token().0);
@@ -212,7 +236,7 @@ enum Keep {
 
 fn with_snapshot(
     driven: &Driven,
-    snapshot: Result<Snapshot, crate::workspace::WorkspaceError>,
+    snapshot: Result<Snapshot, WorkspaceError>,
 ) -> (AttemptEnd, Option<Snapshot>, Keep) {
     match snapshot {
         Ok(snapshot) => (driven.end.clone(), Some(snapshot), Keep::Nothing),

@@ -14,6 +14,7 @@ use crate::agent::permission::{Permission, PermissionAnswer, PermissionAsk};
 use crate::config::agent_spec::{AskDefault, PermissionPolicy, Verdict};
 use crate::domain::attempt::Phase;
 use crate::domain::limits;
+use crate::domain::redact::Redactor;
 use crate::store::asks::{self, Question};
 use crate::store::attempts;
 use crate::store::claims::Lease;
@@ -42,6 +43,8 @@ pub struct Asker {
     pub notes: mpsc::Sender<Note>,
     /// The attempt is ending.
     pub ending: CancellationToken,
+    /// Takes secrets out of what is stored.
+    pub redactor: Redactor,
     /// Open questions; while there are some, silence is not a stall.
     pub open: AtomicUsize,
 }
@@ -54,12 +57,15 @@ impl Asker {
 
     async fn answer(&self, ask: PermissionAsk) -> PermissionAnswer {
         let outside = ask.outside;
-        let question = Question {
+        let mut question = Question {
             kind: storable_text(ask.kind),
             title: storable_text(ask.title),
             detail: storable(ask.detail),
             options: storable(ask.options),
         };
+        self.redactor.clean(&mut question.title);
+        self.redactor.clean_value(&mut question.detail);
+        self.redactor.clean_value(&mut question.options);
         let by_policy = match self.policy.verdict(&question.kind, outside) {
             Verdict::Allow => Some(("allowed", PermissionAnswer::Allow)),
             Verdict::Deny => Some(("denied", PermissionAnswer::Deny)),

@@ -12,6 +12,7 @@ use crate::agent::AgentEvent;
 use crate::agent::event::ToolCall;
 use crate::broker::writer::{EventWriter, Room, Row};
 use crate::domain::limits;
+use crate::domain::redact::{RedactedText, Redactor};
 use crate::store::attempts::Times;
 use crate::store::claims::Claimed;
 use crate::store::streams::{EventRow, ItemRow};
@@ -39,10 +40,31 @@ pub struct AttemptStream {
     delta: Option<Delta>,
     piece: Option<Piece>,
     tools: HashMap<String, (i32, ToolCall)>,
+    redactor: Redactor,
+    /// What is being said, of which the last characters may wait for the next ones.
+    spoken: RedactedText,
+    voice: Voice,
     summary: String,
     bytes: usize,
     /// When things happened first.
     pub times: Times,
+}
+
+/// Which kind of text is being said.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Voice {
+    Text,
+    Thought,
+}
+
+impl Voice {
+    /// Kinds of its deltas and of its items.
+    fn kinds(self) -> (&'static str, &'static str) {
+        match self {
+            Self::Text => ("text", "text"),
+            Self::Thought => ("thought", "thinking"),
+        }
+    }
 }
 
 /// A row of deltas that is still open.
@@ -75,10 +97,24 @@ impl AttemptStream {
             delta: None,
             piece: None,
             tools: HashMap::new(),
+            redactor: Redactor::default(),
+            spoken: RedactedText::default(),
+            voice: Voice::Text,
             summary: String::new(),
             bytes: 0,
             times: Times::default(),
         }
+    }
+
+    /// Leave these secrets out of everything from now on.
+    pub fn redact(&mut self, redactor: Redactor) {
+        self.spoken.look_for(redactor.clone());
+        self.redactor = redactor;
+    }
+
+    /// What it leaves out.
+    pub fn redactor(&self) -> &Redactor {
+        &self.redactor
     }
 
     /// Number of the next event.
@@ -110,11 +146,12 @@ impl AttemptStream {
     }
 
     /// Store an event that is not a delta; open deltas go first, so that order is kept.
-    pub async fn emit(&mut self, kind: &'static str, payload: Value) {
+    pub async fn emit(&mut self, kind: &'static str, mut payload: Value) {
         self.seal_delta().await;
         if self.is_full() {
             return;
         }
+        self.redactor.clean_value(&mut payload);
         let bytes = payload.to_string().len();
         let row = EventRow {
             task: self.task,
@@ -152,8 +189,8 @@ impl AttemptStream {
     /// Take what the agent did.
     pub async fn take(&mut self, event: AgentEvent) {
         match event {
-            AgentEvent::Text { text } => self.add_text("text", "text", &text).await,
-            AgentEvent::Thought { text } => self.add_text("thought", "thinking", &text).await,
+            AgentEvent::Text { text } => self.hear(Voice::Text, &text).await,
+            AgentEvent::Thought { text } => self.hear(Voice::Thought, &text).await,
             AgentEvent::ToolCall(call) => self.tool_call(call).await,
             AgentEvent::Plan { entries } => {
                 let entries = json!({ "entries": entries });
@@ -200,6 +237,7 @@ impl AttemptStream {
     /// Everything out: open deltas, open text, unfinished tool calls; then wait until it is
     /// stored, or never will be because the lease is gone.
     pub async fn close(&mut self) {
+        self.end_speech().await;
         self.seal_delta().await;
         self.seal_piece().await;
         let open: Vec<(i32, ToolCall)> = self.tools.drain().map(|(_, call)| call).collect();
@@ -220,11 +258,31 @@ impl AttemptStream {
         }
     }
 
-    async fn add_text(&mut self, delta_kind: &'static str, item_kind: &'static str, text: &str) {
+    async fn hear(&mut self, voice: Voice, text: &str) {
         if text.is_empty() {
             return;
         }
         self.times.first_output_at.get_or_insert_with(Utc::now);
+        if self.voice != voice {
+            self.end_speech().await;
+            self.voice = voice;
+        }
+        let safe = self.spoken.push(text);
+        self.add_text(&safe).await;
+    }
+
+    /// What is said next is no continuation. Not at reports beside the text (usage, mode): a secret
+    /// may lie around one.
+    async fn end_speech(&mut self) {
+        let rest = self.spoken.finish();
+        self.add_text(&rest).await;
+    }
+
+    async fn add_text(&mut self, text: &str) {
+        if text.is_empty() {
+            return;
+        }
+        let (delta_kind, item_kind) = self.voice.kinds();
         self.add_delta(delta_kind, text).await;
         if self
             .piece
@@ -287,6 +345,7 @@ impl AttemptStream {
     }
 
     async fn put_item(&mut self, kind: &'static str, text: Option<String>, detail: Option<Value>) {
+        self.end_speech().await;
         self.seal_piece().await;
         self.write_item(kind, text, detail).await;
     }
@@ -304,6 +363,7 @@ impl AttemptStream {
 
     async fn tool_call(&mut self, call: ToolCall) {
         self.times.first_output_at.get_or_insert_with(Utc::now);
+        self.end_speech().await;
         self.seal_piece().await;
         let (n, merged) = match self.tools.remove(&call.id) {
             Some((n, before)) => (n, merge(before, call.clone())),
@@ -332,9 +392,11 @@ impl AttemptStream {
         &mut self,
         n: i32,
         kind: &'static str,
-        text: Option<String>,
-        detail: Option<Value>,
+        mut text: Option<String>,
+        mut detail: Option<Value>,
     ) {
+        text.iter_mut().for_each(|text| self.redactor.clean(text));
+        detail.iter_mut().for_each(|d| self.redactor.clean_value(d));
         let row = ItemRow {
             task: self.task,
             token: self.token,

@@ -64,6 +64,8 @@ crate::record! {
         pub removed_lines: i64,
         /// What a reviewer should know: caps, nested repositories, and the like.
         pub notices: Value,
+        /// Warnings of all its files, each once, the worst first: runs_in_ci, steers_agents, …
+        pub flags: Vec<String>,
         /// When it was made.
         pub created_at: DateTime<Utc>,
         /// When it was decided on.
@@ -120,7 +122,7 @@ crate::record! {
         pub patch_cut: bool,
         /// pending, approved or rejected.
         pub state: String,
-        /// Warnings for the reviewer.
+        /// Warnings for the reviewer, the worst first: runs_in_ci, steers_agents, …
         pub flags: Vec<String>,
     }
 }

@@ -3,6 +3,7 @@
 use serde_json::Value;
 
 use crate::domain::change::{FileChange, show_path};
+use crate::domain::flag;
 
 use super::claims::Lease;
 use super::finish::{AttemptFacts, Disposition, append_last_events, clean};
@@ -42,6 +43,7 @@ pub(super) async fn store(
         snapshot.files.iter().filter_map(of).map(i64::from).sum()
     };
     let (added, removed) = (lines(|f| f.added_lines), lines(|f| f.removed_lines));
+    let flags = flag::union(snapshot.files.iter().map(|f| f.flags.as_slice()));
     let files = i32::try_from(snapshot.files.len()).unwrap_or(i32::MAX);
     let rows = tx
         .query(
@@ -61,6 +63,7 @@ pub(super) async fn store(
                 &added,
                 &removed,
                 &Value::from(snapshot.notices.clone()),
+                &flags,
             ],
         )
         .await?;
@@ -74,7 +77,7 @@ pub(super) async fn store(
     }
     let payload = serde_json::json!({
         "change_id": change, "files": files, "added_lines": added, "removed_lines": removed,
-        "partial": partial, "digest": snapshot.digest,
+        "partial": partial, "digest": snapshot.digest, "flags": flags,
     });
     append_last_events(tx, lease, *next_seq, &[("change_ready", payload)]).await?;
     *next_seq += 1;

@@ -10,7 +10,9 @@ use subtle::{Choice, ConstantTimeEq};
 use super::cli::roles::ServeArgs;
 use super::problem::Problem;
 use crate::domain::limits;
+use crate::domain::redact::Secret;
 use crate::ops::OpError;
+use crate::telemetry;
 
 /// Shortest token that is not guessed.
 const TOKEN_CHARS_MIN: usize = 20;
@@ -62,6 +64,8 @@ impl Gate {
             ))
             .hint("Give --token-file FILE, or listen on 127.0.0.1."));
         }
+        let secret = |token: &String| Secret::new("DISPATCH_HTTP_TOKEN", token);
+        telemetry::keep_out(&tokens.iter().filter_map(secret).collect::<Vec<_>>());
         Ok(Self::new(&tokens, &args.hosts))
     }
 

@@ -8,5 +8,6 @@ mod health;
 pub mod http;
 pub mod openapi;
 pub mod problem;
-pub mod safe_text;
 pub mod sse;
+
+pub use crate::domain::safe_text;

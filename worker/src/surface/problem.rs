@@ -5,6 +5,7 @@ use axum::response::{IntoResponse, Response};
 use serde_json::json;
 
 use crate::ops::OpError;
+use crate::telemetry;
 
 /// An answer that says why not.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -50,7 +51,7 @@ impl IntoResponse for Problem {
             "title": self.status.canonical_reason().unwrap_or("Error"),
             "status": self.status.as_u16(),
             "code": self.code,
-            "detail": self.detail,
+            "detail": telemetry::without_secrets(&self.detail),
             "hint": self.hint,
         });
         let mut response = (self.status, body.to_string()).into_response();

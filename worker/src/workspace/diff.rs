@@ -6,85 +6,13 @@ use std::collections::HashSet;
 use git2::{Delta, Diff, DiffFile, DiffFindOptions, DiffOptions, Oid, Patch, Repository};
 use sha2::{Digest, Sha256};
 
+use super::flags::{self, Contents};
 use super::walk::{MODE_GITLINK, MODE_LINK};
 use super::{WorkspaceError, diff_failed};
 use crate::domain::change::{FileChange, FileKind, FileOperation};
+use crate::domain::flag::Flag;
 use crate::domain::limits;
-
-/// Names that steer agents: instructions, settings, tools.
-const STEERS_NAMES: &[&str] = &[
-    "claude.md",
-    "claude.local.md",
-    "agents.md",
-    "agents.override.md",
-    "gemini.md",
-    "qwen.md",
-    "copilot-instructions.md",
-    ".mcp.json",
-    "mcp.json",
-    ".cursorrules",
-    ".windsurfrules",
-    ".clinerules",
-    ".aider.conf.yml",
-    "opencode.json",
-    "opencode.jsonc",
-];
-
-/// Directories that do.
-const STEERS_DIRS: &[&str] = &[
-    ".claude",
-    ".codex",
-    ".gemini",
-    ".qwen",
-    ".cursor",
-    ".opencode",
-    ".agents",
-    ".windsurf",
-    ".continue",
-    ".roo",
-    ".kiro",
-];
-
-/// Names of files that something runs by itself: hooks, builds, CI, editors, shells.
-const RUNS_NAMES: &[&str] = &[
-    ".envrc",
-    "makefile",
-    "gnumakefile",
-    "justfile",
-    "build.rs",
-    "package.json",
-    "setup.py",
-    "conftest.py",
-    "dockerfile",
-    "docker-compose.yml",
-    "compose.yml",
-    "compose.yaml",
-    "jenkinsfile",
-    ".gitlab-ci.yml",
-    ".travis.yml",
-    ".pre-commit-config.yaml",
-    ".gitattributes",
-    ".gitmodules",
-    ".npmrc",
-    "rakefile",
-    "cmakelists.txt",
-    "build.gradle",
-    "build.gradle.kts",
-];
-
-/// Directories of such files.
-const RUNS_DIRS: &[&str] = &[
-    ".github",
-    ".gitlab",
-    ".circleci",
-    ".husky",
-    ".githooks",
-    ".vscode",
-    ".idea",
-    ".devcontainer",
-    ".cargo",
-    ".ci",
-];
+use crate::domain::redact::Redactor;
 
 /// The rows of a change, in path order, renames found.
 pub(super) fn rows(
@@ -103,6 +31,7 @@ pub(super) fn rows(
             continue;
         };
         let mut row = row(&delta);
+        flag(repo, &mut row);
         view.fill(&diff, n, &mut row).map_err(failed)?;
         rows.push(row);
     }
@@ -194,7 +123,7 @@ fn row(delta: &git2::DiffDelta<'_>) -> FileChange {
         MODE_GITLINK => FileKind::Submodule,
         _ => FileKind::Text,
     };
-    let mut row = FileChange {
+    FileChange {
         old_path: (operation == FileOperation::Rename)
             .then(|| old.path_bytes().unwrap_or_default().to_vec()),
         path,
@@ -209,50 +138,58 @@ fn row(delta: &git2::DiffDelta<'_>) -> FileChange {
         patch: None,
         patch_cut: false,
         flags: Vec::new(),
-    };
-    row.flags = flags(&row);
-    row
+    }
 }
 
 /// What a reviewer must not overlook.
-fn flags(row: &FileChange) -> Vec<String> {
-    let mut flags = Vec::new();
-    let paths = [Some(&row.path), row.old_path.as_ref()];
-    let folded: Vec<String> = paths
-        .into_iter()
-        .flatten()
-        .map(|path| String::from_utf8_lossy(path).to_lowercase())
-        .collect();
-    let touches = |names: &[&str], dirs: &[&str]| {
-        folded.iter().any(|path| {
-            let mut parts = path.rsplit('/');
-            parts.next().is_some_and(|name| names.contains(&name))
-                || parts.any(|dir| dirs.contains(&dir))
-        })
+fn flag(repo: &Repository, row: &mut FileChange) {
+    let blob = |id: &Option<String>| {
+        let id = Oid::from_str(id.as_deref()?).ok()?;
+        let blob = repo.find_blob(id).ok()?;
+        (blob.size() <= limits::PATCH_FILE_BYTES_MAX).then(|| blob.content().to_vec())
     };
-    if touches(STEERS_NAMES, STEERS_DIRS) {
-        flags.push("steers_agents".to_owned());
-    }
-    if touches(RUNS_NAMES, RUNS_DIRS) {
-        flags.push("runs_code".to_owned());
-    }
-    if let (Some(old), Some(new)) = (row.old_mode, row.new_mode)
-        && old != new
-    {
-        flags.push("mode_changed".to_owned());
-        if old & 0o170_000 != new & 0o170_000 {
-            flags.push("type_changed".to_owned());
+    let (old, new) = match flags::needs_contents(row) {
+        true => (blob(&row.old_blob), blob(&row.new_blob)),
+        false => (None, None),
+    };
+    let contents = Contents {
+        old: old.as_deref(),
+        new: new.as_deref(),
+    };
+    let found = flags::of(row, contents).into_iter();
+    row.flags = found.map(|flag| flag.as_str().to_owned()).collect();
+}
+
+/// Flag the files that hold a secret. The bytes stay: a reviewer approves bytes. Returns how many
+/// were not searched because there was too much.
+pub(super) fn flag_secrets(
+    repo: &Repository,
+    rows: &mut [FileChange],
+    secrets: &Redactor,
+) -> usize {
+    let mut room = limits::SECRET_SCAN_BYTES_MAX;
+    let mut skipped = 0;
+    for row in rows {
+        let new = row
+            .new_blob
+            .as_deref()
+            .filter(|_| row.kind != FileKind::Submodule);
+        let blob = new.and_then(|id| repo.find_blob(Oid::from_str(id).ok()?).ok());
+        let mut found = secrets.finds(&row.path);
+        if let Some(blob) = blob {
+            match room.checked_sub(blob.size()) {
+                Some(rest) => {
+                    room = rest;
+                    found |= secrets.finds(blob.content());
+                }
+                None => skipped += 1,
+            }
+        }
+        if found {
+            row.flags.insert(0, Flag::Secret.as_str().to_owned());
         }
     }
-    if row.new_mode == Some(0o100_755) && row.old_mode != row.new_mode {
-        flags.push("executable".to_owned());
-    }
-    match row.kind {
-        FileKind::Symlink => flags.push("symlink".to_owned()),
-        FileKind::Submodule => flags.push("submodule".to_owned()),
-        FileKind::Text | FileKind::Binary => {}
-    }
-    flags
+    skipped
 }
 
 /// What has been shown so far, against the limits for the whole change.
@@ -319,7 +256,7 @@ impl View {
         self.lines += lines;
         row.patch_cut = cut;
         if std::str::from_utf8(&text).is_err() {
-            row.flags.push("not_utf8".to_owned());
+            row.flags.push(Flag::NotUtf8.as_str().to_owned());
         }
         // Postgres has no NUL in text.
         row.patch = Some(String::from_utf8_lossy(&text).replace('\0', "\u{fffd}"));
@@ -388,32 +325,6 @@ mod tests {
             patch_cut: false,
             flags: Vec::new(),
         }
-    }
-
-    #[test]
-    fn files_that_steer_agents_or_run_by_themselves_are_flagged() {
-        for (path, flag) in [
-            ("CLAUDE.md", "steers_agents"),
-            ("sub/AGENTS.md", "steers_agents"),
-            (".claude/settings.json", "steers_agents"),
-            (".codex/config.toml", "steers_agents"),
-            (".gemini/settings.json", "steers_agents"),
-            (".cursor/rules/x.mdc", "steers_agents"),
-            (".mcp.json", "steers_agents"),
-            (".vscode/tasks.json", "runs_code"),
-            (".github/workflows/ci.yml", "runs_code"),
-            (".husky/pre-commit", "runs_code"),
-            (".envrc", "runs_code"),
-            ("Makefile", "runs_code"),
-            ("crates/x/build.rs", "runs_code"),
-            ("package.json", "runs_code"),
-        ] {
-            assert_eq!(flags(&edit(path)), [flag], "{path}");
-        }
-        assert!(flags(&edit("src/lib.rs")).is_empty());
-        let mut program = edit("run.sh");
-        program.new_mode = Some(0o100_755);
-        assert_eq!(flags(&program), ["mode_changed", "executable"]);
     }
 
     #[test]

@@ -9,6 +9,7 @@
 mod apply;
 mod copied;
 mod diff;
+mod flags;
 mod git;
 mod hooks;
 mod ignores;

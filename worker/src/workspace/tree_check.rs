@@ -59,7 +59,7 @@ fn refuse_name(name: &[u8], symlink: Symlink) -> Option<&'static str> {
 
 /// The name as file systems that fold would see it: without invisible characters, in
 /// compatibility form, in lower case.
-fn fold(name: &[u8]) -> String {
+pub(super) fn fold(name: &[u8]) -> String {
     let text = String::from_utf8_lossy(name);
     text.chars()
         .filter(|c| !invisible(*c))

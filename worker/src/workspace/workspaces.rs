@@ -23,6 +23,7 @@ use super::{
 };
 use crate::domain::error_class::ErrorClass;
 use crate::domain::limits;
+use crate::domain::redact::Redactor;
 use crate::domain::sandbox::Rung;
 use crate::sandbox::Means;
 
@@ -192,6 +193,34 @@ impl Workspaces {
             notices: recorded.notices,
             pack,
         })
+    }
+
+    /// Flag the files of a result that hold a secret, and say so.
+    pub async fn flag_secrets(
+        &self,
+        project: &ProjectSpec,
+        snapshot: &mut Snapshot,
+        secrets: &Redactor,
+    ) -> Result<(), WorkspaceError> {
+        if secrets.is_empty() || snapshot.files.is_empty() {
+            return Ok(());
+        }
+        let results = Objects::open(&self.inner.root, project)?.results();
+        let (mut files, secrets) = (snapshot.files.clone(), secrets.clone());
+        let (files, skipped) = crate::blocking::run(move || {
+            let repo = objects::open(&results)?;
+            let skipped = diff::flag_secrets(&repo, &mut files, &secrets);
+            Ok::<_, WorkspaceError>((files, skipped))
+        })
+        .await
+        .map_err(|error| internal(error.to_string()))??;
+        snapshot.files = files;
+        if skipped > 0 {
+            snapshot.notices.push(format!(
+                "{skipped} files were not searched for secrets: there is too much in the change"
+            ));
+        }
+        Ok(())
     }
 
     /// Give the directory up: the teardown hook runs, the name is free at once, the files go in

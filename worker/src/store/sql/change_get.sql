@@ -1,6 +1,6 @@
 SELECT c.id, c.task_id, c.attempt, c.project, t.agent, left(t.input, 200) AS input, c.state, c.partial,
        c.digest, c.base_commit, c.result_commit, c.result_ref, c.files, c.added_lines,
-       c.removed_lines, c.notices, c.created_at, c.decided_at, c.decided_by, c.follow_up_task_id,
+       c.removed_lines, c.notices, c.flags, c.created_at, c.decided_at, c.decided_by, c.follow_up_task_id,
        c.superseded_by, c.target_ref, c.applied_commit, c.applied_at, c.undo_ref, c.undo_asked_at,
        c.undone_at, c.conflicts, c.apply_error
   FROM pending_changes c

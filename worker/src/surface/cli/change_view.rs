@@ -5,11 +5,12 @@ use std::io;
 use chrono::{DateTime, Utc};
 use serde_json::Value;
 
-use super::forms::{Form, counted};
+use super::forms::{Form, counted, show};
 use super::out::{Out, Paint};
 use super::render;
 use super::table::{self, Column};
 use super::tree::View;
+use crate::domain::flag::{self, Flag};
 use crate::surface::safe_text;
 
 const FILES: &[Column] = &[
@@ -19,7 +20,7 @@ const FILES: &[Column] = &[
     Column("KIND", "kind", Form::Text),
     Column("+", "added_lines", Form::Count),
     Column("-", "removed_lines", Form::Count),
-    Column("WARNINGS", "flags", Form::List),
+    Column("WARNINGS", "flags", Form::Flags),
     Column("FORMERLY", "old_path", Form::Text),
     Column("PATH", "path", Form::Text),
 ];
@@ -31,8 +32,11 @@ const REVIEWS: &[Column] = &[
     Column("COMMENT", "comment", Form::Text),
 ];
 
+/// Files named in one warning; the table below has them all.
+const FLAGGED_SHOWN: usize = 5;
+
 /// Fields that are shown in another way.
-const ELSEWHERE: [&str; 9] = [
+const ELSEWHERE: [&str; 10] = [
     "id",
     "state",
     "file_list",
@@ -41,6 +45,7 @@ const ELSEWHERE: [&str; 9] = [
     "added_lines",
     "removed_lines",
     "notices",
+    "flags",
     "conflicts",
 ];
 
@@ -82,6 +87,7 @@ fn head(out: &mut Out, value: &Value, now: DateTime<Utc>) -> io::Result<()> {
         value["removed_lines"]
     ))?;
     render::some_fields(out, value, &ELSEWHERE, now)?;
+    warn(out, value)?;
     for notice in value["notices"].as_array().into_iter().flatten() {
         let text = notice
             .as_str()
@@ -106,11 +112,49 @@ fn head(out: &mut Out, value: &Value, now: DateTime<Utc>) -> io::Result<()> {
     Ok(())
 }
 
+/// Each warning with the files it is about: no reviewer should find out by reading on.
+fn warn(out: &mut Out, value: &Value) -> io::Result<()> {
+    let files = value["file_list"].as_array().map_or(&[][..], Vec::as_slice);
+    let has = |thing: &Value, name: &str| {
+        let flags = thing["flags"].as_array();
+        flags.is_some_and(|flags| flags.iter().any(|flag| flag == name))
+    };
+    // Those of the change, and of its files when an earlier version made it.
+    let lists = files.iter().chain([value]).map(|thing| &thing["flags"]);
+    let names = lists.flat_map(|flags| flags.as_array().into_iter().flatten());
+    let names: Vec<String> = names.filter_map(Value::as_str).map(str::to_owned).collect();
+    for name in flag::union([names.as_slice()]) {
+        let mut paths = files.iter().filter(|file| has(file, &name));
+        let shown: Vec<String> = paths
+            .by_ref()
+            .take(FLAGGED_SHOWN)
+            .map(|file| safe_text::line(file["path"].as_str().unwrap_or("?")))
+            .collect();
+        let more = match paths.count() {
+            0 => String::new(),
+            more => format!(" and {more} more"),
+        };
+        let words = safe_text::line(&flag::words(&name));
+        let line = format!("  Warning: {words}: {}{more}", shown.join(", "));
+        let line = match Flag::parse(&name) {
+            Some(flag) if flag > Flag::LinkOutside => out.paint.yellow(&line),
+            _ => out.paint.red(&line),
+        };
+        out.line(&line)?;
+    }
+    Ok(())
+}
+
 fn diff(out: &mut Out, file: &Value) -> io::Result<()> {
     let path = safe_text::line(file["path"].as_str().unwrap_or("?"));
     let operation = safe_text::line(file["operation"].as_str().unwrap_or("?"));
     let title = out.paint.bold(&format!("\n{operation} {path}"));
     out.line(&title)?;
+    let flags = show(&file["flags"], Form::Flags, DateTime::UNIX_EPOCH);
+    if !flags.is_empty() {
+        let flags = out.paint.red(&format!("Warning: {flags}"));
+        out.line(&flags)?;
+    }
     if let (Some(old), Some(new)) = (file["old_mode"].as_i64(), file["new_mode"].as_i64())
         && old != new
     {
@@ -179,6 +223,14 @@ fn decide(out: &mut Out, value: &Value) -> io::Result<()> {
     }
     if !matches!(value["state"].as_str(), Some("pending" | "conflicted")) {
         return Ok(());
+    }
+    // Once more below the diffs, where the decision is made.
+    if value["flags"]
+        .as_array()
+        .is_some_and(|flags| !flags.is_empty())
+    {
+        out.line("")?;
+        warn(out, value)?;
     }
     let id = &value["id"];
     let digest = safe_text::line(value["digest"].as_str().unwrap_or(""));

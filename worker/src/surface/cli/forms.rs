@@ -4,6 +4,7 @@ use chrono::{DateTime, Utc};
 use serde_json::Value;
 
 use super::super::safe_text;
+use crate::domain::flag;
 
 /// How a value is shown.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -22,6 +23,8 @@ pub(crate) enum Form {
     Id,
     /// A list, joined by commas.
     List,
+    /// Warnings, in words.
+    Flags,
     /// How many entries a list has.
     Len,
 }
@@ -45,6 +48,11 @@ pub(crate) fn show(value: &Value, form: Form, now: DateTime<Utc>) -> String {
             0 => String::new(),
             some => some.to_string(),
         },
+        (Value::Array(entries), Form::Flags) => {
+            let flags = entries.iter().filter_map(Value::as_str);
+            let words: Vec<String> = flags.map(|f| safe_text::line(&flag::words(f))).collect();
+            words.join(", ")
+        }
         (Value::Array(entries), _) => {
             // Things with a name (an agent's commands) by their names: the rest is pages long.
             let named = |entry| Value::get(entry, "name").filter(|name| name.is_string());

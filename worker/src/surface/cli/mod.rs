@@ -29,6 +29,7 @@ use self::tree::{Invocation, StreamArgs};
 use super::connect::ConnectArgs;
 use super::safe_text;
 use crate::ops::{self, OpContext, OpError, Prober};
+use crate::telemetry;
 
 /// Connections of one command: the answer, and a stream beside it.
 const CONNECTIONS: usize = 2;
@@ -103,7 +104,7 @@ pub async fn run(args: impl IntoIterator<Item = OsString>, wiring: &Wiring) -> E
         Err(error) => return usage(&error),
     };
     let json = matches.get_flag("json");
-    crate::telemetry::init(matches.get_one::<String>("log").map(String::as_str));
+    telemetry::init(matches.get_one::<String>("log").map(String::as_str));
     let done = match global(&matches, wiring) {
         Ok(global) => command(&global, &matches).await,
         Err(error) => Err(error.into()),
@@ -137,15 +138,16 @@ fn global<'a>(matches: &ArgMatches, wiring: &'a Wiring) -> Result<Global<'a>, Op
 }
 
 fn complain(error: &OpError, json: bool) -> ExitCode {
+    let message = telemetry::without_secrets(&error.message);
     if json {
         let document = json!({"error": {
-            "code": error.code, "message": error.message, "hint": error.hint,
+            "code": error.code, "message": message, "hint": error.hint,
         }});
         eprintln!("{}", safe_text::json(&document.to_string()));
     } else {
         let red = io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
         let title = out::Paint(red).red("error:");
-        eprintln!("{title} {}", safe_text::block(&error.message));
+        eprintln!("{title} {}", safe_text::block(&message));
         if let Some(hint) = &error.hint {
             eprintln!("hint: {}", safe_text::block(hint));
         }

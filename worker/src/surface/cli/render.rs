@@ -50,6 +50,7 @@ const CHANGES: &[Column] = &[
     Column("FILES", "files", Form::Count),
     Column("+", "added_lines", Form::Count),
     Column("-", "removed_lines", Form::Count),
+    Column("WARNINGS", "flags", Form::Flags),
     Column("CREATED", "created_at", Form::Ago),
     Column("BY", "decided_by", Form::Text),
     Column("INPUT", "input", Form::Prose),

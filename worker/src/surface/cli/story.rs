@@ -3,7 +3,7 @@
 
 use serde_json::Value;
 
-use super::forms::{clock, counted, thousands};
+use super::forms::{Form, clock, counted, show, thousands};
 use super::out::Paint;
 use super::progress::Progress;
 use crate::ops::stream::TaskEvent;
@@ -194,13 +194,16 @@ impl Story {
         let files = facts["files"]
             .as_array()
             .map_or_else(|| shown(&facts["files"]), |f| f.len().to_string());
-        self.paint.cyan(&format!(
+        let warnings = show(&facts["flags"], Form::Flags, chrono::DateTime::UNIX_EPOCH);
+        let warnings = self.paint.red(&before(" · ", &warnings));
+        let told = self.paint.cyan(&format!(
             "change {}: {}, +{} -{}{partial}",
             shown(&facts["change_id"]),
             counted(&files, "file"),
             shown(&facts["added_lines"]),
             shown(&facts["removed_lines"])
-        ))
+        ));
+        told + &warnings
     }
 
     fn end(&mut self, event: &TaskEvent) -> Vec<String> {

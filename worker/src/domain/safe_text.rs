@@ -11,6 +11,45 @@ pub fn block(text: &str) -> String {
     shown(text, true)
 }
 
+/// One line of a log, with its line break and with the colours that we paint; what a terminal does
+/// otherwise, or could take for the next line, is shown.
+pub fn log_line(text: &str) -> String {
+    let mut safe = String::with_capacity(text.len());
+    let (inner, end) = match text.strip_suffix('\n') {
+        Some(inner) => (inner, "\n"),
+        None => (text, ""),
+    };
+    let mut rest = inner;
+    while let Some(at) = rest.find('\x1b') {
+        let (before, escape) = rest.split_at(at);
+        safe.push_str(&shown(before, false));
+        let painted = paint_len(escape);
+        // What is no colour of ours loses its escape character and is text from there on.
+        let taken = if painted > 0 { painted } else { 1 };
+        match painted {
+            0 => safe.push(picture('\x1b')),
+            _ => safe.push_str(&escape[..painted]),
+        }
+        rest = &escape[taken..];
+    }
+    safe.push_str(&shown(rest, false));
+    safe.push_str(end);
+    safe
+}
+
+/// Bytes of the colour that the text begins with; 0: it is none. Concealed or blinking text is none.
+fn paint_len(text: &str) -> usize {
+    let Some((code, _)) = text.strip_prefix("\x1b[").and_then(|t| t.split_once('m')) else {
+        return 0;
+    };
+    let ours = |part: &str| matches!(part.parse(), Ok(0..=4 | 30..=37 | 90..=97)) && part.len() < 3;
+    if code.split(';').all(ours) {
+        code.len() + 3
+    } else {
+        0
+    }
+}
+
 /// Text of a JSON document: what a terminal could act on becomes an escape, the value stays.
 pub fn json(document: &str) -> String {
     let mut safe = String::with_capacity(document.len());
@@ -52,7 +91,7 @@ fn is_risky(c: char) -> bool {
         || matches!(c,
             // soft hyphen, joiners and fillers without width
             '\u{00ad}' | '\u{034f}' | '\u{115f}'..='\u{1160}' | '\u{17b4}'..='\u{17b5}'
-            | '\u{180b}'..='\u{180f}' | '\u{200b}'..='\u{200d}' | '\u{2060}'..='\u{2065}'
+            | '\u{180b}'..='\u{180f}' | '\u{fe00}'..='\u{fe0e}' | '\u{200b}'..='\u{200d}' | '\u{2060}'..='\u{2065}'
             | '\u{3164}' | '\u{feff}' | '\u{ffa0}'
             // direction marks, embeddings, overrides, isolates
             | '\u{061c}' | '\u{200e}'..='\u{200f}' | '\u{202a}'..='\u{202e}'
@@ -60,7 +99,8 @@ fn is_risky(c: char) -> bool {
             // line and paragraph separators
             | '\u{2028}'..='\u{2029}'
             // annotations and tags
-            | '\u{fff9}'..='\u{fffb}' | '\u{e0000}'..='\u{e0fff}')
+            | '\u{fff9}'..='\u{fffb}' | '\u{1bca0}'..='\u{1bca3}'
+            | '\u{1d173}'..='\u{1d17a}' | '\u{e0000}'..='\u{e0fff}')
 }
 
 #[cfg(test)]
@@ -74,6 +114,20 @@ mod tests {
         assert_eq!(block("a\n\tb\u{9b}31m"), "a\n\tb<U+009B>31m");
         assert_eq!(line("user\u{202e}gpj.exe"), "user<U+202E>gpj.exe");
         assert_eq!(line("naïve ✓ 日本 🦀"), "naïve ✓ 日本 🦀");
+    }
+
+    #[test]
+    fn a_log_line_keeps_our_colours_and_nothing_else() {
+        assert_eq!(
+            log_line("\x1b[2mtime\x1b[0m \x1b[32m INFO\x1b[0m said\n"),
+            "\x1b[2mtime\x1b[0m \x1b[32m INFO\x1b[0m said\n"
+        );
+        assert_eq!(
+            log_line("a\x1b[8mhidden\x1b]0;t\x07\x1b[2J\r\nERROR forged\u{202e}\n"),
+            "a␛[8mhidden␛]0;t␇␛[2J␍␊ERROR forged<U+202E>\n"
+        );
+        assert_eq!(log_line("\x1b"), "␛");
+        assert_eq!(log_line("\x1b[2;31mx\x1b[5;31m"), "\x1b[2;31mx␛[5;31m");
     }
 
     #[test]

@@ -1,0 +1,328 @@
+//! Where secrets are: in variables, connection strings, arguments and credential files.
+
+use std::collections::HashSet;
+use std::fs::File;
+use std::io::{self, Read};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
+
+use nix::fcntl::OFlag;
+use serde_json::Value;
+
+use super::agent_spec::AgentSpec;
+use super::secret_look::{Hint, RANDOM_CHARS_MIN, is_open, is_telling, of_value};
+use crate::domain::limits;
+use crate::domain::redact::Secret;
+
+/// The secrets in the environment of this process.
+pub fn of_environment() -> Vec<Secret> {
+    std::env::vars_os()
+        .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
+        .flat_map(|(name, value)| {
+            let url = of_url(&name, &value);
+            let named = is_telling(&name).then(|| of_value(&name, &value, Hint::Named));
+            url.into_iter().chain(named.flatten())
+        })
+        .collect()
+}
+
+/// A URL with a password, and the password, as it stands there and decoded.
+pub fn of_url(name: &str, url: &str) -> Vec<Secret> {
+    let Some((_, rest)) = url.split_once("://") else {
+        return of_words(name, url);
+    };
+    let authority = rest.split(['/', '?', '#']).next().unwrap_or_default();
+    let user_info = authority.rsplit_once('@').map(|(user_info, _)| user_info);
+    let password = user_info.and_then(|user_info| user_info.split_once(':'));
+    let in_query = rest.split(['?', '&']).skip(1).filter_map(|pair| {
+        let (key, value) = pair.split_once('=')?;
+        is_telling(key).then_some(value)
+    });
+    let mut secrets = Vec::new();
+    for value in password
+        .map(|(_, password)| password)
+        .into_iter()
+        .chain(in_query)
+    {
+        secrets.extend(Secret::new(name, url));
+        secrets.extend(of_value(name, value, Hint::Named));
+        secrets.extend(of_value(name, &decoded(value), Hint::Named));
+    }
+    secrets
+}
+
+/// A connection string of words (`host=… password=…`).
+fn of_words(name: &str, text: &str) -> Vec<Secret> {
+    text.split_whitespace()
+        .filter_map(|word| word.split_once('='))
+        .filter(|(key, _)| is_telling(key))
+        .filter_map(|(_, value)| of_value(name, value.trim_matches('\''), Hint::Named))
+        .collect()
+}
+
+fn decoded(text: &str) -> String {
+    let mut bytes = Vec::with_capacity(text.len());
+    let mut rest = text.as_bytes();
+    while let Some((byte, after)) = rest.split_first() {
+        let pair = after
+            .get(..2)
+            .and_then(|pair| std::str::from_utf8(pair).ok());
+        let code = pair.and_then(|pair| u8::from_str_radix(pair, 16).ok());
+        match code.filter(|_| *byte == b'%') {
+            Some(code) => {
+                bytes.push(code);
+                rest = &after[2..];
+            }
+            None => {
+                bytes.push(*byte);
+                rest = after;
+            }
+        }
+    }
+    String::from_utf8_lossy(&bytes).into_owned()
+}
+
+/// The secrets that an agent gets by its entry: variables, arguments, files. Blocking: reads files.
+pub fn of_agent(spec: &AgentSpec) -> Vec<Secret> {
+    let allowed = spec.env_allow.iter().filter_map(|name| {
+        let value = std::env::var(name).ok()?;
+        Some((name.as_str(), value))
+    });
+    let literal = spec
+        .env
+        .iter()
+        .map(|(name, value)| (name.as_str(), value.clone()));
+    let mut secrets = Vec::new();
+    for (name, value) in allowed.chain(literal) {
+        secrets.extend(of_url(name, &value));
+        if value.contains(['\n', '{']) {
+            // A document in a variable: its parts count.
+            secrets.extend(in_file(name, &value));
+        }
+        if is_telling(name) {
+            secrets.extend(of_value(name, &value, Hint::Named));
+        } else if !is_open(name) {
+            secrets.extend(of_value(name, &value, Hint::Look));
+        }
+    }
+    secrets.extend(of_arguments(&spec.command));
+    if let Some(home) = std::env::var_os("HOME") {
+        // The operator's own files may be links to where they are kept.
+        secrets.extend(in_files(spec, Path::new(&home), OFlag::empty()));
+    }
+    let public: HashSet<&str> = public_words(spec).collect();
+    secrets.retain(|secret| !public.contains(secret.value()));
+    secrets
+}
+
+/// What an entry itself names in the open: a value that is one of these is none.
+fn public_words(spec: &AgentSpec) -> impl Iterator<Item = &str> {
+    let lists = [&spec.models, &spec.modes, &spec.thinking_options];
+    let single = [&spec.model, &spec.mode, &spec.thinking];
+    lists
+        .into_iter()
+        .flatten()
+        .chain(single.into_iter().flatten())
+        .chain([&spec.name, &spec.label])
+        .map(String::as_str)
+}
+
+/// `--api-key VALUE` and `--token=VALUE`.
+fn of_arguments(command: &[String]) -> Vec<Secret> {
+    let joined = command.iter().filter_map(|word| {
+        let (flag, value) = word.strip_prefix("--")?.split_once('=')?;
+        Some((flag, value))
+    });
+    let apart = command.windows(2).filter_map(|pair| match pair {
+        [flag, value] if !value.starts_with('-') => {
+            Some((flag.strip_prefix("--")?, value.as_str()))
+        }
+        _ => None,
+    });
+    joined
+        .chain(apart)
+        .filter(|(flag, value)| is_telling(flag) && !value.contains(['{', '}']))
+        .filter_map(|(flag, value)| of_value(flag, value, Hint::Named))
+        .collect()
+}
+
+/// The secrets in the entry's credential files as they lie in a HOME of its agent, who may have put
+/// anything there. Blocking: reads files.
+pub fn of_home(spec: &AgentSpec, home: &Path) -> Vec<Secret> {
+    in_files(spec, home, OFlag::O_NOFOLLOW)
+}
+
+fn in_files(spec: &AgentSpec, home: &Path, flags: OFlag) -> Vec<Secret> {
+    let texts = spec.home_files.iter().filter_map(|file| {
+        let text = read(&home.join(file), flags).ok().flatten()?;
+        Some((file.to_string_lossy(), text))
+    });
+    texts
+        .flat_map(|(name, text)| in_file(&name, &text))
+        .collect()
+}
+
+/// A plain file; nothing is waited for, or read without bound.
+fn read(path: &Path, flags: OFlag) -> io::Result<Option<String>> {
+    let file = File::options()
+        .read(true)
+        .custom_flags((flags | OFlag::O_NONBLOCK).bits())
+        .open(path)?;
+    if !file.metadata()?.is_file() {
+        return Ok(None);
+    }
+    let mut bytes = Vec::new();
+    file.take(limits::SECRET_FILE_BYTES_MAX)
+        .read_to_end(&mut bytes)?;
+    Ok(Some(String::from_utf8_lossy(&bytes).into_owned()))
+}
+
+/// The secrets in a credential file: JSON, TOML, or lines (YAML, `.env`, netrc, keys).
+pub fn in_file(name: &str, text: &str) -> Vec<Secret> {
+    let document = serde_json::from_str::<Value>(text)
+        .ok()
+        .or_else(|| toml::from_str::<Value>(text).ok());
+    let mut secrets = Vec::new();
+    match document.filter(|d| d.is_object() || d.is_array()) {
+        Some(document) => leaves(name, &document, Hint::Look, &mut secrets),
+        None => lines(name, text, &mut secrets),
+    }
+    secrets
+}
+
+fn leaves(name: &str, value: &Value, hint: Hint, secrets: &mut Vec<Secret>) {
+    match value {
+        Value::String(text) => {
+            secrets.extend(of_url(name, text));
+            secrets.extend(of_value(name, text, hint));
+            if text.contains('\n') {
+                lines(name, text, secrets);
+            }
+        }
+        Value::Array(values) => {
+            for value in values {
+                leaves(name, value, hint, secrets);
+            }
+        }
+        Value::Object(fields) => {
+            for (key, value) in fields {
+                // What a telling name stands over is named, not what is deeper below.
+                let hint = if is_telling(key) {
+                    Hint::Named
+                } else {
+                    Hint::Look
+                };
+                leaves(name, value, hint, secrets);
+            }
+        }
+        Value::Null | Value::Bool(_) | Value::Number(_) => {}
+    }
+}
+
+fn lines(name: &str, text: &str, secrets: &mut Vec<Secret>) {
+    let mut in_key = false;
+    let mut filled = text.lines().filter(|line| !line.trim().is_empty());
+    // A file that is nothing but one word is a token.
+    if let (Some(only), None) = (filled.next(), filled.next())
+        && !only.trim().contains(char::is_whitespace)
+        && !only.contains(['=', ':'])
+    {
+        secrets.extend(of_value(name, only, Hint::Named));
+        return;
+    }
+    for line in text.lines().map(str::trim) {
+        if line.starts_with("-----") {
+            in_key = line.starts_with("-----BEGIN") && line.contains("PRIVATE");
+            continue;
+        }
+        if in_key {
+            secrets.extend(Secret::new(name, line).filter(|_| line.len() >= RANDOM_CHARS_MIN));
+            continue;
+        }
+        let mut words = line.split_whitespace().peekable();
+        while let Some(word) = words.next() {
+            let (key, glued) = word
+                .split_once(['=', ':'])
+                .map_or((word, None), |(key, value)| (key, Some(value)));
+            let key = key.trim_matches(['"', '\'', '-']);
+            let value = glued.filter(|value| !value.is_empty());
+            // `password = x`, `password: x`, `password x`.
+            let apart = || words.clone().find(|word| !matches!(*word, "=" | ":"));
+            if is_telling(key)
+                && let Some(value) = value.or_else(apart)
+            {
+                secrets.extend(of_value(name, unquoted(value), Hint::Named));
+            }
+            secrets.extend(of_value(name, unquoted(value.unwrap_or(word)), Hint::Look));
+            if word.contains("://") {
+                secrets.extend(of_url(name, unquoted(word)));
+            }
+        }
+    }
+}
+
+fn unquoted(value: &str) -> &str {
+    value.trim_matches(['"', '\'', ',', ';'])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn found(name: &str, text: &str) -> Vec<String> {
+        let secrets = in_file(name, text);
+        secrets.iter().map(|s| s.value().to_owned()).collect()
+    }
+
+    #[test]
+    fn credential_files_give_their_secrets_and_nothing_else() {
+        let json = r#"{"tokens": {"access_token": "at-abcdefgh", "account": "ada lovelace"},
+            "expires_at": 1795294475, "model": "gpt-5-codex", "list": [{"secret": "listed-one"}],
+            "id": "Zk3x9Qw7Lm2p8Rt5"}"#;
+        assert_eq!(
+            found("auth.json", json),
+            ["at-abcdefgh", "listed-one", "Zk3x9Qw7Lm2p8Rt5"]
+        );
+        let toml = "model = \"gpt-5-codex\"\n[mcp.x]\napi_key = \"toml-value\"\n";
+        assert_eq!(found("config.toml", toml), ["toml-value"]);
+        let yaml =
+            "github.com:\n    user: ada\n    oauth_token: yaml-value\n    git_protocol: https\n";
+        assert_eq!(found("hosts.yml", yaml), ["yaml-value"]);
+        let dotenv = "# settings\nexport API_KEY='dotenv-value'\nDEBUG=true\n";
+        assert_eq!(found(".env", dotenv), ["dotenv-value"]);
+        let netrc = "machine example.com\nlogin ada\npassword netrc-value\n";
+        assert_eq!(found(".netrc", netrc), ["netrc-value"]);
+        assert_eq!(found("token", "only-one-word\n"), ["only-one-word"]);
+        let pem = "-----BEGIN OPENSSH PRIVATE KEY-----\nb3BlbnNzaC1rZXktdjEAAAAA\n-----END OPENSSH PRIVATE KEY-----\n";
+        assert_eq!(found("id", pem), ["b3BlbnNzaC1rZXktdjEAAAAA"]);
+    }
+
+    #[test]
+    fn urls_give_their_passwords() {
+        let url = "postgres://ada:p%40ss-word%21@db.example.com:5432/d?sslmode=require";
+        let secrets = of_url("DATABASE_URL", url);
+        let values: Vec<&str> = secrets.iter().map(Secret::value).collect();
+        assert_eq!(values, [url, "p%40ss-word%21", "p@ss-word!"]);
+        assert!(of_url("X", "postgres://ada@db/d").is_empty());
+        let words = of_url("X", "host=db user=ada password=in-words");
+        assert_eq!(
+            words.iter().map(Secret::value).collect::<Vec<_>>(),
+            ["in-words"]
+        );
+    }
+
+    #[test]
+    fn arguments_with_telling_flags_count() {
+        let command = [
+            "agent",
+            "--api-key",
+            "first-value",
+            "--token=second-value",
+            "--auth",
+            "{prompt}",
+        ];
+        let secrets = of_arguments(&command.map(str::to_owned));
+        let values: Vec<&str> = secrets.iter().map(Secret::value).collect();
+        assert_eq!(values, ["second-value", "first-value"]);
+    }
+}
