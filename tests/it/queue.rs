@@ -170,7 +170,7 @@ async fn the_tasks_of_a_worker_that_went_silent_are_rescued_and_its_late_end_is_
     // The silent worker's agent ends now, and its worker comes back with a result: too late.
     let mark = format!("dispatch-{silent}-");
     let ended = process::sweep_marks(|found| found.starts_with(&mark)).unwrap();
-    assert_eq!(ended, 1);
+    assert!(ended >= 1);
     eventually("the late attempt is over", PATIENCE, || async {
         std::fs::read_dir(stage.data.path().join("work/worktrees"))
             .unwrap()

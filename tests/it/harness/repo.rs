@@ -4,6 +4,7 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
+use dispatch_worker::domain::sandbox::Demand;
 use dispatch_worker::sandbox::Means;
 use dispatch_worker::workspace::{
     ApplyRequest, HooksPolicy, ProjectSpec, Snapshot, Start, Workspaces, Worktree, WorktreeKey,
@@ -142,6 +143,7 @@ impl Ground {
             target_ref: None,
             mode: WorktreeMode::Private,
             trusted: false,
+            demand: Demand::Required,
             copy_files: Vec::new(),
             setup: None,
             teardown: None,

@@ -99,6 +99,10 @@ pub struct Settings {
     /// Whether a change needs the approval of somebody whose words its agent did not follow
     #[arg(long, value_name = "BOOL", num_args = 0..=1, default_missing_value = "true")]
     pub four_eyes: Option<bool>,
+    /// `optional` or `none` lets agents work here without the sandbox that their entries demand;
+    /// `required` takes that back
+    #[arg(long, value_name = "DEMAND")]
+    pub sandbox: Option<String>,
     /// Agent of tasks that name none
     #[arg(long, value_name = "AGENT")]
     pub default_agent: Option<String>,
@@ -125,6 +129,7 @@ impl Settings {
             worktree: self.worktree,
             trusted: self.trusted,
             four_eyes: self.four_eyes,
+            sandbox: self.sandbox,
             default_agent: self.default_agent,
             max_running: self.max_running,
             copy_files: self.copy_files,

@@ -9,6 +9,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::domain::ids::WorkerId;
 use crate::domain::limits;
+use crate::domain::sandbox::Rung;
 use crate::run::leash::{Leash, Stop};
 use crate::store::{Store, StoreError, fleet};
 
@@ -112,6 +113,8 @@ pub struct Heartbeat {
     pub name: String,
     /// Its slots.
     pub slots: u32,
+    /// Best rung of the sandbox on its machine.
+    pub sandbox: Rung,
     /// What it runs.
     pub book: LeaseBook,
     /// Set once the worker drains.
@@ -128,7 +131,7 @@ impl Heartbeat {
             // Somebody forgot us while we were away; what we held was rescued.
             tracing::warn!("this worker was forgotten; registering again");
             let slots = i32::try_from(self.slots).unwrap_or(i32::MAX);
-            fleet::register(&self.store, self.worker, &self.name, slots).await?;
+            fleet::register(&self.store, self.worker, &self.name, slots, self.sandbox).await?;
         }
         for task in pulse.cancelled {
             self.book.cancel(task);

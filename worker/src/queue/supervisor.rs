@@ -135,7 +135,7 @@ impl Worker {
         };
         let (writer, writer_task) = EventWriter::new(store.clone(), listener.clone(), on_trouble);
         let slots = i32::try_from(settings.slots).unwrap_or(i32::MAX);
-        fleet::register(&store, worker, &settings.name, slots).await?;
+        fleet::register(&store, worker, &settings.name, slots, sandbox.best()).await?;
         let context = Arc::new(RunContext {
             store,
             listener,
@@ -252,6 +252,7 @@ impl Worker {
             worker: self.context.worker,
             name: self.settings.name.clone(),
             slots: self.settings.slots,
+            sandbox: self.context.sandbox.best(),
             book: self.book.clone(),
             draining,
         })

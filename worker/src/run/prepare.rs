@@ -43,10 +43,18 @@ pub async fn prepare(
     leash: &Leash,
 ) -> Result<Prepared, AttemptEnd> {
     let project = load_project(context, &claimed.project).await?;
-    let means = confine::means(&context.sandbox, spec, Demand::Required).map_err(not_begun)?;
+    let means = confine::means(&context.sandbox, spec, project.demand).map_err(not_begun)?;
     let agent = catalog::build(spec);
     let path = agent.path();
-    match attempts::begin(&context.store, claimed, path, conversation).await {
+    match attempts::begin(
+        &context.store,
+        claimed,
+        path,
+        conversation,
+        (means.rung, spec.network),
+    )
+    .await
+    {
         Ok(Held::Yes) => {}
         Ok(Held::Lost) => return Err(AttemptEnd::LeaseLost),
         Err(error) => return Err(internal("record the attempt", &error)),
@@ -262,6 +270,11 @@ pub fn project_spec(project: Project) -> ProjectSpec {
             _ => WorktreeMode::Private,
         },
         trusted: project.trusted,
+        demand: project
+            .sandbox
+            .as_deref()
+            .and_then(Demand::parse)
+            .unwrap_or_default(),
         copy_files: project.copy_files,
         setup: project.setup,
         teardown: project.teardown,

@@ -6,6 +6,7 @@ use chrono::{DateTime, Utc};
 use serde_json::Value;
 
 use crate::domain::attempt::{ExecutionPath, Phase, Started};
+use crate::domain::sandbox::{Network, Rung};
 use crate::domain::usage::{SessionUsage, TokenCounts};
 
 use super::claims::{Claimed, Lease};
@@ -38,13 +39,14 @@ impl Held {
     }
 }
 
-/// Record that an attempt begins: attempt, conversation, turn and first message in one
+/// Record that an attempt begins, and how it is confined: attempt, conversation, turn and first message in one
 /// transaction.
 pub async fn begin(
     store: &Store,
     claimed: &Claimed,
     path: ExecutionPath,
     conversation: i64,
+    confined: (Rung, Network),
 ) -> Result<Held, StoreError> {
     let (task, token) = (claimed.lease.task().0, claimed.lease.token().0);
     let fallback_from = (claimed.agent != claimed.asked_agent).then_some(&claimed.asked_agent);
@@ -61,6 +63,8 @@ pub async fn begin(
                 &claimed.thinking_option_id,
                 &conversation,
                 &fallback_from,
+                &confined.0.as_str(),
+                &confined.1.as_str(),
             ],
         )
         .await?;

@@ -4,6 +4,7 @@ use serde_json::Value;
 use std::time::Duration;
 
 use crate::domain::ids::WorkerId;
+use crate::domain::sandbox::Rung;
 
 use super::{Store, StoreError};
 
@@ -26,10 +27,14 @@ pub async fn register(
     worker: WorkerId,
     name: &str,
     slots: i32,
+    sandbox: Rung,
 ) -> Result<(), StoreError> {
     let version = env!("CARGO_PKG_VERSION");
     store
-        .query(&REGISTER_WORKER, &[&worker.0, &name, &version, &slots])
+        .query(
+            &REGISTER_WORKER,
+            &[&worker.0, &name, &version, &slots, &sandbox.as_str()],
+        )
         .await?;
     Ok(())
 }

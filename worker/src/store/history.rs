@@ -28,8 +28,10 @@ crate::record! {
         pub agent_version: Option<String>,
         /// Model that was used.
         pub model: Option<String>,
-        /// What kept the agent inside its worktree.
+        /// Rung of the sandbox ladder that it ran on: bubblewrap, landlock+uid, landlock or none.
         pub sandbox: String,
+        /// What it could reach over the network: full, gateway or none.
+        pub network: String,
         /// Commit it started from.
         pub base_commit: Option<String>,
         /// When it began.

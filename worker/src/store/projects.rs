@@ -34,6 +34,8 @@ crate::record! {
         pub trusted: bool,
         /// Whether nobody approves a change that their own words led to.
         pub four_eyes: bool,
+        /// `optional` or `none`: what is demanded of the sandbox here; absent: what agents' entries say.
+        pub sandbox: Option<String>,
         /// Agent of tasks that name none.
         pub default_agent: Option<String>,
         /// At most this many of its tasks run at a time; absent: no limit of its own.
@@ -62,6 +64,8 @@ pub struct ProjectSettings {
     pub trusted: Option<bool>,
     /// Whether nobody approves a change that their own words led to.
     pub four_eyes: Option<bool>,
+    /// `optional` or `none`: lowers what agents' entries demand; empty or `required`: does not.
+    pub sandbox: Option<String>,
     /// Agent of tasks that name none; empty: none.
     pub default_agent: Option<String>,
     /// Tasks that may run at a time; 0: no limit.
@@ -135,6 +139,7 @@ async fn write(
                 &settings.teardown,
                 &actor,
                 &settings.four_eyes,
+                &settings.sandbox,
             ],
         )
         .await?;

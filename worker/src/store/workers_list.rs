@@ -24,6 +24,8 @@ crate::record! {
         pub status: String,
         /// Attempts it may run at a time.
         pub slots: i32,
+        /// Best rung of the sandbox ladder on its machine: bubblewrap, landlock+uid, landlock or none.
+        pub sandbox: String,
         /// Attempts it runs now.
         pub running: i64,
         /// Agents it offers and that are ready.

@@ -34,6 +34,7 @@ pub use workspaces::Workspaces;
 
 pub use crate::domain::change::Snapshot;
 use crate::domain::error_class::ErrorClass;
+use crate::domain::sandbox::Demand;
 
 /// The operator's switch for setup and teardown lines: they run with the worker's rights.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -57,6 +58,8 @@ pub struct ProjectSpec {
     pub mode: WorktreeMode,
     /// The operator trusts whatever runs in this project.
     pub trusted: bool,
+    /// What is demanded of the sandbox here, unless the agent's entry demands less.
+    pub demand: Demand,
     /// Globs of untracked files copied into each worktree.
     pub copy_files: Vec<String>,
     /// Shell line run in a fresh worktree, when the operator allows hooks.

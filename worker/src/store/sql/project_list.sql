@@ -1,4 +1,4 @@
-SELECT name, path, target_ref, worktree, trusted, four_eyes, default_agent, max_running, copy_files, setup, teardown,
+SELECT name, path, target_ref, worktree, trusted, four_eyes, sandbox, default_agent, max_running, copy_files, setup, teardown,
        created_at
   FROM projects
  WHERE $1::text IS NULL OR name > $1::text

@@ -13,11 +13,12 @@ WITH named AS (
            copy_files = coalesce($8::text[], copy_files),
            setup = nullif(coalesce($9::text, setup), ''),
            teardown = nullif(coalesce($10::text, teardown), ''),
-           four_eyes = coalesce($12::boolean, four_eyes)
+           four_eyes = coalesce($12::boolean, four_eyes),
+           sandbox = nullif(nullif(coalesce($13::text, sandbox), ''), 'required')
      WHERE name = $1::text
-    RETURNING name, path, target_ref, worktree, trusted, four_eyes, default_agent, max_running, copy_files, setup, teardown,
+    RETURNING name, path, target_ref, worktree, trusted, four_eyes, sandbox, default_agent, max_running, copy_files, setup, teardown,
        created_at
 )
-SELECT name, path, target_ref, worktree, trusted, four_eyes, default_agent, max_running, copy_files, setup, teardown,
+SELECT name, path, target_ref, worktree, trusted, four_eyes, sandbox, default_agent, max_running, copy_files, setup, teardown,
        created_at
   FROM named, changed

@@ -1,5 +1,5 @@
 SELECT a.attempt, a.agent, a.fallback_from, a.execution_path, a.agent_version,
-       coalesce(u.model, a.model) AS model, a.sandbox, a.base_commit, a.started_at,
+       coalesce(u.model, a.model) AS model, a.sandbox, a.network, a.base_commit, a.started_at,
        a.first_output_at, a.ended_at, a.end_kind, a.error_class, a.error, a.exit_code,
        a.exit_signal, a.stderr_tail, a.result_commit, u.source AS usage_source, u.input_tokens,
        u.output_tokens, u.cache_read_tokens, u.cache_write_tokens, u.reasoning_tokens,

@@ -1,7 +1,7 @@
 SELECT w.id, w.name, w.version,
        CASE WHEN w.last_seen < now() - make_interval(secs => $1::float8) THEN 'lost'
             WHEN w.draining THEN 'draining' ELSE 'live' END AS status,
-       w.slots,
+       w.slots, w.sandbox,
        (SELECT count(*) FROM leases l WHERE l.worker_id = w.id) AS running,
        ARRAY(SELECT o.name FROM agent_offers o
               WHERE o.worker_id = w.id AND o.status = 'ready' AND o.expires_at > now()
