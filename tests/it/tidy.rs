@@ -55,7 +55,10 @@ const IMPORTS: [(&str, &[&str]); 20] = [
     ("blocking", &[]),
     ("bench", &["domain", "config", "store", "broker", "queue"]),
     // Built for tests and fuzz targets only.
-    ("fuzz", &["domain", "config", "agent", "workspace", "gateway"]),
+    (
+        "fuzz",
+        &["domain", "config", "agent", "workspace", "gateway"],
+    ),
     // The two that put the parts together.
     (
         "roles",

@@ -182,3 +182,66 @@ pub(crate) fn ask(policy: &Policy, head: &[u8]) -> Option<Asked> {
         },
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    use tokio::net::{TcpListener, UnixStream};
+    use tokio::time::{Instant, sleep};
+
+    use super::*;
+
+    fn listen(rules: &[String]) -> (Gateway, tempfile::TempDir) {
+        let dir = tempfile::tempdir().unwrap();
+        let policy = Policy::parse(rules).unwrap();
+        let observer = Arc::new(|_| {});
+        let gateway = Gateway::listen(&dir.path().join("s"), policy, observer).unwrap();
+        (gateway, dir)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_client_that_is_slow_with_its_request_loses_its_place() {
+        let (gateway, _dir) = listen(&[]);
+        let mut stream = UnixStream::connect(&gateway.path).await.unwrap();
+        let begun = Instant::now();
+        let (mut reader, mut writer) = stream.split();
+        let dribble = async {
+            // A byte each second, for ever.
+            while writer.write_all(b"x").await.is_ok() {
+                sleep(Duration::from_secs(1)).await;
+            }
+            std::future::pending::<()>().await;
+        };
+        // A reset follows the answer, since a byte may have come after it.
+        let mut answer = Vec::new();
+        tokio::select! {
+            _ = reader.read_to_end(&mut answer) => {}
+            () = dribble => {}
+        }
+        let answer = String::from_utf8(answer).unwrap();
+        assert!(answer.starts_with("HTTP/1.1 408"), "{answer}");
+        assert!(
+            begun.elapsed() < limits::GATEWAY_HEAD_TIMEOUT * 2,
+            "{:?}",
+            begun.elapsed()
+        );
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_connection_on_which_nothing_moves_is_ended() {
+        let server = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let target = server.local_addr().unwrap().to_string();
+        let (gateway, _dir) = listen(std::slice::from_ref(&target));
+        let mut stream = UnixStream::connect(&gateway.path).await.unwrap();
+        let request = format!("CONNECT {target} HTTP/1.1\r\n\r\n");
+        stream.write_all(request.as_bytes()).await.unwrap();
+        let (_silent, _) = server.accept().await.unwrap();
+        let begun = Instant::now();
+        let mut all = String::new();
+        stream.read_to_string(&mut all).await.unwrap();
+        assert!(all.starts_with("HTTP/1.1 200"), "{all}");
+        let waited = begun.elapsed();
+        let limit = limits::GATEWAY_IDLE_TIMEOUT;
+        assert!(waited >= limit && waited < limit * 2, "{waited:?}");
+    }
+}
