@@ -51,7 +51,7 @@ fn serve(listener: &TcpListener, socket: &Path, target: Option<&str>) -> io::Err
                     .spawn(move || {
                         let _place = place;
                         // What fails here, the client sees by the end of its connection.
-                        let _ = carry(client, &socket, target.as_deref());
+                        let _ = carry(&client, &socket, target.as_deref());
                     });
             }
             Err(error) if failures >= FAILURES_MAX => return error,
@@ -63,7 +63,7 @@ fn serve(listener: &TcpListener, socket: &Path, target: Option<&str>) -> io::Err
     }
 }
 
-fn carry(client: TcpStream, socket: &Path, target: Option<&str>) -> io::Result<()> {
+fn carry(client: &TcpStream, socket: &Path, target: Option<&str>) -> io::Result<()> {
     let mut gateway = UnixStream::connect(socket)?;
     if let Some(target) = target {
         ask(&mut gateway, target)?;
@@ -74,7 +74,7 @@ fn carry(client: TcpStream, socket: &Path, target: Option<&str>) -> io::Result<(
         .stack_size(STACK_BYTES)
         .spawn(move || upwards(&up_from, &up_to))?;
     // The end of one direction is passed on; the other one goes on until its own.
-    let down = io::copy(&mut &gateway, &mut &client);
+    let down = io::copy(&mut &gateway, &mut &*client);
     if down.is_err() {
         // The client is gone: nobody hears an answer, so nobody needs to answer.
         let _ = gateway.shutdown(Shutdown::Both);
