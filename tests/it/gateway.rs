@@ -225,7 +225,7 @@ fn own_private_address() -> Option<IpAddr> {
     socket.connect("192.0.2.1:9").ok()?;
     let address = socket.local_addr().ok()?.ip();
     match address {
-        IpAddr::V4(v4) if v4.is_private() => Some(address),
+        IpAddr::V4(v4) if v4.is_private() || v4.is_documentation() => Some(address),
         _ => None,
     }
 }

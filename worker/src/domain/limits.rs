@@ -363,3 +363,6 @@ pub const RELAY_CONNECTIONS_MAX: usize = 128;
 
 /// The gateway's answer to a request of the relay's own.
 pub const RELAY_ANSWER_BYTES_MAX: usize = 4 * 1024;
+
+/// Entries of agents.toml that extend one another in a row; people do not follow half as many.
+pub const EXTENDS_DEPTH_MAX: usize = 16;

@@ -8,7 +8,8 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 pub(super) enum Place {
     /// Anywhere on the Internet.
     Public,
-    /// A network of somebody's own: RFC 1918, shared (carrier grade) space, unique local.
+    /// A network of somebody's own: RFC 1918, shared (carrier grade) space, unique local; and the
+    /// ranges for benchmarks and documentation, which closed networks answer names with.
     Private,
     /// The worker's own machine.
     Loopback,
@@ -47,13 +48,11 @@ fn place_v4(address: Ipv4Addr) -> Place {
         | [172, 16..=31, ..]
         | [192, 168, ..]
         | [100, 64..=127, ..]
-        | [198, 18..=19, ..] => Place::Private,
-        [0, ..]
-        | [192, 0, 0 | 2, _]
-        | [192, 88, 99, _]
+        | [198, 18..=19, ..]
+        | [192, 0, 2, _]
         | [198, 51, 100, _]
-        | [203, 0, 113, _]
-        | [224..=255, ..] => Place::Nowhere,
+        | [203, 0, 113, _] => Place::Private,
+        [0, ..] | [192, 0, 0, _] | [192, 88, 99, _] | [224..=255, ..] => Place::Nowhere,
         _ => Place::Public,
     }
 }
@@ -70,8 +69,9 @@ fn place_v6(address: Ipv6Addr) -> Place {
         [0xfe80..=0xfebf, ..] => Place::Local,
         // 6to4: whatever gateway there is unwraps it towards the IPv4 address within.
         [0x2002, high, low, ..] => place_v4(embedded(high, low)),
-        // Teredo, benchmarking, ORCHID and the rest of 2001::/23; documentation twice.
-        [0x2001, 0..=0x1ff, ..] | [0x2001, 0xdb8, ..] | [0x3fff, 0..=0xfff, ..] => Place::Nowhere,
+        // Teredo, benchmarking, ORCHID and the rest of 2001::/23.
+        [0x2001, 0..=0x1ff, ..] => Place::Nowhere,
+        [0x2001, 0xdb8, ..] | [0x3fff, 0..=0xfff, ..] => Place::Private,
         [0x2000..=0x3fff, ..] => Place::Public,
         _ => Place::Nowhere,
     }
@@ -94,7 +94,7 @@ mod tests {
             ),
             (
                 Place::Private,
-                "10.0.0.1 172.16.0.1 172.31.255.255 192.168.1.1 100.64.0.1 198.18.0.1 fc00::1 fd12::1 fec0::1 64:ff9b::a00:1 2002:a00:1::1 ::ffff:10.0.0.1",
+                "10.0.0.1 172.16.0.1 172.31.255.255 192.168.1.1 100.64.0.1 198.18.0.1 192.0.2.1 198.51.100.1 203.0.113.1 2001:db8::1 3fff::1 fc00::1 fd12::1 fec0::1 64:ff9b::a00:1 2002:a00:1::1 ::ffff:10.0.0.1",
             ),
             (
                 Place::Loopback,
@@ -106,7 +106,7 @@ mod tests {
             ),
             (
                 Place::Nowhere,
-                "0.0.0.0 0.1.2.3 192.0.2.1 198.51.100.1 203.0.113.1 224.0.0.1 240.0.0.1 255.255.255.255 :: ff02::1 2001:db8::1 2001::1 100::1 ::7f00:1 64:ff9b:1::1 5f00::1",
+                "0.0.0.0 0.1.2.3 224.0.0.1 240.0.0.1 255.255.255.255 :: ff02::1 2001::1 100::1 ::7f00:1 64:ff9b:1::1 5f00::1",
             ),
         ];
         for (expected, addresses) in cases {
