@@ -8,12 +8,14 @@ mod agents_toml;
 mod gateway_request;
 mod jsonrpc_lines;
 mod pty_text;
+mod redactor;
 mod tree_path;
 
 pub use agents_toml::agents_toml;
 pub use gateway_request::gateway_request;
 pub use jsonrpc_lines::jsonrpc_lines;
 pub use pty_text::pty_text;
+pub use redactor::redactor;
 pub use tree_path::tree_path;
 
 #[cfg(test)]
@@ -211,6 +213,40 @@ mod tests {
                 b" ",
                 b"\t",
                 b"x: y\r\n",
+            ],
+        );
+    }
+
+    #[test]
+    fn no_secret_is_left_in_a_text_however_it_is_cut() {
+        seeds_hold("redactor", super::redactor);
+        holds(
+            super::redactor,
+            400,
+            &[
+                b"\x03",
+                b"password1",
+                b"password12",
+                b"word12345",
+                b"aaaaaaaa",
+                b"aaaaaaaaaaaa",
+                b"a",
+                b"\n",
+                b"\n\n",
+                b" ",
+                b"pass",
+                b"word1",
+                b"2345",
+                b"cGFzc3dvcmQx",
+                b"[secret S]",
+                b"%70assword1",
+                b"70617373776f726431",
+                "p\u{e4}ssw\u{f6}rter".as_bytes(),
+                b"\xc3",
+                b"\\u00e4",
+                b"\"",
+                b"quote\"d\\secret",
+                b"quote\\\"d\\\\secret",
             ],
         );
     }
