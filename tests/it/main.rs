@@ -33,6 +33,7 @@ mod deadlines;
 mod diff;
 mod docs_sql;
 mod four_eyes;
+mod gateway;
 mod http;
 mod idle;
 mod limits;

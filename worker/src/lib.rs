@@ -9,6 +9,9 @@ pub mod blocking;
 pub mod broker;
 pub mod config;
 pub mod domain;
+#[cfg(any(test, fuzzing))]
+pub mod fuzz;
+pub mod gateway;
 pub mod localpg;
 pub mod ops;
 pub mod queue;

@@ -25,7 +25,7 @@ pub mod process;
 mod process_set;
 pub mod pty;
 mod regex_usage;
-mod utf8;
+pub(crate) mod utf8;
 mod watch;
 
 use std::path::PathBuf;

@@ -369,6 +369,9 @@ fn merged<'a>(
             seen.join("`, `")
         ));
     }
+    if seen.len() >= limits::EXTENDS_DEPTH_MAX {
+        return Err(format!("more than {} entries in a row", seen.len()));
+    }
     seen.push(name);
     let own = tables
         .get(name)
@@ -481,6 +484,18 @@ mod tests {
             refused("[agents.a]\nextends = \"b\"\n[agents.b]\nextends = \"a\"\n")
                 .contains("extend each other")
         );
+    }
+
+    #[test]
+    fn a_long_chain_of_entries_is_refused_and_no_crash() {
+        let chain = |length: usize| {
+            let entry = |n| format!("[agents.a{n}]\nextends = \"a{}\"\n", n + 1);
+            let last = format!("[agents.a{length}]\npath = \"acp\"\ncommand = [\"a\"]\n");
+            (1..length).map(entry).collect::<String>() + &last
+        };
+        assert!(Catalogue::parse(&chain(limits::EXTENDS_DEPTH_MAX)).is_ok());
+        assert!(refused(&chain(limits::EXTENDS_DEPTH_MAX + 1)).contains("in a row"));
+        assert!(refused(&chain(20_000)).contains("extends"));
     }
 
     #[test]

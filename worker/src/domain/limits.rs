@@ -318,3 +318,51 @@ pub const SECRET_FILE_BYTES_MAX: u64 = 256 * 1024;
 /// Most bytes of one change that are searched for secrets, at some hundred MB/s; the reviewer is told
 /// when there is more.
 pub const SECRET_SCAN_BYTES_MAX: usize = 256 * 1024 * 1024;
+
+/// Rules in one agent's `hosts`; each connection looks at all of them.
+pub const GATEWAY_RULES_MAX: usize = 256;
+
+/// A host or rule that is shown in an error, as far as a person reads it.
+pub const GATEWAY_HOST_CHARS_SHOWN: usize = 100;
+
+/// Head of one request or answer through the gateway: servers themselves take 8 to 32 KiB.
+pub const GATEWAY_HEAD_BYTES_MAX: usize = 32 * 1024;
+
+/// Headers of one; Apache takes as many.
+pub const GATEWAY_HEADERS_MAX: usize = 100;
+
+/// Until a request has come whole: the client is on this machine, and each that is slow holds a
+/// place.
+pub const GATEWAY_HEAD_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Connections of one attempt at once; each has some 50 KiB of buffers. A package manager opens 50.
+pub const GATEWAY_CONNECTIONS_MAX: usize = 256;
+
+/// Names of one attempt that are resolved at once: each blocks one of the threads that git needs too.
+pub const GATEWAY_LOOKUPS_MAX: usize = 8;
+
+/// Until a name has addresses: a resolver asks its second server after five seconds.
+pub const GATEWAY_LOOKUP_TIMEOUT: Duration = Duration::from_secs(12);
+
+/// Until one address has answered.
+pub const GATEWAY_CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Addresses of one name that are tried.
+pub const GATEWAY_ADDRESSES_MAX: usize = 4;
+
+/// Longest silence of a connection, which is that of an agent: a model may think for minutes before
+/// its first byte.
+pub const GATEWAY_IDLE_TIMEOUT: Duration = AGENT_IDLE_TIMEOUT;
+
+/// Different refusals of one attempt that are told; more of them say nothing new.
+pub const GATEWAY_REFUSALS_TOLD_MAX: usize = 32;
+
+/// Connections that the relay in a sandbox carries at once; each takes two of the threads that the
+/// sandbox may have.
+pub const RELAY_CONNECTIONS_MAX: usize = 128;
+
+/// The gateway's answer to a request of the relay's own.
+pub const RELAY_ANSWER_BYTES_MAX: usize = 4 * 1024;
+
+/// Entries of agents.toml that extend one another in a row; people do not follow half as many.
+pub const EXTENDS_DEPTH_MAX: usize = 16;

@@ -19,7 +19,7 @@ mod places;
 mod process;
 mod project;
 mod snapshot;
-mod tree_check;
+pub(crate) mod tree_check;
 mod undo;
 mod walk;
 mod workspaces;

@@ -6,7 +6,7 @@ use unicode_normalization::UnicodeNormalization;
 use crate::domain::limits;
 
 /// Why this path may not be added to a tree; `None`: it may. `symlink`: the entry is a link.
-pub(super) fn refuse_path(path: &[u8], symlink: Symlink) -> Option<&'static str> {
+pub(crate) fn refuse_path(path: &[u8], symlink: Symlink) -> Option<&'static str> {
     if path.is_empty() {
         return Some("it is empty");
     }
@@ -25,7 +25,7 @@ pub(super) fn refuse_path(path: &[u8], symlink: Symlink) -> Option<&'static str>
 
 /// Whether an entry is a symbolic link.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Symlink {
+pub(crate) enum Symlink {
     /// It is.
     Yes,
     /// It is a file.
@@ -69,19 +69,28 @@ pub(super) fn fold(name: &[u8]) -> String {
         .collect()
 }
 
-/// Characters that HFS+ ignores, and others that show as nothing.
+/// Characters that HFS+ ignores, or ext4 and f2fs in directories that fold case: all that Unicode
+/// calls Default_Ignorable_Code_Point.
 fn invisible(c: char) -> bool {
     matches!(
         c,
         '\u{ad}'
             | '\u{34f}'
             | '\u{61c}'
-            | '\u{180e}'
+            | '\u{115f}'..='\u{1160}'
+            | '\u{17b4}'..='\u{17b5}'
+            | '\u{180b}'..='\u{180f}'
             | '\u{200b}'..='\u{200f}'
             | '\u{202a}'..='\u{202e}'
             | '\u{2060}'..='\u{206f}'
+            | '\u{3164}'
             | '\u{fe00}'..='\u{fe0f}'
             | '\u{feff}'
+            | '\u{ffa0}'
+            | '\u{fff0}'..='\u{fff8}'
+            | '\u{1bca0}'..='\u{1bca3}'
+            | '\u{1d173}'..='\u{1d17a}'
+            | '\u{e0000}'..='\u{e0fff}'
     )
 }
 
@@ -94,9 +103,11 @@ fn is_short_name(folded: &str, stem: &str) -> bool {
 }
 
 /// The path as a file system without case would compare it.
-pub(super) fn fold_case(path: &[u8]) -> Vec<u8> {
+pub(crate) fn fold_case(path: &[u8]) -> Vec<u8> {
     match std::str::from_utf8(path) {
         Ok(text) => text
+            .chars()
+            .filter(|c| !invisible(*c))
             .nfc()
             .flat_map(char::to_lowercase)
             .collect::<String>()
@@ -141,6 +152,9 @@ mod tests {
             ".g\u{200c}it/x".as_bytes(),
             "\u{feff}.git/x".as_bytes(),
             ".gi\u{200b}t".as_bytes(),
+            ".g\u{180b}it/x".as_bytes(),
+            ".git\u{e0001}/x".as_bytes(),
+            ".\u{3164}git".as_bytes(),
             "．ｇｉｔ/x".as_bytes(),
             ".ⅽ:".as_bytes(),
         ];
@@ -190,6 +204,7 @@ mod tests {
     fn names_that_differ_in_case_only_are_the_same_elsewhere() {
         assert_eq!(fold_case(b"ReadMe.md"), fold_case(b"README.md"));
         assert_eq!(fold_case("Ä".as_bytes()), fold_case("a\u{308}".as_bytes()));
+        assert_eq!(fold_case("a\u{200b}".as_bytes()), fold_case(b"A"));
         assert_ne!(fold_case(b"a"), fold_case(b"b"));
     }
 }

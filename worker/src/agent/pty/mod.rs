@@ -1,7 +1,7 @@
 //! Programs in a pseudo-terminal: anything that insists on one. Standard output and error cannot
 //! be told apart there; how the program ended decides, and `pipe` is better where it works.
 
-mod screen;
+pub(crate) mod screen;
 
 use std::io::{Read, Write};
 use std::sync::Arc;

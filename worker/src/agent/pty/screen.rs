@@ -2,13 +2,16 @@
 //! returns resolved, repaints not repeated.
 
 use avt::observer::{Observation, Observer};
-use avt::{Line, ScreenKind, Terminal};
+use avt::parser::Function;
+use avt::{Line, Parser, ScreenKind, Terminal};
 
 use crate::agent::utf8::Decoder;
+use crate::domain::limits;
 
 /// A terminal that tells each line once, as soon as the cursor has left it downwards.
 pub(crate) struct Screen {
     terminal: Terminal,
+    parser: Parser,
     decoder: Decoder,
     lines: Lines,
     told_screen: String,
@@ -21,6 +24,7 @@ struct Lines {
     told: usize,
     /// Beginning of a line that goes on in the next row.
     wrapped: String,
+    /// Lines with their ends, and pieces of ones that are too long to wait for theirs.
     ready: Vec<String>,
 }
 
@@ -33,7 +37,10 @@ impl Lines {
         self.wrapped.extend(line.chars());
         if !line.is_wrapped() {
             let whole = std::mem::take(&mut self.wrapped);
-            self.ready.push(whole.trim_end().to_owned());
+            self.ready.push(format!("{}\n", whole.trim_end()));
+        } else if self.wrapped.len() > limits::DELTA_BYTES_MAX {
+            // It may have no end at all; what is here of it is told now.
+            self.ready.push(std::mem::take(&mut self.wrapped));
         }
     }
 }
@@ -55,6 +62,7 @@ impl Screen {
         let terminal = Terminal::new(usize::from(cols), usize::from(rows)).ok()?;
         Some(Self {
             terminal,
+            parser: Parser::new(),
             decoder: Decoder::default(),
             lines: Lines::default(),
             told_screen: String::new(),
@@ -63,8 +71,8 @@ impl Screen {
 
     /// Take in bytes; the text that is finished by them, and answers the program waits for.
     pub(crate) fn feed(&mut self, bytes: &[u8]) -> (String, Vec<u8>) {
-        let text = self.decoder.push(bytes);
-        self.terminal.feed_with(text.as_str(), &mut self.lines);
+        let text = without_delete(self.decoder.push(bytes));
+        self.write(&text);
         let answers = self.answers(&text);
         if self.terminal.active_screen_kind() == ScreenKind::Primary {
             let row = self.terminal.cursor().row;
@@ -75,8 +83,8 @@ impl Screen {
 
     /// The rest, when the program has ended.
     pub(crate) fn finish(&mut self) -> String {
-        let rest = self.decoder.finish();
-        self.terminal.feed_with(rest.as_str(), &mut self.lines);
+        let rest = without_delete(self.decoder.finish());
+        self.write(&rest);
         self.tell_rows(usize::MAX);
         let text = self.take();
         if self.lines.wrapped.trim().is_empty() {
@@ -103,6 +111,14 @@ impl Screen {
         self.terminal.screen().text().join("\n")
     }
 
+    fn write(&mut self, text: &str) {
+        let (cols, _) = self.terminal.size();
+        let parser = &mut self.parser;
+        let functions = text.chars().filter_map(|c| parser.feed(c));
+        let functions = functions.filter_map(|function| bounded(function, cols));
+        self.terminal.execute_with(functions, &mut self.lines);
+    }
+
     fn tell_rows(&mut self, before_row: usize) {
         let rows: Vec<Line> = self
             .terminal
@@ -127,11 +143,13 @@ impl Screen {
     }
 
     fn take(&mut self) -> String {
-        let ready = std::mem::take(&mut self.lines.ready);
-        ready
-            .into_iter()
-            .flat_map(|line| [line, "\n".to_owned()])
-            .collect()
+        std::mem::take(&mut self.lines.ready).concat()
+    }
+
+    /// Text that waits for the end of its line.
+    #[cfg(any(test, fuzzing))]
+    pub(crate) fn held_bytes(&self) -> usize {
+        self.lines.wrapped.len()
     }
 
     /// Answers to the queries that programs wait for at their start: what kind of terminal, where
@@ -153,6 +171,28 @@ impl Screen {
         }
         answers
     }
+}
+
+/// What a few bytes ask for, as far as it fits a screen: more would make megabytes of text out of a
+/// line of output.
+fn bounded(function: Function, cols: usize) -> Option<Function> {
+    match function {
+        // Programs repeat a character to draw a rule, and that is no longer than a row.
+        Function::Rep(count) => Some(Function::Rep(
+            count.min(u16::try_from(cols).unwrap_or(u16::MAX)),
+        )),
+        // A whole screen of E, for adjusting picture tubes.
+        Function::Decaln => None,
+        other => Some(other),
+    }
+}
+
+/// DEL shows as nothing on a terminal; the model takes it for a character.
+fn without_delete(text: String) -> String {
+    if text.contains('\x7f') {
+        return text.replace('\x7f', "");
+    }
+    text
 }
 
 #[cfg(test)]
@@ -196,6 +236,35 @@ mod tests {
             let all = told(&parts).concat();
             assert_eq!(all.lines().collect::<Vec<_>>(), expected, "parts of {size}");
         }
+    }
+
+    #[test]
+    fn a_line_without_an_end_is_told_in_pieces_and_not_held() {
+        let mut screen = Screen::new(20, 5).unwrap();
+        let part = "x".repeat(10_000);
+        let mut told = String::new();
+        for _ in 0..50 {
+            told.push_str(&screen.feed(part.as_bytes()).0);
+            assert!(screen.held_bytes() <= limits::DELTA_BYTES_MAX);
+        }
+        assert!(told.len() > 400_000 && !told.contains('\n'));
+        told.push_str(&screen.finish());
+        assert_eq!(told, format!("{}\n", "x".repeat(500_000)));
+    }
+
+    #[test]
+    fn a_few_bytes_do_not_become_much_text() {
+        let told = told(&[b"-\x1b[65535b\r\n", b"\x1b#8\x1b[9S"]).concat();
+        assert!(
+            told.starts_with("---") && told.len() < 200,
+            "{} bytes",
+            told.len()
+        );
+    }
+
+    #[test]
+    fn delete_shows_as_nothing() {
+        assert_eq!(told(&[b"a\x7fb\r\n\x7f"]), ["ab\n", ""]);
     }
 
     #[test]
