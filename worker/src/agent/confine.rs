@@ -31,7 +31,8 @@ pub fn confine(
     let path = environment::search_path(&places.tree);
     places.search_path = std::env::split_paths(&path).collect();
     let Means { rung, owner } = means;
-    Ok(Confinement::of_agent(
-        sandbox, rung, owner, places, spec, &program,
-    ))
+    Confinement::of_agent(sandbox, rung, owner, places, spec, &program).map_err(|message| {
+        let message = format!("agent {} cannot be confined: {message}", spec.name);
+        AgentError::new(ErrorClass::AgentUnavailable, message)
+    })
 }

@@ -29,6 +29,7 @@ pub(crate) fn variables(spec: &AgentSpec, turn: &TurnRequest, term: &str) -> Var
         ("GIT_TERMINAL_PROMPT".to_owned(), "0".to_owned()),
     ];
     all.extend(home_variables(spec, turn));
+    all.extend(turn.confinement.variables());
     for name in ["USER", "LOGNAME", "TZ"]
         .into_iter()
         .chain(spec.env_allow.iter().map(|n| &**n))

@@ -45,7 +45,7 @@ impl fmt::Display for Reason {
 impl Refusal {
     /// What the agent is told, with the fix for its operator. The address behind a name is not
     /// among it: that is not the agent's to know.
-    pub(super) fn words(&self) -> String {
+    pub(crate) fn words(&self) -> String {
         let Self { host, port, reason } = self;
         let place = match port {
             Some(port) => format!("{host}:{port}"),

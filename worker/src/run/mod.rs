@@ -163,9 +163,12 @@ async fn attempt(context: &RunContext, claimed: &Claimed, leash: &Leash) {
         agent,
         turn,
     } = prepared;
-    let home = turn.home.clone();
+    let (home, confinement) = (turn.home.clone(), turn.confinement.clone());
     let driven = drive::drive(context, claimed, spec, agent, turn, &mut stream, leash).await;
     stream.redact(secrets::renewed(stream.redactor(), spec, &home).await);
+    for text in confinement.refusals() {
+        stream.emit("notice", json!({ "text": text })).await;
+    }
     if let Some(session) = &driven.native_session_id {
         sessions::keep(&home, session).await;
     }

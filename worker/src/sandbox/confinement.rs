@@ -8,9 +8,11 @@ use nix::unistd::Uid;
 
 use super::plan::Plan;
 use super::uids::Owner;
+use super::way_out::WayOut;
 use super::{Sandbox, exec, visible};
 use crate::config::agent_spec::AgentSpec;
 use crate::domain::sandbox::{Network, ResourceLimits, Rung};
+use crate::gateway::proxy_variables;
 
 /// The port of the gateway's relay inside a sandbox; the network there is the attempt's alone.
 pub const GATEWAY_PORT: u16 = 3_128;
@@ -40,6 +42,7 @@ struct Inner {
     plan: Plan,
     owner: Option<Owner>,
     limits: ResourceLimits,
+    way_out: Option<Arc<WayOut>>,
 }
 
 impl Confinement {
@@ -59,6 +62,7 @@ impl Confinement {
             tmp: PathBuf::new(),
             network: Network::Full,
             gateway: None,
+            services: Vec::new(),
             owner: None,
             nested: true,
             file_bytes_max: None,
@@ -73,6 +77,7 @@ impl Confinement {
             plan,
             owner,
             limits,
+            way_out: None,
         }))
     }
 
@@ -101,7 +106,8 @@ impl Confinement {
         )
     }
 
-    /// The confinement of an attempt of this agent, whose program is this one.
+    /// The confinement of an attempt of this agent, whose program is this one. Must be called inside
+    /// the runtime. The error is one of the machine or of the entry.
     pub fn of_agent(
         sandbox: &Sandbox,
         rung: Rung,
@@ -109,7 +115,7 @@ impl Confinement {
         places: Places,
         spec: &AgentSpec,
         program: &Path,
-    ) -> Self {
+    ) -> Result<Self, String> {
         let home = sandbox.home.as_deref();
         let at_home = |path: &PathBuf| match (path.strip_prefix("~"), home) {
             (Ok(rest), Some(home)) => home.join(rest),
@@ -127,7 +133,11 @@ impl Confinement {
         };
         let seen = visible::find(&wanted);
         let this = Self::seeing(sandbox, rung, owner, &places, spec.limits, seen);
-        this.network(spec.network).nested(spec.nested_sandbox)
+        let this = this.network(spec.network).nested(spec.nested_sandbox);
+        match spec.network {
+            Network::Gateway => this.through_gateway(sandbox, &spec.hosts),
+            Network::Full | Network::None => Ok(this),
+        }
     }
 
     fn seeing(
@@ -155,6 +165,7 @@ impl Confinement {
             tmp: places.tmp.clone(),
             network: Network::Full,
             gateway: None,
+            services: Vec::new(),
             owner: owner.as_ref().map(|owner| (owner.id, owner.id)),
             nested: false,
             file_bytes_max: limits.file_mb.map(mib),
@@ -179,9 +190,31 @@ impl Confinement {
         self.changed(|plan| plan.nested = nested)
     }
 
-    /// The same whose way out is this socket of the gateway.
-    pub fn through(self, socket: PathBuf) -> Self {
-        self.changed(|plan| plan.gateway = Some((socket, GATEWAY_PORT)))
+    /// The same whose way out is a gateway to these hosts.
+    fn through_gateway(self, sandbox: &Sandbox, hosts: &[String]) -> Result<Self, String> {
+        let way_out = Arc::new(WayOut::open(sandbox, hosts, self.owner())?);
+        let mut inner = Arc::unwrap_or_clone(self.0);
+        inner.plan.gateway = Some((way_out.socket.clone(), GATEWAY_PORT));
+        let services = way_out.services.iter();
+        inner.plan.services = services.map(|s| (s.port, s.target.clone())).collect();
+        inner.way_out = Some(way_out);
+        Ok(Self(Arc::new(inner)))
+    }
+
+    /// Variables that lead programs to the gateway.
+    pub fn variables(&self) -> Vec<(String, String)> {
+        match &self.0.way_out {
+            Some(_) => proxy_variables(GATEWAY_PORT),
+            None => Vec::new(),
+        }
+    }
+
+    /// What the gateway refused until now, with what to do about it.
+    pub fn refusals(&self) -> Vec<String> {
+        let way_out = self.0.way_out.as_ref();
+        way_out
+            .map(|way_out| way_out.refusals())
+            .unwrap_or_default()
     }
 
     /// How it is confined.

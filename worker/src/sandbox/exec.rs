@@ -16,6 +16,7 @@ use super::supervise::{self, Ends};
 use super::{bwrap, kernel};
 use crate::domain::attempt::MARK_VARIABLE;
 use crate::domain::sandbox::Rung;
+use crate::gateway::relay;
 use crate::sys;
 
 /// The word that makes this program the helper.
@@ -123,7 +124,10 @@ fn confine(plan: &Plan, program: &[OsString]) -> Result<ExitCode, String> {
     std::env::set_current_dir(&plan.cwd)
         .map_err(|error| format!("cannot work in {}: {error}", plan.cwd.display()))?;
     if let Some((socket, port)) = &plan.gateway {
-        start_relay(plan, socket, *port)?;
+        start_relay(plan, socket, *port, None)?;
+        for (port, target) in &plan.services {
+            start_relay(plan, socket, *port, Some(target))?;
+        }
     }
     if name == CHECK {
         return check(args);
@@ -156,8 +160,13 @@ fn variables() -> impl Iterator<Item = (OsString, OsString)> {
     })
 }
 
-/// Have the gateway answer at a port of the sandbox's own loopback.
-fn start_relay(plan: &Plan, socket: &Path, port: u16) -> Result<(), String> {
+/// Have the gateway, or a service that it leads to, answer at a port of the sandbox's own loopback.
+fn start_relay(
+    plan: &Plan,
+    socket: &Path,
+    port: u16,
+    target: Option<&String>,
+) -> Result<(), String> {
     let listener = std::net::TcpListener::bind(("127.0.0.1", port))
         .map_err(|error| format!("cannot listen for the gateway: {error}"))?;
     let helper = match plan.rung {
@@ -169,6 +178,7 @@ fn start_relay(plan: &Plan, socket: &Path, port: u16) -> Result<(), String> {
         .args([WORD, DETACH])
         .arg(helper)
         .arg(socket)
+        .args(target)
         .stdin(std::os::fd::OwnedFd::from(listener))
         .stdout(Stdio::null())
         .stderr(Stdio::null())
@@ -181,20 +191,33 @@ fn start_relay(plan: &Plan, socket: &Path, port: u16) -> Result<(), String> {
 }
 
 fn detach(args: &[OsString]) -> Result<ExitCode, String> {
-    let [helper, socket] = args else {
-        return Err("two arguments are expected".to_owned());
+    let [helper, more @ ..] = args else {
+        return Err("a program is expected".to_owned());
     };
     command(helper)
         .args([WORD, RELAY])
-        .arg(socket)
+        .args(more)
         .spawn()
         .map(|_left_to_run| ExitCode::SUCCESS)
         .map_err(|error| error.to_string())
 }
 
 fn relay_on_stdin(args: &[OsString]) -> Result<ExitCode, String> {
-    let _ = args;
-    Err("there is no relay yet".to_owned())
+    let (socket, target) = match args {
+        [socket] => (socket, None),
+        [socket, target] => (socket, target.to_str()),
+        _ => return Err("a socket is expected, and what to ask it for".to_owned()),
+    };
+    let listener = std::os::fd::AsFd::as_fd(&std::io::stdin())
+        .try_clone_to_owned()
+        .map(std::net::TcpListener::from)
+        .map_err(|error| error.to_string())?;
+    let socket = Path::new(socket);
+    let broken = match target {
+        None => relay::run(&listener, socket),
+        Some(target) => relay::forward(&listener, socket, target),
+    };
+    Err(broken.to_string())
 }
 
 /// Prove from inside that a rung holds: the working directory can be written, what is named cannot.

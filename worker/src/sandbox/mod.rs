@@ -15,6 +15,7 @@ mod probe;
 mod supervise;
 mod uids;
 pub mod visible;
+mod way_out;
 
 use std::path::PathBuf;
 
@@ -31,6 +32,7 @@ pub struct Sandbox {
     helper: PathBuf,
     bwrap: Option<PathBuf>,
     users: Option<uids::Users>,
+    data_dir: PathBuf,
     /// Out of every agent's sight: the worker's own directories and files.
     hidden: Vec<PathBuf>,
     home: Option<PathBuf>,
@@ -82,6 +84,7 @@ impl Sandbox {
             helper,
             bwrap: probe::program("bwrap"),
             users: uids::Users::find(&settings.data_dir),
+            data_dir: settings.data_dir.clone(),
             hidden,
             home: std::env::var_os("HOME").map(PathBuf::from),
             rungs: Vec::new(),
@@ -173,6 +176,7 @@ mod tests {
             helper: PathBuf::new(),
             bwrap: None,
             users: None,
+            data_dir: PathBuf::new(),
             hidden: Vec::new(),
             home: None,
             rungs: Rung::ALL.map(|rung| (rung, works(rung))).to_vec(),

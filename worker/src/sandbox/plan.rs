@@ -37,6 +37,8 @@ pub(super) struct Plan {
     pub(super) network: Network,
     /// Socket of the gateway and the port at which it is reached inside.
     pub(super) gateway: Option<(PathBuf, u16)>,
+    /// Ports that lead through the gateway to services of the machine, and what to ask it for.
+    pub(super) services: Vec<(u16, String)>,
     /// User and group to become.
     pub(super) owner: Option<(u32, u32)>,
     /// Whether it may make sandboxes of its own.
