@@ -1,38 +1,41 @@
-//! What an agent can do from inside a private worktree to the worker, the reviewer or the
-//! project: nothing. Each attack is made with the means of an agent whose writes are confined to
-//! its own directory; then the worker snapshots, applies, and makes the next worktree, and the
-//! user works in the project.
+//! What an agent can do from inside a worktree to the worker, the reviewer or the project: nothing.
+//! Each attack is made by a confined agent on each rung of the sandbox that works here, in private
+//! and in linked worktrees, and by one without a sandbox that stays in its private worktree; then
+//! the worker snapshots, applies, and makes the next worktree, and the user works in the project.
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
-use dispatch_worker::sandbox::Means;
-use dispatch_worker::workspace::{Applied, Start, WorktreeMode};
+use dispatch_worker::domain::sandbox::Rung;
+use dispatch_worker::sandbox::{Means, Places};
+use dispatch_worker::workspace::{Applied, Start, Worktree, WorktreeMode};
 use tokio_util::sync::CancellationToken;
 
 use crate::harness::repo::{Ground, approve, executable, git, key, rows, sh, write};
+use crate::harness::sandbox::{ground_sandbox, means_of, run_confined, working_rungs};
 
 /// Name, script run as the agent in its tree ($E is a program that leaves a witness, $S a
 /// directory with a secret), paths that must be in the change.
 const ATTACKS: &[(&str, &str, &[&str])] = &[
     (
         "hook_postcheckout",
-        "mkdir -p .git/hooks; cp $E .git/hooks/post-checkout",
+        "mkdir -p $G/hooks; cp $E $G/hooks/post-checkout",
         &[],
     ),
     (
         "hook_precommit",
-        "mkdir -p .git/hooks; cp $E .git/hooks/pre-commit",
+        "mkdir -p $G/hooks; cp $E $G/hooks/pre-commit",
         &[],
     ),
     (
         "hook_reftx",
-        "mkdir -p .git/hooks; cp $E .git/hooks/reference-transaction",
+        "mkdir -p $G/hooks; cp $E $G/hooks/reference-transaction",
         &[],
     ),
     (
         "hook_postindex",
-        "mkdir -p .git/hooks; cp $E .git/hooks/post-index-change",
+        "mkdir -p $G/hooks; cp $E $G/hooks/post-index-change",
         &[],
     ),
     (
@@ -48,7 +51,7 @@ const ATTACKS: &[(&str, &str, &[&str])] = &[
     ),
     (
         "cfg_filter_infoattr",
-        "git config filter.z.clean $E; git config filter.z.smudge $E; echo '*.txt filter=z' >.git/info/attributes; echo two >f.txt",
+        "git config filter.z.clean $E; git config filter.z.smudge $E; echo '*.txt filter=z' >$G/info/attributes; echo two >f.txt",
         &["f.txt"],
     ),
     (
@@ -119,7 +122,7 @@ const ATTACKS: &[(&str, &str, &[&str])] = &[
     ),
     (
         "hide_exclude",
-        "echo 'backdoor*' >>.git/info/exclude; echo bad >backdoor.sh",
+        "echo 'backdoor*' >>$G/info/exclude; echo bad >backdoor.sh",
         &["backdoor.sh"],
     ),
     (
@@ -129,12 +132,12 @@ const ATTACKS: &[(&str, &str, &[&str])] = &[
     ),
     (
         "hide_sparse",
-        "git config core.sparseCheckout true; mkdir -p .git/info; echo '/src/' >.git/info/sparse-checkout; echo bad >f.txt",
+        "git config core.sparseCheckout true; mkdir -p $G/info; echo '/src/' >$G/info/sparse-checkout; echo bad >f.txt",
         &["f.txt"],
     ),
     (
         "hide_index",
-        "rm .git/index; git read-tree --empty; echo bad >f.txt",
+        "rm $(git rev-parse --git-dir)/index; git read-tree --empty; echo bad >f.txt",
         &["f.txt"],
     ),
     (
@@ -159,7 +162,17 @@ const ATTACKS: &[(&str, &str, &[&str])] = &[
     ),
     (
         "alternates",
-        "mkdir -p $S/objects; echo $S/objects >.git/objects/info/alternates; echo two >f.txt",
+        "mkdir -p $S/objects; echo $S/objects >$G/objects/info/alternates; echo two >f.txt",
+        &["f.txt"],
+    ),
+    (
+        "kill_sibling",
+        "git worktree list --porcelain | sed -n 's/^worktree //p' | grep other | while read -r o; do git worktree remove --force \"$o\"; rm -rf \"$o\"; done; git worktree prune; echo two >f.txt",
+        &["f.txt"],
+    ),
+    (
+        "objects_gone",
+        "rm -rf $G/objects/pack $G/objects/??; B=$(sed -n 1p $G/objects/info/alternates 2>/dev/null); rm -rf \"${B:-/nowhere}\"; echo two >f.txt",
         &["f.txt"],
     ),
     ("link_dir", "rm -rf src; ln -s $S src", &["src"]),
@@ -171,10 +184,68 @@ const ATTACKS: &[(&str, &str, &[&str])] = &[
     ),
 ];
 
+/// How an attacker is held.
+#[derive(Clone, Copy, Debug, PartialEq)]
+struct Hold {
+    mode: WorktreeMode,
+    rung: Rung,
+}
+
+/// The rungs that work here, in both kinds of worktree; and the private worktree alone.
+async fn holds() -> Vec<Hold> {
+    let mut holds = vec![Hold {
+        mode: WorktreeMode::Private,
+        rung: Rung::None,
+    }];
+    for rung in working_rungs().await {
+        for mode in [WorktreeMode::Private, WorktreeMode::Linked] {
+            holds.push(Hold { mode, rung });
+        }
+    }
+    holds
+}
+
+/// Run a script as the agent.
+async fn act(ground: &Ground, hold: Hold, means: Means, worktree: &Worktree, script: &str) {
+    if hold.rung == Rung::None {
+        sh(&worktree.tree, script);
+        return;
+    }
+    let sandbox = ground_sandbox(ground, hold.rung).await;
+    let places = Places {
+        tree: worktree.tree.clone(),
+        home: worktree.home.clone(),
+        tmp: worktree.tmp.clone(),
+        read: worktree.lent(),
+        ..Places::default()
+    };
+    run_confined(&sandbox, means, places, script).await;
+}
+
 /// Everything that the worker and the user do afterwards.
-async fn work_on(ground: &Ground, name: &str, witness: &Path) {
-    let project = ground.project();
-    let worktree = ground.worktree(1).await;
+async fn work_on(ground: &Ground, name: &str, witness: &Path, hold: Hold) {
+    let mut project = ground.project();
+    project.mode = hold.mode;
+    let means = means_of(ground, hold.rung).await;
+    let cancel = CancellationToken::new();
+    let made = ground
+        .work
+        .create(&project, key(1), None, Start::Tip, &means, &cancel);
+    let worktree = made.await.unwrap();
+    let other = ground.dir.path().join("other");
+    git(
+        &ground.repo,
+        &[
+            "worktree",
+            "add",
+            "-q",
+            "-b",
+            "other",
+            other.to_str().unwrap(),
+        ],
+    );
+    let name = &*format!("{name} {hold:?}");
+    let attack = name.split(' ').next().unwrap();
     let evil = worktree.tree.join(".evil.sh");
     write(
         &evil,
@@ -185,13 +256,20 @@ async fn work_on(ground: &Ground, name: &str, witness: &Path) {
     );
     executable(&evil);
     let secret = ground.dir.path().join("secret");
-    let (_, script, expected) = ATTACKS.iter().find(|(other, _, _)| *other == name).unwrap();
-    let setup = format!("E={}; S={}; {script}", evil.display(), secret.display());
-    sh(&worktree.tree, &setup);
+    let (_, script, expected) = ATTACKS
+        .iter()
+        .find(|(known, _, _)| *known == attack)
+        .unwrap();
+    let setup = format!(
+        "E={}; S={}; G=$(git rev-parse --git-common-dir); {script}",
+        evil.display(),
+        secret.display()
+    );
+    act(ground, hold, means, &worktree, &setup).await;
     // What the agent's own git ran is the agent's.
-    let _ = fs::remove_file(witness);
+    write(witness, "");
 
-    let snapshot = ground.snapshot(&worktree).await;
+    let snapshot = ground.work.snapshot(&project, &worktree).await.unwrap();
     let shown = rows(&snapshot);
     for path in *expected {
         assert!(
@@ -240,10 +318,16 @@ async fn work_on(ground: &Ground, name: &str, witness: &Path) {
     git(&ground.repo, &["log", "-p", "-2"]);
     write(&ground.repo.join("user.txt"), "three\n");
     ground.commit("user");
-    let cancel = CancellationToken::new();
     match ground
         .work
-        .create(&project, key(2), None, Start::Tip, &Means::NONE, &cancel)
+        .create(
+            &ground.project(),
+            key(2),
+            None,
+            Start::Tip,
+            &Means::NONE,
+            &cancel,
+        )
         .await
     {
         Ok(next) => assert_eq!(
@@ -268,15 +352,27 @@ async fn work_on(ground: &Ground, name: &str, witness: &Path) {
         "{name}"
     );
     git(&ground.repo, &["fsck", "--strict"]);
+    assert!(other.join("f.txt").exists(), "{name}: a sibling is gone");
 }
 
 async fn attack(names: &[&str]) {
-    for name in names {
-        let ground = Ground::files(&[("f.txt", "one\n"), ("src/a.txt", "x\n")]);
-        write(&ground.dir.path().join("secret/key"), "TOPSECRET\n");
-        write(&ground.dir.path().join("secret/a.txt"), "TOPSECRET\n");
-        let witness = ground.dir.path().join("witness");
-        work_on(&ground, name, &witness).await;
+    for hold in holds().await {
+        for name in names {
+            // Without a sandbox nothing but its own good will keeps it off what it can reach.
+            let needs_sandbox = ["objects_gone"].contains(name);
+            if needs_sandbox && hold.rung == Rung::None {
+                continue;
+            }
+            let ground = Ground::files(&[("f.txt", "one\n"), ("src/a.txt", "x\n")]);
+            // Another user of this machine passes through, as to a worker's data directory.
+            fs::set_permissions(ground.dir.path(), fs::Permissions::from_mode(0o711)).unwrap();
+            write(&ground.dir.path().join("secret/key"), "TOPSECRET\n");
+            write(&ground.dir.path().join("secret/a.txt"), "TOPSECRET\n");
+            let witness = ground.dir.path().join("witness");
+            write(&witness, "");
+            fs::set_permissions(&witness, fs::Permissions::from_mode(0o666)).unwrap();
+            work_on(&ground, name, &witness, hold).await;
+        }
     }
 }
 
@@ -310,7 +406,14 @@ async fn nothing_can_be_hidden_from_the_change() {
 #[tokio::test]
 async fn refs_links_nested_repositories_and_planted_programs_do_no_harm() {
     attack(&named("nested_")).await;
-    attack(&["move_main", "link_dir", "git_in_path"]).await;
+    attack(&[
+        "move_main",
+        "link_dir",
+        "git_in_path",
+        "kill_sibling",
+        "objects_gone",
+    ])
+    .await;
 }
 
 #[test]
@@ -325,6 +428,8 @@ fn every_attack_is_made() {
         "move_main",
         "link_dir",
         "git_in_path",
+        "kill_sibling",
+        "objects_gone",
     ];
     for (name, _, _) in ATTACKS {
         assert!(

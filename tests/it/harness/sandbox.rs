@@ -1,12 +1,20 @@
 //! Confinement as a worker would choose it, for tests that drive an agent without a worker.
 
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
-use dispatch_worker::agent::confine;
+use dispatch_worker::agent::permission::{Permission, PermissionAnswer, PermissionAsk};
+use dispatch_worker::agent::{EventSink, TurnRequest, catalog, confine};
 use dispatch_worker::config::agent_spec::AgentSpec;
+use dispatch_worker::config::agents::Catalogue;
 use dispatch_worker::domain::sandbox::Rung;
-use dispatch_worker::sandbox::{Confinement, Places, Sandbox, Settings};
+use dispatch_worker::sandbox::{Confinement, Means, Places, Sandbox, Settings};
+use futures::future::BoxFuture;
+use tempfile::TempDir;
 use tokio::sync::OnceCell;
+use tokio_util::sync::CancellationToken;
+
+use super::repo::Ground;
 
 use super::worker::HELPER;
 
@@ -52,4 +60,77 @@ pub async fn confinement(spec: &AgentSpec, tree: &Path, home: &Path, tmp: &Path)
     };
     confinement.give(tree).unwrap();
     confinement
+}
+
+/// The rungs that work on this machine, `none` left out.
+pub async fn working_rungs() -> Vec<Rung> {
+    static WORKING: OnceCell<Vec<Rung>> = OnceCell::const_new();
+    let find = || async {
+        let dir = open_dir();
+        let mut working = Vec::new();
+        for rung in Rung::ALL {
+            if rung != Rung::None && find(dir.path(), Some(rung)).await.best() == rung {
+                working.push(rung);
+            }
+        }
+        working
+    };
+    WORKING.get_or_init(find).await.clone()
+}
+
+/// A directory that other users of the machine can pass through.
+fn open_dir() -> TempDir {
+    let dir = tempfile::tempdir().unwrap();
+    let mode = std::fs::Permissions::from_mode(0o711);
+    std::fs::set_permissions(dir.path(), mode).unwrap();
+    dir
+}
+
+/// What a worker whose data is on this ground has.
+pub async fn ground_sandbox(ground: &Ground, rung: Rung) -> Sandbox {
+    find(ground.dir.path(), Some(rung)).await
+}
+
+/// The means of an attempt on this rung.
+pub async fn means_of(ground: &Ground, rung: Rung) -> Means {
+    if rung == Rung::None {
+        return Means::NONE.clone();
+    }
+    let sandbox = ground_sandbox(ground, rung).await;
+    Means {
+        rung,
+        owner: sandbox.owner(rung).unwrap(),
+    }
+}
+
+/// Run a script as an agent would be run.
+pub async fn run_confined(sandbox: &Sandbox, means: Means, places: Places, script: &str) {
+    let text = "[agents.shell]\npath = \"pipe\"\ncommand = [\"/bin/sh\", \"-c\", \"{prompt}\"]\n";
+    let spec = Catalogue::parse(text).unwrap().agents["shell"].clone();
+    let turn = |confinement| TurnRequest {
+        worktree: places.tree.clone(),
+        home: places.home.clone(),
+        tmp: places.tmp.clone(),
+        confinement,
+        mark: format!("test-{}", uuid::Uuid::new_v4()),
+        ..TurnRequest::bare(script.to_owned())
+    };
+    let confinement = confine::confine(sandbox, &spec, means, places.clone()).unwrap();
+    let (sink, mut events) = EventSink::channel();
+    let agent = catalog::build(&spec);
+    let run = agent.run_turn(turn(confinement), sink, &Nobody, CancellationToken::new());
+    // How it ended is its own affair; that it ran confined is not.
+    let (ran, ()) = tokio::join!(run, async { while events.recv().await.is_some() {} });
+    if let Err(error) = ran {
+        assert!(!error.message.contains("__exec"), "{error}");
+    }
+}
+
+/// Nobody is asked.
+struct Nobody;
+
+impl Permission for Nobody {
+    fn ask(&self, _ask: PermissionAsk) -> BoxFuture<'_, PermissionAnswer> {
+        Box::pin(async { PermissionAnswer::Cancelled })
+    }
 }

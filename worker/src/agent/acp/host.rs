@@ -384,8 +384,11 @@ mod beneath {
     use std::io::{self, Read, Write};
     use std::path::Path;
 
+    use std::os::unix::fs::{MetadataExt, fchown};
+
     use nix::fcntl::{OFlag, OpenHow, ResolveFlag, openat2};
     use nix::sys::stat::Mode;
+    use nix::unistd::Uid;
 
     use crate::domain::limits;
 
@@ -417,7 +420,18 @@ mod beneath {
         }
         let flags = OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_TRUNC | OFlag::O_NONBLOCK;
         let mut file = open(root, path, flags)?;
-        file.write_all(content)
+        file.write_all(content)?;
+        give(root, &file)
+    }
+
+    /// What root made belongs to whom the worktree belongs to, or its agent could not go on with it.
+    fn give(root: &Path, made: &File) -> io::Result<()> {
+        let (owner, own) = (std::fs::metadata(root)?, made.metadata()?);
+        let one_name = own.is_dir() || own.nlink() == 1;
+        if Uid::effective().is_root() && own.uid() == 0 && owner.uid() != 0 && one_name {
+            fchown(made, Some(owner.uid()), Some(owner.gid()))?;
+        }
+        Ok(())
     }
 
     fn make_dir(root: &Path, dir: &Path) -> io::Result<()> {
@@ -430,7 +444,10 @@ mod beneath {
             .file_name()
             .ok_or_else(|| io::Error::other("not a directory name"))?;
         nix::sys::stat::mkdirat(&parent, name, Mode::from_bits_truncate(0o777))?;
-        Ok(())
+        give(
+            root,
+            &open(root, dir, OFlag::O_RDONLY | OFlag::O_DIRECTORY)?,
+        )
     }
 
     fn open(root: &Path, path: &Path, flags: OFlag) -> io::Result<File> {
