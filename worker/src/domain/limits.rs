@@ -366,3 +366,9 @@ pub const RELAY_ANSWER_BYTES_MAX: usize = 4 * 1024;
 
 /// Entries of agents.toml that extend one another in a row; people do not follow half as many.
 pub const EXTENDS_DEPTH_MAX: usize = 16;
+
+/// Refusals of one attempt that are answered at once; an agent with more is trying doors …
+pub const GATEWAY_REFUSALS_AT_ONCE: u64 = 1_000;
+
+/// … and waits this long for each further answer, so that it cannot keep the worker busy.
+pub const GATEWAY_REFUSAL_PAUSE: Duration = Duration::from_millis(100);

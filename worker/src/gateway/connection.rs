@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use tokio::io::{AsyncBufRead, AsyncBufReadExt, AsyncWrite, AsyncWriteExt, BufReader};
 use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::net::{TcpStream, UnixStream};
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 
 use super::Totals;
 use super::body::Framing;
@@ -149,15 +149,13 @@ async fn converse(
                 port: None,
                 reason: Reason::Spelling(why),
             };
-            shared.count_refused(&refusal);
-            return answer(writer, 403, &refusal.words()).await;
+            return refuse(writer, &refusal, shared).await;
         }
     };
     let server = match reach(&request, shared).await {
         Ok(server) => server,
         Err(Missed::Refused(refusal)) => {
-            shared.count_refused(&refusal);
-            return answer(writer, 403, &refusal.words()).await;
+            return refuse(writer, &refusal, shared).await;
         }
         Err(Missed::Failed(status, why)) => {
             metrics::counter!("dispatch_gateway_connections_total", "outcome" => "failed")
@@ -374,6 +372,14 @@ async fn read_head(reader: &mut (impl AsyncBufRead + Unpin)) -> io::Result<HeadR
             return Ok(HeadRead::Whole(head));
         }
     }
+}
+
+async fn refuse(writer: &mut OwnedWriteHalf, refusal: &Refusal, shared: &Shared) -> io::Result<()> {
+    shared.count_refused(refusal);
+    if shared.refused.load(Ordering::Relaxed) > limits::GATEWAY_REFUSALS_AT_ONCE {
+        sleep(limits::GATEWAY_REFUSAL_PAUSE).await;
+    }
+    answer(writer, 403, &refusal.words()).await
 }
 
 async fn answer(writer: &mut (impl AsyncWrite + Unpin), status: u16, text: &str) -> io::Result<()> {

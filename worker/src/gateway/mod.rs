@@ -228,6 +228,27 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
+    async fn an_agent_that_tries_door_after_door_is_slowed_down() {
+        let (gateway, _dir) = listen(&[]);
+        let begun = Instant::now();
+        for n in 0..=limits::GATEWAY_REFUSALS_AT_ONCE {
+            assert!(
+                begun.elapsed() < limits::GATEWAY_REFUSAL_PAUSE,
+                "refusal {n} waited"
+            );
+            let mut stream = UnixStream::connect(&gateway.path).await.unwrap();
+            stream
+                .write_all(b"CONNECT a.b:443 HTTP/1.1\r\n\r\n")
+                .await
+                .unwrap();
+            let mut answer = Vec::new();
+            stream.read_to_end(&mut answer).await.unwrap();
+            assert!(answer.starts_with(b"HTTP/1.1 403"));
+        }
+        assert!(begun.elapsed() >= limits::GATEWAY_REFUSAL_PAUSE);
+    }
+
+    #[tokio::test(start_paused = true)]
     async fn a_connection_on_which_nothing_moves_is_ended() {
         let server = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let target = server.local_addr().unwrap().to_string();
