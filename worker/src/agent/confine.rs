@@ -13,11 +13,9 @@ pub fn means(sandbox: &Sandbox, spec: &AgentSpec, demand: Demand) -> Result<Mean
         let message = format!("agent {} cannot be confined: {message}", spec.name);
         AgentError::new(ErrorClass::AgentUnavailable, message)
     };
-    let rung = sandbox
-        .choose(demand.min(spec.sandbox), spec.network)
-        .map_err(unavailable)?;
-    let owner = sandbox.owner(rung).map_err(unavailable)?;
-    Ok(Means { rung, owner })
+    sandbox
+        .means(demand.min(spec.sandbox), spec.network)
+        .map_err(unavailable)
 }
 
 /// Everything else. Reads the disk to see what the agent's program needs.
@@ -31,7 +29,7 @@ pub fn confine(
     let path = environment::search_path(&places.tree);
     places.search_path = std::env::split_paths(&path).collect();
     let Means { rung, owner } = means;
-    Confinement::of_agent(sandbox, rung, owner, places, spec, &program).map_err(|message| {
+    Confinement::of_agent(sandbox, rung, owner, &places, spec, &program).map_err(|message| {
         let message = format!("agent {} cannot be confined: {message}", spec.name);
         AgentError::new(ErrorClass::AgentUnavailable, message)
     })

@@ -30,16 +30,6 @@ pub(crate) fn variables(spec: &AgentSpec, turn: &TurnRequest, term: &str) -> Var
     ];
     all.extend(home_variables(spec, turn));
     all.extend(turn.confinement.variables());
-    if turn.confinement.owner().is_some() {
-        // A linked worktree belongs to a repository of somebody else, which may be read all the same.
-        for (name, value) in [
-            ("COUNT", "1"),
-            ("KEY_0", "safe.directory"),
-            ("VALUE_0", "*"),
-        ] {
-            all.push((format!("GIT_CONFIG_{name}"), value.to_owned()));
-        }
-    }
     for name in ["USER", "LOGNAME", "TZ"]
         .into_iter()
         .chain(spec.env_allow.iter().map(|n| &**n))

@@ -33,7 +33,7 @@ pub(super) async fn over_limit(set: Arc<ProcessSet>, confinement: Confinement) -
             let began = Instant::now();
             let dirs = confinement.writable().to_vec();
             let disk = blocking::run(move || disk_use(&dirs)).await;
-            over = disk.ok().and_then(|disk| too_big(&allowed, disk));
+            over = disk.ok().and_then(|disk| too_big(&allowed, &disk));
             // A twentieth of the time at most, however much there is to look at.
             disk_at = Instant::now() + limits::DISK_WATCH.max(began.elapsed() * 20);
         }
@@ -82,7 +82,7 @@ struct DiskUse {
     longest_path: PathBuf,
 }
 
-fn too_big(allowed: &ResourceLimits, used: DiskUse) -> Option<String> {
+fn too_big(allowed: &ResourceLimits, used: &DiskUse) -> Option<String> {
     let disk_mb = used.bytes / MIB;
     if let Some(max) = allowed.disk_mb.filter(|max| disk_mb > *max) {
         return Some(format!(
@@ -168,13 +168,13 @@ mod tests {
             longest: longest * MIB,
             longest_path: "a.bin".into(),
         };
-        assert_eq!(too_big(&allowed, disk(20, 4)), None);
+        assert_eq!(too_big(&allowed, &disk(20, 4)), None);
         assert!(
-            too_big(&allowed, disk(21, 4))
+            too_big(&allowed, &disk(21, 4))
                 .unwrap()
                 .contains("disk_mb = 20")
         );
-        let said = too_big(&allowed, disk(5, 5)).unwrap();
+        let said = too_big(&allowed, &disk(5, 5)).unwrap();
         assert!(
             said.contains("file_mb = 5") && said.contains("a.bin"),
             "{said}"

@@ -17,7 +17,6 @@ use crate::broker::writer::{EventWriter, Trouble};
 use crate::config::agents::Catalogue;
 use crate::config::worker::WorkerSettings;
 use crate::domain::ids::WorkerId;
-use crate::domain::sandbox::Rung;
 use crate::run::RunContext;
 use crate::run::leash::Stop;
 use crate::sandbox::{self, Sandbox};
@@ -111,7 +110,6 @@ impl Worker {
         })
         .await
         .map_err(WorkerError::Setup)?;
-        tell_sandbox(&sandbox);
         let worker = WorkerId::fresh();
         let lock = crate::blocking::run(move || alive::begin(&alive, worker))
             .await
@@ -124,7 +122,9 @@ impl Worker {
         } else {
             HooksPolicy::Off
         };
-        let workspaces = Workspaces::open(work, hooks)?.with_marks(&crate::run::marks_of(worker));
+        let workspaces = Workspaces::open(work, hooks)?
+            .with_marks(&crate::run::marks_of(worker))
+            .with_sandbox(sandbox.clone());
         let book = LeaseBook::default();
         let on_trouble = {
             let book = book.clone();
@@ -472,20 +472,6 @@ async fn cancels(listener: Listener, book: LeaseBook, stop: CancellationToken) {
 }
 
 /// A directory only we can enter.
-/// Once, at the start: everybody who wonders why an agent is not offered looks here.
-fn tell_sandbox(sandbox: &Sandbox) {
-    let (best, missing) = (sandbox.best(), sandbox.missing().join("; "));
-    match best {
-        Rung::None => tracing::warn!(
-            missing,
-            "no sandbox works here: only agents with sandbox = \"none\" or \"optional\" are offered"
-        ),
-        Rung::Bubblewrap | Rung::LandlockUid | Rung::Landlock => {
-            tracing::info!(sandbox = best.as_str(), missing, "agents are confined");
-        }
-    }
-}
-
 /// For nobody else to look into. As root, the users of attempts pass through to what is theirs.
 fn private_dir(dir: &Path) -> Result<(), WorkerError> {
     use std::os::unix::fs::DirBuilderExt;

@@ -10,7 +10,7 @@ use crate::domain::attempt::AttemptEnd;
 use crate::domain::error_class::ErrorClass;
 use crate::domain::sandbox::Demand;
 use crate::domain::usage::SessionUsage;
-use crate::sandbox::{Means, Places};
+use crate::sandbox::{Confinement, Means, Places};
 use crate::store::StoreError;
 use crate::store::applies;
 use crate::store::attempts::{self, ConversationState, Held, OpenChange};
@@ -71,82 +71,113 @@ pub async fn prepare(
             .map_err(|error| internal("read the conversation", &error))?,
         None => ConversationState::default(),
     };
-    let start = match (&claimed.base_ref, &before.open_change) {
-        (Some(name), _) => Start::Named(name.clone()),
-        (None, Some(change)) => {
-            bring_objects(context, &project, change).await?;
-            Start::Continue {
-                base: change.base.clone(),
-                result: change.result.clone(),
-            }
-        }
-        (None, None) => Start::Tip,
-    };
-    let key = WorktreeKey {
-        task: claimed.lease.task().0,
-        attempt: claimed.lease.attempt(),
-        token: claimed.lease.token().0,
-    };
-    let worktree = checkout(
-        context,
-        claimed,
-        &project,
-        key,
+    let start = start_of(context, claimed, &project, &before).await?;
+    let wanted = Wanted {
         conversation,
         start,
-        &means,
-        leash,
-    )
-    .await?;
-    let home = match settle_in(context, claimed, &worktree, conversation).await {
-        Ok(home) => home,
+        means: &means,
+    };
+    let worktree = checkout(context, claimed, &project, wanted, leash).await?;
+    let settled = match settle_in(context, claimed, &worktree, conversation).await {
+        Ok(home) => confined(context, spec, means, &worktree, &home).map(|held| (home, held)),
+        Err(end) => Err(end),
+    };
+    let (home, confinement) = match settled {
+        Ok(settled) => settled,
         Err(end) => return Err(undo(context, claimed, &project, worktree, end).await),
     };
-    let places = Places {
-        tree: worktree.tree.clone(),
-        home: home.clone(),
-        tmp: worktree.tmp.clone(),
-        read: worktree.lent(),
-        search_path: Vec::new(),
-    };
-    let confinement = match confine::confine(&context.sandbox, spec, means, places) {
-        Ok(confinement) => confinement,
-        Err(error) => {
-            return Err(undo(context, claimed, &project, worktree, not_begun(error)).await);
-        }
-    };
-    let kept_here = match &before.native_session_id {
-        Some(session) => sessions::is_kept(&home, session).await,
-        None => false,
-    };
-    // Another agent's session means nothing to this one.
-    let same_agent = before.agent.as_deref() == Some(claimed.agent.as_str());
-    let turn = TurnRequest {
-        prompt: claimed.input.clone(),
-        worktree: worktree.tree.clone(),
-        home,
-        tmp: worktree.tmp.clone(),
-        confinement,
-        mark: context.mark(key.token),
-        model: claimed.model.clone().or_else(|| spec.model.clone()),
-        mode_id: claimed.mode_id.clone().or_else(|| spec.mode.clone()),
-        thinking_option_id: claimed
-            .thinking_option_id
-            .clone()
-            .or_else(|| spec.thinking.clone()),
-        session_used: match same_agent {
-            true => before.session_used,
-            false => SessionUsage::default(),
-        },
-        session_worktree: before.session_worktree.filter(|_| kept_here),
-        resume: before.native_session_id.filter(|_| same_agent),
-    };
+    let turn = request(context, claimed, spec, &worktree, home, confinement);
+    let turn = with_session(turn, claimed, before).await;
     Ok(Prepared {
         project,
         worktree,
         agent,
         turn,
     })
+}
+
+/// What the worktree begins with.
+async fn start_of(
+    context: &RunContext,
+    claimed: &Claimed,
+    project: &ProjectSpec,
+    before: &ConversationState,
+) -> Result<Start, AttemptEnd> {
+    match (&claimed.base_ref, &before.open_change) {
+        (Some(name), _) => Ok(Start::Named(name.clone())),
+        (None, Some(change)) => {
+            bring_objects(context, project, change).await?;
+            Ok(Start::Continue {
+                base: change.base.clone(),
+                result: change.result.clone(),
+            })
+        }
+        (None, None) => Ok(Start::Tip),
+    }
+}
+
+/// What the agent's processes may do.
+fn confined(
+    context: &RunContext,
+    spec: &AgentSpec,
+    means: Means,
+    worktree: &Worktree,
+    home: &Path,
+) -> Result<Confinement, AttemptEnd> {
+    let places = Places {
+        tree: worktree.tree.clone(),
+        home: home.to_owned(),
+        tmp: worktree.tmp.clone(),
+        read: worktree.lent(),
+        linked: worktree.common_dir.is_some(),
+        ..Places::default()
+    };
+    confine::confine(&context.sandbox, spec, means, places).map_err(not_begun)
+}
+
+fn request(
+    context: &RunContext,
+    claimed: &Claimed,
+    spec: &AgentSpec,
+    worktree: &Worktree,
+    home: PathBuf,
+    confinement: Confinement,
+) -> TurnRequest {
+    let thinking = &claimed.thinking_option_id;
+    TurnRequest {
+        worktree: worktree.tree.clone(),
+        home,
+        tmp: worktree.tmp.clone(),
+        confinement,
+        mark: context.mark(claimed.lease.token().0),
+        model: claimed.model.clone().or_else(|| spec.model.clone()),
+        mode_id: claimed.mode_id.clone().or_else(|| spec.mode.clone()),
+        thinking_option_id: thinking.clone().or_else(|| spec.thinking.clone()),
+        ..TurnRequest::bare(claimed.input.clone())
+    }
+}
+
+/// The same in the agent's own session of the conversation, if there is one.
+async fn with_session(
+    turn: TurnRequest,
+    claimed: &Claimed,
+    before: ConversationState,
+) -> TurnRequest {
+    let kept_here = match &before.native_session_id {
+        Some(session) => sessions::is_kept(&turn.home, session).await,
+        None => false,
+    };
+    // Another agent's session means nothing to this one.
+    let same_agent = before.agent.as_deref() == Some(claimed.agent.as_str());
+    TurnRequest {
+        session_used: match same_agent {
+            true => before.session_used,
+            false => SessionUsage::default(),
+        },
+        session_worktree: before.session_worktree.filter(|_| kept_here),
+        resume: before.native_session_id.filter(|_| same_agent),
+        ..turn
+    }
 }
 
 /// What is missing on this machine, another one may have.
@@ -171,20 +202,31 @@ async fn undo(
     end
 }
 
+/// What kind of worktree.
+struct Wanted<'a> {
+    conversation: i64,
+    start: Start,
+    means: &'a Means,
+}
+
 /// Make the worktree.
 async fn checkout(
     context: &RunContext,
     claimed: &Claimed,
     project: &ProjectSpec,
-    key: WorktreeKey,
-    conversation: i64,
-    start: Start,
-    means: &Means,
+    wanted: Wanted<'_>,
     leash: &Leash,
 ) -> Result<Worktree, AttemptEnd> {
     let cancel = leash.pulled();
+    let key = WorktreeKey {
+        task: claimed.lease.task().0,
+        attempt: claimed.lease.attempt(),
+        token: claimed.lease.token().0,
+    };
+    let (start, means) = (wanted.start, wanted.means);
     let workspaces = &context.workspaces;
-    let made = workspaces.create(project, key, Some(conversation), start, means, &cancel);
+    let conversation = Some(wanted.conversation);
+    let made = workspaces.create(project, key, conversation, start, means, &cancel);
     match made.await {
         Ok(worktree) => Ok(worktree),
         Err(error) => {

@@ -9,7 +9,7 @@ use nix::unistd::Uid;
 use super::plan::Plan;
 use super::uids::Owner;
 use super::way_out::WayOut;
-use super::{Sandbox, exec, visible};
+use super::{Means, Sandbox, exec, visible};
 use crate::config::agent_spec::AgentSpec;
 use crate::domain::sandbox::{Network, ResourceLimits, Rung};
 use crate::gateway::proxy_variables;
@@ -30,6 +30,8 @@ pub struct Places {
     pub read: Vec<PathBuf>,
     /// Directories with programs.
     pub search_path: Vec<PathBuf>,
+    /// Whether the worktree is a part of somebody else's repository, as a linked one is.
+    pub linked: bool,
 }
 
 /// The confinement of one attempt. Cheap to clone; its user is the attempt's until the last clone
@@ -43,6 +45,7 @@ struct Inner {
     owner: Option<Owner>,
     limits: ResourceLimits,
     way_out: Option<Arc<WayOut>>,
+    linked: bool,
 }
 
 impl Confinement {
@@ -78,7 +81,14 @@ impl Confinement {
             owner,
             limits,
             way_out: None,
+            linked: false,
         }))
+    }
+
+    /// The confinement of a hook of an attempt with these means.
+    pub fn of_hook(sandbox: &Sandbox, means: &Means, places: &Places) -> Self {
+        let limits = ResourceLimits::default();
+        Self::of(sandbox, means.rung, means.owner.clone(), places, limits)
     }
 
     /// What this rung makes of these places.
@@ -86,7 +96,7 @@ impl Confinement {
         sandbox: &Sandbox,
         rung: Rung,
         owner: Option<Owner>,
-        places: Places,
+        places: &Places,
         limits: ResourceLimits,
     ) -> Self {
         let wanted = visible::Wanted {
@@ -96,14 +106,7 @@ impl Confinement {
             hidden: &sandbox.hidden,
             ..visible::Wanted::default()
         };
-        Self::seeing(
-            sandbox,
-            rung,
-            owner,
-            &places,
-            limits,
-            visible::find(&wanted),
-        )
+        Self::seeing(sandbox, rung, owner, places, limits, visible::find(&wanted))
     }
 
     /// The confinement of an attempt of this agent, whose program is this one. Must be called inside
@@ -112,7 +115,7 @@ impl Confinement {
         sandbox: &Sandbox,
         rung: Rung,
         owner: Option<Owner>,
-        places: Places,
+        places: &Places,
         spec: &AgentSpec,
         program: &Path,
     ) -> Result<Self, String> {
@@ -132,7 +135,7 @@ impl Confinement {
             hidden: &sandbox.hidden,
         };
         let seen = visible::find(&wanted);
-        let this = Self::seeing(sandbox, rung, owner, &places, spec.limits, seen);
+        let this = Self::seeing(sandbox, rung, owner, places, spec.limits, seen);
         let this = this.network(spec.network).nested(spec.nested_sandbox);
         match spec.network {
             Network::Gateway => this.through_gateway(sandbox, &spec.hosts),
@@ -172,7 +175,13 @@ impl Confinement {
             pids_max: limits.pids.filter(|_| counted),
             cpu_s_max: limits.cpu_s,
         };
-        Self::with(plan, owner, limits)
+        Self(Arc::new(Inner {
+            plan,
+            owner,
+            limits,
+            way_out: None,
+            linked: places.linked,
+        }))
     }
 
     fn changed(self, change: impl FnOnce(&mut Plan)) -> Self {
@@ -201,12 +210,23 @@ impl Confinement {
         Ok(Self(Arc::new(inner)))
     }
 
-    /// Variables that lead programs to the gateway.
+    /// Variables that programs need in there.
     pub fn variables(&self) -> Vec<(String, String)> {
-        match &self.0.way_out {
+        let mut all = match &self.0.way_out {
             Some(_) => proxy_variables(GATEWAY_PORT),
             None => Vec::new(),
+        };
+        if self.0.linked && self.0.owner.is_some() {
+            // The repository is another user's, which git refuses until it is told.
+            for (name, value) in [
+                ("COUNT", "1"),
+                ("KEY_0", "safe.directory"),
+                ("VALUE_0", "*"),
+            ] {
+                all.push((format!("GIT_CONFIG_{name}"), value.to_owned()));
+            }
         }
+        all
     }
 
     /// What the gateway refused until now, with what to do about it.

@@ -99,7 +99,22 @@ impl Sandbox {
             };
             sandbox.rungs.push((rung, works));
         }
+        sandbox.tell();
         Ok(sandbox)
+    }
+
+    /// Everybody who wonders why an agent is not offered looks here.
+    fn tell(&self) {
+        let (best, missing) = (self.best(), self.missing().join("; "));
+        match best {
+            Rung::None => tracing::warn!(
+                missing,
+                "no sandbox works here: only agents with sandbox = \"none\" or \"optional\" are offered"
+            ),
+            Rung::Bubblewrap | Rung::LandlockUid | Rung::Landlock => {
+                tracing::info!(sandbox = best.as_str(), missing, "agents are confined");
+            }
+        }
     }
 
     /// The best rung that works here.
@@ -146,6 +161,13 @@ impl Sandbox {
             Some(rung) => Ok(rung),
             None => Ok(Rung::None),
         }
+    }
+
+    /// The rung, and a user where the attempt gets one of its own.
+    pub fn means(&self, demand: Demand, network: Network) -> Result<Means, String> {
+        let rung = self.choose(demand, network)?;
+        let owner = self.owner(rung)?;
+        Ok(Means { rung, owner })
     }
 
     fn refusal(&self, network: Network) -> String {

@@ -69,8 +69,9 @@ pub(super) async fn rung(sandbox: &Sandbox, rung: Rung, data_dir: &Path) -> Resu
         tmp,
         read: Vec::new(),
         search_path: Vec::new(),
+        linked: false,
     };
-    let confinement = Confinement::of(sandbox, rung, owner, places, ResourceLimits::default());
+    let confinement = Confinement::of(sandbox, rung, owner, &places, ResourceLimits::default());
     let confinement = confinement.network(Network::Full);
     let (helper, args) =
         confinement.command(Path::new(exec::CHECK), &[secret.into_os_string()], &inside)?;

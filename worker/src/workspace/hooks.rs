@@ -1,15 +1,17 @@
 //! Setup and teardown lines of a project, run only when the operator allows hooks.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use tokio_util::sync::CancellationToken;
 
 use super::layout::AttemptDir;
 use super::process::{self, Exec, ExecError, Input};
-use super::{ProjectSpec, WorkspaceError, WorktreeKey};
+use super::{ProjectSpec, WorkspaceError, Worktree, WorktreeKey};
 use crate::domain::attempt::MARK_VARIABLE;
 use crate::domain::error_class::ErrorClass;
 use crate::domain::limits;
+use crate::domain::sandbox::Network;
+use crate::sandbox::{Confinement, Means, Places, Sandbox, exec};
 
 /// One line to run.
 pub(super) struct Hook<'a> {
@@ -21,6 +23,62 @@ pub(super) struct Hook<'a> {
     pub(super) key: WorktreeKey,
     /// Marks its processes as those of the attempt.
     pub(super) mark: String,
+    /// What it may do; absent: what the worker may.
+    pub(super) held: Option<Confinement>,
+}
+
+/// How hooks of this attempt are held: as its agent is, because what they run is the repository's,
+/// and later the agent's. `borrowed` is what its git reads.
+pub(super) fn held(
+    sandbox: &Sandbox,
+    means: &Means,
+    tree: &Path,
+    dir: &AttemptDir,
+    borrowed: Vec<PathBuf>,
+) -> Confinement {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let places = Places {
+        tree: tree.to_owned(),
+        home: dir.home(),
+        tmp: dir.tmp(),
+        read: borrowed,
+        search_path: std::env::split_paths(&path).collect(),
+        linked: false,
+    };
+    Confinement::of_hook(sandbox, means, &places)
+}
+
+/// The same after the agent: a worker that takes a worktree over has to choose anew.
+pub(super) async fn held_later(
+    sandbox: &Sandbox,
+    project: &ProjectSpec,
+    worktree: &Worktree,
+) -> Result<Confinement, WorkspaceError> {
+    let unheld = |message| WorkspaceError::new(ErrorClass::Workspace, message);
+    let means = match &worktree.means {
+        Some(means) => means.clone(),
+        None => sandbox
+            .means(project.demand, Network::Full)
+            .map_err(unheld)?,
+    };
+    let held = held(
+        sandbox,
+        &means,
+        &worktree.tree,
+        &worktree.dir,
+        worktree.lent(),
+    );
+    let given = held.clone();
+    let dirs = [
+        worktree.tree.clone(),
+        worktree.dir.home(),
+        worktree.dir.tmp(),
+    ];
+    crate::blocking::run(move || dirs.iter().try_for_each(|dir| given.give(dir)))
+        .await
+        .map_err(|error| unheld(error.to_string()))?
+        .map_err(|error| unheld(format!("cannot give the worktree to the hook: {error}")))?;
+    Ok(held)
 }
 
 /// Run it with `sh -c` in the tree; its home and temporary directory are the attempt's own.
@@ -40,13 +98,24 @@ pub(super) async fn run(hook: Hook<'_>, cancel: &CancellationToken) -> Result<()
         ),
         (MARK_VARIABLE, hook.mark.into()),
     ];
+    let line = ["-c".into(), hook.line.into()];
+    let (program, args) = match &hook.held {
+        None => (PathBuf::from("/bin/sh"), line.to_vec()),
+        Some(held) => held
+            .command(Path::new("/bin/sh"), &line, hook.tree)
+            .map_err(|message| WorkspaceError::new(ErrorClass::Internal, message))?,
+    };
+    let meant = |name: &str| match hook.held.is_some() && name != MARK_VARIABLE {
+        true => format!("{}{name}", exec::VARIABLE).into(),
+        false => name.into(),
+    };
     let exec = Exec {
-        program: "/bin/sh".into(),
-        args: vec!["-c".into(), hook.line.into()],
+        program,
+        args,
         cwd: hook.tree.to_path_buf(),
         env: env
             .into_iter()
-            .map(|(name, value)| (name.into(), value))
+            .map(|(name, value)| (meant(name), value))
             .collect(),
         stdin: Input::Bytes(Vec::new()),
         stdout_file: None,

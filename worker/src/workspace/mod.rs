@@ -14,6 +14,7 @@ mod git;
 mod hooks;
 mod ignores;
 mod layout;
+mod leftovers;
 mod objects;
 mod places;
 mod process;
@@ -35,6 +36,7 @@ pub use workspaces::Workspaces;
 pub use crate::domain::change::Snapshot;
 use crate::domain::error_class::ErrorClass;
 use crate::domain::sandbox::Demand;
+use crate::sandbox::Means;
 
 /// The operator's switch for setup and teardown lines: they run with the worker's rights.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -126,6 +128,8 @@ pub struct Worktree {
     pub common_dir: Option<PathBuf>,
     /// How it was made.
     pub mode: WorktreeMode,
+    /// What its agent was confined with; absent: the worker that made it is gone.
+    means: Option<Means>,
     dir: layout::AttemptDir,
     meta: Arc<layout::Meta>,
     /// Held for its lock alone.
@@ -152,9 +156,18 @@ impl Worktree {
             borrowed,
             common_dir,
             mode,
+            means: None,
             dir: dir.clone(),
             meta: Arc::new(meta),
             _lock: lock,
+        }
+    }
+
+    /// The same, whose agent is confined with these.
+    fn with_means(self, means: Means) -> Self {
+        Self {
+            means: Some(means),
+            ..self
         }
     }
 

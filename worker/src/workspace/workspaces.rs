@@ -11,34 +11,35 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::git::Git;
-use super::layout::{self, AttemptDir, Place};
+use super::layout::{AttemptDir, Place};
 use super::objects::{self, Objects};
 use super::places::Places;
 use super::project::{self, ProjectCheck};
 use super::worktree::{self, Plan};
 use super::{
     Applied, ApplyRequest, HooksPolicy, NotApplied, ProjectSpec, Reached, Snapshot, Start,
-    UndoRequest, Undone, WorkspaceError, Worktree, WorktreeKey, WorktreeMode, apply, diff, hooks,
-    internal, snapshot, undo,
+    UndoRequest, Undone, WorkspaceError, Worktree, WorktreeKey, apply, diff, hooks, internal,
+    snapshot, undo,
 };
 use crate::domain::error_class::ErrorClass;
 use crate::domain::limits;
 use crate::domain::redact::Redactor;
-use crate::domain::sandbox::Rung;
-use crate::sandbox::Means;
+use crate::sandbox::{Means, Sandbox};
 
 /// Worktrees, snapshots and applications under one root directory. Cheap to clone. Several
 /// processes may share a root: what is in use is locked.
 #[derive(Clone, Debug)]
 pub struct Workspaces {
-    inner: Arc<Inner>,
+    pub(super) inner: Arc<Inner>,
     /// Marks of attempts begin with this; their tokens follow.
     marks: Arc<str>,
+    /// What hooks are confined with.
+    sandbox: Option<Arc<Sandbox>>,
 }
 
 #[derive(Debug)]
-struct Inner {
-    root: PathBuf,
+pub(super) struct Inner {
+    pub(super) root: PathBuf,
     places: Places,
     hooks: HooksPolicy,
     git: Git,
@@ -80,6 +81,7 @@ impl Workspaces {
                 background: TaskTracker::new(),
             }),
             marks: Arc::from(""),
+            sandbox: None,
         })
     }
 
@@ -88,6 +90,14 @@ impl Workspaces {
     pub fn with_marks(self, prefix: &str) -> Self {
         Self {
             marks: Arc::from(prefix),
+            ..self
+        }
+    }
+
+    /// The same, whose hooks are confined like the agents of their attempts.
+    pub fn with_sandbox(self, sandbox: Sandbox) -> Self {
+        Self {
+            sandbox: Some(Arc::new(sandbox)),
             ..self
         }
     }
@@ -122,7 +132,7 @@ impl Workspaces {
     ) -> Result<Worktree, WorkspaceError> {
         let git = &self.inner.git;
         let check = project::inspect(git, project, cancel).await?;
-        refuse_linked(project, means)?;
+        worktree::refuse_linked(project, means)?;
         let objects = Objects::open(&self.inner.root, project)?;
         let dir = AttemptDir::new(&self.inner.root, key);
         if dir.0.exists() {
@@ -140,6 +150,7 @@ impl Workspaces {
             key,
             mark: self.mark(key),
             means,
+            sandbox: self.sandbox.as_deref(),
             cancel,
         };
         let commits = worktree::prepare_commits(&plan, &start).await?;
@@ -227,23 +238,37 @@ impl Workspaces {
     /// the background. Whatever was worth keeping is in the snapshot by now.
     pub async fn discard(&self, project: &ProjectSpec, worktree: Worktree) {
         let teardown = project.teardown.as_deref();
-        if let Some(line) = teardown.filter(|_| self.inner.hooks == HooksPolicy::Allowed) {
-            let hook = hooks::Hook {
-                name: "teardown",
-                line,
-                project,
-                tree: &worktree.tree,
-                dir: &worktree.dir,
-                key: worktree.key,
-                mark: self.mark(worktree.key),
-            };
-            if let Err(error) = hooks::run(hook, &CancellationToken::new()).await {
-                tracing::warn!(task.id = worktree.key.task, %error, "the teardown hook failed");
-            }
+        if let Some(line) = teardown.filter(|_| self.inner.hooks == HooksPolicy::Allowed)
+            && let Err(error) = self.tear_down(project, &worktree, line).await
+        {
+            tracing::warn!(task.id = worktree.key.task, %error, "the teardown hook failed");
         }
         if let Err(error) = self.put_away(&worktree.dir) {
             tracing::warn!(task.id = worktree.key.task, %error, "a worktree stays on disk");
         }
+    }
+
+    async fn tear_down(
+        &self,
+        project: &ProjectSpec,
+        worktree: &Worktree,
+        line: &str,
+    ) -> Result<(), WorkspaceError> {
+        let held = match &self.sandbox {
+            Some(sandbox) => Some(hooks::held_later(sandbox, project, worktree).await?),
+            None => None,
+        };
+        let hook = hooks::Hook {
+            name: "teardown",
+            line,
+            project,
+            tree: &worktree.tree,
+            dir: &worktree.dir,
+            key: worktree.key,
+            mark: self.mark(worktree.key),
+            held,
+        };
+        hooks::run(hook, &CancellationToken::new()).await
     }
 
     /// Bring an approved change into the target branch. Safe to repeat.
@@ -293,66 +318,6 @@ impl Workspaces {
             .await
     }
 
-    /// Complete worktrees that nobody uses: their worker died. Half-made ones and old trash are
-    /// removed on the way.
-    pub async fn leftovers(&self) -> Vec<(WorktreeKey, PathBuf)> {
-        let this = self.clone();
-        let found = crate::blocking::run(move || this.scan()).await;
-        match found {
-            Ok(Ok(found)) => found,
-            Ok(Err(error)) => {
-                tracing::warn!(%error, "cannot look for leftover worktrees");
-                Vec::new()
-            }
-            Err(error) => {
-                tracing::warn!(%error, "cannot look for leftover worktrees");
-                Vec::new()
-            }
-        }
-    }
-
-    /// Take over a leftover, to record and discard it.
-    pub async fn adopt(
-        &self,
-        project: &ProjectSpec,
-        key: WorktreeKey,
-    ) -> Result<Worktree, WorkspaceError> {
-        let dir = AttemptDir::new(&self.inner.root, key);
-        let unusable = |text: String| {
-            WorkspaceError::new(
-                ErrorClass::Workspace,
-                format!("cannot take over {}: {text}", dir.0.display()),
-            )
-        };
-        let meta = dir
-            .read_meta()
-            .map_err(|error| unusable(error.to_string()))?;
-        if meta.project != project.name {
-            return Err(unusable(format!("it belongs to project {}", meta.project)));
-        }
-        let lock = dir
-            .claim()
-            .map_err(|error| unusable(error.to_string()))?
-            .ok_or_else(|| unusable("it is in use".to_owned()))?;
-        let mode = if meta.linked {
-            WorktreeMode::Linked
-        } else {
-            WorktreeMode::Private
-        };
-        let objects = Objects::open(&self.inner.root, project)?;
-        let borrowed = objects.base();
-        Ok(Worktree::new(
-            key,
-            &dir,
-            mode,
-            meta,
-            Arc::new(lock),
-            borrowed,
-            // Its agent is gone.
-            None,
-        ))
-    }
-
     /// Keep the project's object store quick: for the janitor, now and then.
     pub async fn maintain(&self, project: &ProjectSpec) -> Result<(), WorkspaceError> {
         let objects = Objects::open(&self.inner.root, project)?;
@@ -392,7 +357,7 @@ impl Workspaces {
     }
 
     /// A rename frees the name; the slow part is later.
-    fn put_away(&self, dir: &AttemptDir) -> Result<(), WorkspaceError> {
+    pub(super) fn put_away(&self, dir: &AttemptDir) -> Result<(), WorkspaceError> {
         if let Some((common_dir, tree)) = dir.linked()
             && let Err(error) = worktree::forget_linked(&common_dir, &tree)
         {
@@ -406,7 +371,7 @@ impl Workspaces {
         Ok(())
     }
 
-    fn remove_later(&self, path: PathBuf) {
+    pub(super) fn remove_later(&self, path: PathBuf) {
         self.inner.background.spawn(async move {
             let shown = path.clone();
             match crate::blocking::run(move || remove(&path)).await {
@@ -420,62 +385,6 @@ impl Workspaces {
             }
         });
     }
-
-    fn scan(&self) -> Result<Vec<(WorktreeKey, PathBuf)>, io::Error> {
-        for entry in fs::read_dir(self.inner.root.join("trash"))?.flatten() {
-            // Two removals of the same tree do no harm; an empty bin may be about to be filled.
-            if entry.path().join("gone").exists() || settled(&entry.path()) {
-                self.remove_later(entry.path());
-            }
-        }
-        let mut found = Vec::new();
-        for entry in fs::read_dir(self.inner.root.join("worktrees"))?.flatten() {
-            let Some(key) = layout::key_of(&entry.file_name().to_string_lossy()) else {
-                continue;
-            };
-            let dir = AttemptDir(entry.path());
-            if !dir.has_lock() && !settled(&dir.0) {
-                continue;
-            }
-            let Some(lock) = dir.claim()? else {
-                continue;
-            };
-            if dir.read_meta().is_ok() {
-                found.push((key, dir.0));
-            } else if let Err(error) = self.put_away(&dir) {
-                tracing::warn!(%error, "a half-made worktree stays on disk");
-            }
-            drop(lock);
-        }
-        for bin in self.inner.places.sweep()? {
-            self.remove_later(bin);
-        }
-        found.sort_by_key(|(key, _)| (key.task, key.attempt, key.token));
-        Ok(found)
-    }
-}
-
-/// A linked worktree shares its repository, which a sandbox keeps from being written.
-fn refuse_linked(project: &ProjectSpec, means: &Means) -> Result<(), WorkspaceError> {
-    let open = means.rung == Rung::None && !project.trusted;
-    if project.mode == WorktreeMode::Linked && open {
-        return Err(WorkspaceError::new(
-            ErrorClass::Workspace,
-            format!(
-                "project {} asks for linked worktrees, which let an agent without a sandbox change the repository itself; confine the agent, use private worktrees or mark the project trusted",
-                project.name
-            ),
-        ));
-    }
-    Ok(())
-}
-
-/// Old enough that nobody is just making it.
-fn settled(path: &Path) -> bool {
-    let age = fs::symlink_metadata(path)
-        .and_then(|meta| meta.modified())
-        .map(|at| at.elapsed().unwrap_or_default());
-    age.is_ok_and(|age| age > limits::DIRECTORY_SETTLED)
 }
 
 /// Removes also what an agent made unwritable. Follows no link.

@@ -24,7 +24,8 @@ use super::{
 };
 use crate::domain::error_class::ErrorClass;
 use crate::domain::limits;
-use crate::sandbox::{self, Means, Owner};
+use crate::domain::sandbox::Rung;
+use crate::sandbox::{self, Means, Owner, Sandbox};
 
 /// Identity for commits of the agent itself, which end as files in the result, not as commits.
 const CONFIG: &str = "[core]\n\trepositoryformatversion = 0\n\tfilemode = true\n\tbare = false\n\tlogallrefupdates = true\n\tautocrlf = false\n[user]\n\tname = dispatch agent\n\temail = agent@dispatch.invalid\n[gc]\n\tauto = 0\n[maintenance]\n\tauto = false\n[advice]\n\tdetachedHead = false\n[commit]\n\tgpgSign = false\n";
@@ -46,6 +47,8 @@ pub(super) struct Plan<'a> {
     pub(super) key: WorktreeKey,
     pub(super) mark: String,
     pub(super) means: &'a Means,
+    /// Absent: hooks are not confined.
+    pub(super) sandbox: Option<&'a Sandbox>,
     pub(super) cancel: &'a CancellationToken,
 }
 
@@ -115,6 +118,10 @@ pub(super) async fn create(plan: Plan<'_>, commits: Commits) -> Result<Worktree,
     fs::copy(&index, &kept).map_err(|error| disk(&plan.dir.0, "keep the index", &error))?;
     let mut dated = index;
     if let Some(owner) = plan.means.owner.clone() {
+        for dir in [plan.dir.home(), plan.dir.tmp()] {
+            sandbox::give(&dir, &owner)
+                .map_err(|error| disk(&dir, "give it to the attempt's user", &error))?;
+        }
         give_away(tree.clone(), kept.clone(), owner).await?;
         dated = kept;
     }
@@ -146,6 +153,11 @@ pub(super) async fn create(plan: Plan<'_>, commits: Commits) -> Result<Worktree,
             dir: &plan.dir,
             key: plan.key,
             mark: plan.mark.clone(),
+            held: plan.sandbox.map(|sandbox| {
+                let common = (mode == WorktreeMode::Linked).then(|| plan.check.common_dir.clone());
+                let borrowed = common.into_iter().chain([plan.objects.base()]).collect();
+                hooks::held(sandbox, plan.means, &tree, &plan.dir, borrowed)
+            }),
         };
         hooks::run(hook, plan.cancel).await?;
     }
@@ -163,7 +175,8 @@ pub(super) async fn create(plan: Plan<'_>, commits: Commits) -> Result<Worktree,
         Arc::new(lock),
         plan.objects.base(),
         (mode == WorktreeMode::Linked).then(|| plan.check.common_dir.clone()),
-    ))
+    )
+    .with_means(plan.means.clone()))
 }
 
 /// Let the attempt's user own the checkout. That changes when each file's status changed last, which
@@ -189,6 +202,21 @@ async fn give_away(tree: PathBuf, index: PathBuf, owner: Owner) -> Result<(), Wo
     .await
     .map_err(|error| internal(error.to_string()))?;
     given.map_err(|error| disk(&shown, "give the worktree to the attempt's user", &error))
+}
+
+/// A linked worktree shares its repository, which a sandbox keeps from being written.
+pub(super) fn refuse_linked(project: &ProjectSpec, means: &Means) -> Result<(), WorkspaceError> {
+    let open = means.rung == Rung::None && !project.trusted;
+    if project.mode == WorktreeMode::Linked && open {
+        return Err(WorkspaceError::new(
+            ErrorClass::Workspace,
+            format!(
+                "project {} asks for linked worktrees, which let an agent without a sandbox change the repository itself; confine the agent, use private worktrees or mark the project trusted",
+                project.name
+            ),
+        ));
+    }
+    Ok(())
 }
 
 /// Take the place, waiting a moment for the attempt before: a follow-up that was waiting for its

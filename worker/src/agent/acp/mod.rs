@@ -1,5 +1,6 @@
 //! Agents that speak the Agent Client Protocol (version 1) over stdio.
 
+mod beneath;
 mod calls;
 mod files;
 mod host;
