@@ -40,7 +40,7 @@ pub struct Workspaces {
 #[derive(Debug)]
 pub(super) struct Inner {
     pub(super) root: PathBuf,
-    places: Places,
+    pub(super) places: Places,
     hooks: HooksPolicy,
     git: Git,
     /// Commits found free of filters.
