@@ -12,11 +12,12 @@ RUN --mount=type=cache,target=/usr/local/cargo/registry \
     cargo build --release --locked --package dispatch-worker --bin dispatch \
     && install -D target/release/dispatch /out/dispatch
 
-# Run: git for worktrees, tini to reap what agents leave behind, nothing else. Agents are added by
+# Run: git for worktrees, bubblewrap to confine agents where the container may make namespaces, tini
+# to reap what agents leave behind, nothing else. Agents are added by
 # an image of your own: FROM dispatch, then install them.
 FROM debian:bookworm-slim
 RUN apt-get update \
-    && apt-get install -y --no-install-recommends ca-certificates git tini \
+    && apt-get install -y --no-install-recommends bubblewrap ca-certificates git tini \
     && rm -rf /var/lib/apt/lists/* \
     && groupadd --system --gid 10001 dispatch \
     && useradd --system --uid 10001 --gid dispatch --create-home --home-dir /home/dispatch dispatch \

@@ -118,6 +118,18 @@ ensure_pooler() {
     have pgbouncer || note "pgbouncer is not installed: the test with a pooler is skipped"
 }
 
+# The best sandbox for agents, on Linux; without it workers use Landlock, and say so.
+ensure_sandbox() {
+    [ "$(uname -s)" = Linux ] || return 0
+    have bwrap && return 0
+    step "Installing bubblewrap"
+    if have apt-get && { [ "$(id -u)" = 0 ] || have sudo; }; then
+        as_root apt-get update -q </dev/null || true
+        as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -q --no-install-recommends bubblewrap </dev/null || true
+    fi
+    have bwrap || note "bubblewrap is not installed: agents are confined by Landlock alone"
+}
+
 # mapfile for the bash 3.2 of macOS: fill the named array with the lines a command prints.
 mapfile_into() {
     local name=$1 line

@@ -1,6 +1,5 @@
 //! One task through the whole house, by the doors that SQL has.
 
-use dispatch_worker::agent::process;
 use serde_json::json;
 
 use crate::harness::eventually;

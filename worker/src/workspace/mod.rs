@@ -38,7 +38,7 @@ use crate::domain::error_class::ErrorClass;
 use crate::domain::sandbox::Demand;
 use crate::sandbox::Means;
 
-/// The operator's switch for setup and teardown lines: they run with the worker's rights.
+/// The operator's switch for setup and teardown lines: they run the repository's content, confined like its agent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum HooksPolicy {
     /// Lines of projects are run.
