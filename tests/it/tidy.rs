@@ -88,7 +88,7 @@ const FOR_ALL: [&str; 2] = ["blocking", "telemetry"];
 /// beginning of their path, with what they start.
 const STARTERS: [(&str, &str); 11] = [
     (
-        "worker/src/sandbox/exec.rs",
+        "worker/src/sandbox/stages.rs",
         "what stands between the worker and an agent",
     ),
     ("worker/src/sandbox/probe.rs", "the same, for a trial"),

@@ -3,7 +3,7 @@
 
 use std::ffi::OsString;
 use std::os::unix::process::ExitStatusExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -95,7 +95,7 @@ impl Launch {
         let mut command = Command::new(helper);
         command
             .args(args)
-            .current_dir("/")
+            .current_dir(self.helper_dir())
             .env_clear()
             .envs(self.variables_of_helper())
             .stdin(match self.stdin {
@@ -133,12 +133,20 @@ impl Launch {
             .map_err(|message| AgentError::new(ErrorClass::SpawnFailed, message))
     }
 
+    /// Where the helper starts: it goes to the worktree by itself, once it is confined.
+    pub(crate) fn helper_dir(&self) -> &Path {
+        match cfg!(target_os = "linux") {
+            true => Path::new("/"),
+            false => &self.cwd,
+        }
+    }
+
     /// What the helper is started with: nothing that has a meaning for it or for what it uses.
     pub(crate) fn variables_of_helper(&self) -> impl Iterator<Item = (String, &str)> {
         self.variables.iter().map(|(name, value)| {
             let name = match name == MARK_VARIABLE {
                 true => name.clone(),
-                false => format!("{}{name}", exec::VARIABLE),
+                false => exec::variable(name),
             };
             (name, value.as_str())
         })

@@ -5,13 +5,18 @@
 //! once more (`exec`), not by work between fork and exec. What is shown of the machine is a list;
 //! everything else is not there.
 
+#[cfg(target_os = "linux")]
 mod bwrap;
 pub mod confinement;
 pub mod exec;
 mod give;
+#[cfg(target_os = "linux")]
 mod kernel;
 mod plan;
 mod probe;
+#[cfg(target_os = "linux")]
+mod stages;
+#[cfg(target_os = "linux")]
 mod supervise;
 mod uids;
 pub mod visible;
@@ -19,12 +24,16 @@ mod way_out;
 
 use std::path::PathBuf;
 
+use nix::sys::signal::Signal;
+
 use crate::domain::sandbox::{Demand, Network, Rung};
 
 pub use confinement::{Confinement, Places};
 pub use give::give;
-pub use supervise::END;
 pub use uids::Owner;
+
+/// The worker's request to a helper to end everything now.
+pub const END: Signal = Signal::SIGUSR1;
 
 /// What a worker has for confining its agents; found out once, at its start.
 #[derive(Clone, Debug)]

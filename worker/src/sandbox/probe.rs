@@ -29,6 +29,9 @@ pub(super) fn program(name: &str) -> Option<PathBuf> {
 
 /// Try it. The error says what is missing.
 pub(super) async fn rung(sandbox: &Sandbox, rung: Rung, data_dir: &Path) -> Result<(), String> {
+    if cfg!(not(target_os = "linux")) {
+        return Err("it is Linux's".to_owned());
+    }
     let root = Uid::effective().is_root();
     match rung {
         Rung::Bubblewrap if sandbox.bwrap.is_none() => {

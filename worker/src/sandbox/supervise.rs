@@ -17,11 +17,9 @@ use nix::sys::stat::Mode;
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::{Gid, Pid, Uid, dup2_stderr, dup2_stdin, dup2_stdout, fchown, getpid, getppid};
 
+use super::END;
 use crate::domain::limits;
 use crate::sys;
-
-/// The worker's request to end everything now.
-pub const END: Signal = Signal::SIGUSR1;
 
 /// The kernel's word that the thread that started us is gone; perhaps only that thread.
 const ORPHANED: Signal = Signal::SIGUSR2;

@@ -106,7 +106,7 @@ pub(super) async fn run(hook: Hook<'_>, cancel: &CancellationToken) -> Result<()
             .map_err(|message| WorkspaceError::new(ErrorClass::Internal, message))?,
     };
     let meant = |name: &str| match hook.held.is_some() && name != MARK_VARIABLE {
-        true => format!("{}{name}", exec::VARIABLE).into(),
+        true => exec::variable(name).into(),
         false => name.into(),
     };
     let exec = Exec {

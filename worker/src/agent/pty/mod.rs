@@ -141,7 +141,7 @@ fn start(spec: &AgentSpec, launch: &Launch) -> Result<(AgentProcess, Terminal), 
     let (helper, args) = launch.confined()?;
     let mut command = CommandBuilder::new(helper);
     command.args(args);
-    command.cwd("/");
+    command.cwd(launch.helper_dir());
     command.env_clear();
     for (name, value) in launch.variables_of_helper() {
         command.env(name, value);

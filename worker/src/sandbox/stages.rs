@@ -1,0 +1,220 @@
+//! The stages of the helper. All of it is done in programs of its own, never between fork and exec.
+//!
+//! `supervise` stays as the parent of everything of the attempt, ends all of it when the agent's
+//! program ended or the worker died, and reports how the program ended. Its child confines itself
+//! (`confine`) and becomes the agent's program.
+
+use std::ffi::{OsStr, OsString};
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::process::CommandExt;
+use std::path::Path;
+use std::process::{Command, ExitCode, Stdio};
+
+use super::exec::{CHECK, SUPERVISE, VARIABLE, WORD};
+use super::plan::Plan;
+use super::supervise::{self, Ends};
+use super::{bwrap, kernel};
+use crate::domain::attempt::MARK_VARIABLE;
+use crate::domain::sandbox::Rung;
+use crate::gateway::relay;
+use crate::sys;
+
+/// The helper failed before the agent's program began, as `env` and `nohup` say it.
+const FAILED: u8 = 126;
+
+/// The other stages.
+const CONFINE: &str = "confine";
+const RELAY: &str = "relay";
+const DETACH: &str = "detach";
+
+/// Run the stage of these arguments.
+pub(super) fn run(stage: &OsStr, rest: &[OsString]) -> ExitCode {
+    let result = match stage.to_str() {
+        Some(SUPERVISE) => read(rest).and_then(|(plan, program)| first(&plan, program)),
+        Some(CONFINE) => read(rest).and_then(|(plan, program)| confine(&plan, program)),
+        Some(DETACH) => detach(rest),
+        Some(RELAY) => relay_on_stdin(rest),
+        _ => Err("it is started by a worker, not by people".to_owned()),
+    };
+    result.unwrap_or_else(|message| {
+        eprintln!("dispatch {WORD}: {message}");
+        ExitCode::from(FAILED)
+    })
+}
+
+/// The plan, and the program with its arguments.
+fn read(args: &[OsString]) -> Result<(Plan, &[OsString]), String> {
+    let [plan, program @ ..] = args else {
+        return Err("there is no plan".to_owned());
+    };
+    let text = plan.to_str().ok_or("the plan is no text")?;
+    let plan: Plan = serde_json::from_str(text)
+        .map_err(|error| format!("the plan is not of this version of dispatch: {error}"))?;
+    if plan.version != Plan::VERSION {
+        let (theirs, ours) = (&plan.version, Plan::VERSION);
+        return Err(format!(
+            "the worker is version {theirs} and its program is {ours} by now: restart the worker"
+        ));
+    }
+    if program.is_empty() {
+        return Err("there is no program".to_owned());
+    }
+    Ok((plan, program))
+}
+
+fn command(program: impl AsRef<OsStr>) -> Command {
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "this program stands between the worker and an agent"
+    )]
+    Command::new(program)
+}
+
+/// The first stage: start the second one and stay until nothing is left.
+fn first(plan: &Plan, program: &[OsString]) -> Result<ExitCode, String> {
+    let text = serde_json::to_string(plan).map_err(|error| error.to_string())?;
+    let mut child = match (plan.rung, &plan.bwrap) {
+        (Rung::Bubblewrap, Some(bubblewrap)) => {
+            let mut child = command(bubblewrap);
+            child.args(bwrap::args(plan)).arg(bwrap::HELPER_INSIDE);
+            child
+        }
+        (Rung::Bubblewrap, None) => return Err("no bubblewrap is named".to_owned()),
+        (Rung::LandlockUid | Rung::Landlock | Rung::None, _) => command(&plan.helper),
+    };
+    child.args([WORD, CONFINE]).arg(text).args(program);
+    supervise::own_streams(plan.owner);
+    sys::close_others_on_exec();
+    sys::ignore_requests_to_stop();
+    let ends = match plan.rung {
+        Rung::Bubblewrap => Ends::ByCode,
+        Rung::LandlockUid | Rung::Landlock | Rung::None => Ends::Itself,
+    };
+    supervise::until_nothing_is_left(child, plan.worker, ends)
+}
+
+/// The second stage: accept the rules and become the program.
+fn confine(plan: &Plan, program: &[OsString]) -> Result<ExitCode, String> {
+    let [name, args @ ..] = program else {
+        return Err("there is no program".to_owned());
+    };
+    let rules = kernel::file_rules(plan)?;
+    kernel::limit(plan)?;
+    if let Some(owner) = plan.owner {
+        kernel::become_owner(owner)?;
+    }
+    kernel::enforce(plan, rules)?;
+    std::env::set_current_dir(&plan.cwd)
+        .map_err(|error| format!("cannot work in {}: {error}", plan.cwd.display()))?;
+    if let Some((socket, port)) = &plan.gateway {
+        start_relay(plan, socket, *port, None)?;
+        for (port, target) in &plan.services {
+            start_relay(plan, socket, *port, Some(target))?;
+        }
+    }
+    if name == CHECK {
+        return check(args);
+    }
+    sys::close_others_on_exec();
+    sys::heed_requests_to_stop();
+    // The first stage blocked what it waits for.
+    nix::sys::signal::SigSet::empty()
+        .thread_set_mask()
+        .map_err(|error| format!("cannot unblock signals: {error}"))?;
+    let error = command(name)
+        .args(args)
+        .env_clear()
+        .envs(variables())
+        .exec();
+    Err(format!(
+        "cannot start {}: {error}",
+        Path::new(name).display()
+    ))
+}
+
+/// The environment of the agent. Its mark has its own name all the way.
+fn variables() -> impl Iterator<Item = (OsString, OsString)> {
+    std::env::vars_os().filter_map(|(name, value)| {
+        if name == MARK_VARIABLE {
+            return Some((name, value));
+        }
+        let meant = name.as_encoded_bytes().strip_prefix(VARIABLE.as_bytes())?;
+        Some((OsStr::from_bytes(meant).to_owned(), value))
+    })
+}
+
+/// Have the gateway, or a service that it leads to, answer at a port of the sandbox's own loopback.
+fn start_relay(
+    plan: &Plan,
+    socket: &Path,
+    port: u16,
+    target: Option<&String>,
+) -> Result<(), String> {
+    let listener = std::net::TcpListener::bind(("127.0.0.1", port))
+        .map_err(|error| format!("cannot listen for the gateway: {error}"))?;
+    let helper = match plan.rung {
+        Rung::Bubblewrap => Path::new(bwrap::HELPER_INSIDE),
+        Rung::LandlockUid | Rung::Landlock | Rung::None => &plan.helper,
+    };
+    // Not a child of the agent, which would be told of its end.
+    let status = command(helper)
+        .args([WORD, DETACH])
+        .arg(helper)
+        .arg(socket)
+        .args(target)
+        .stdin(std::os::fd::OwnedFd::from(listener))
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .status();
+    match status {
+        Ok(status) if status.success() => Ok(()),
+        Ok(status) => Err(format!("the gateway's relay ended with {status}")),
+        Err(error) => Err(format!("cannot start the gateway's relay: {error}")),
+    }
+}
+
+fn detach(args: &[OsString]) -> Result<ExitCode, String> {
+    let [helper, more @ ..] = args else {
+        return Err("a program is expected".to_owned());
+    };
+    command(helper)
+        .args([WORD, RELAY])
+        .args(more)
+        .spawn()
+        .map(|_left_to_run| ExitCode::SUCCESS)
+        .map_err(|error| error.to_string())
+}
+
+fn relay_on_stdin(args: &[OsString]) -> Result<ExitCode, String> {
+    let (socket, target) = match args {
+        [socket] => (socket, None),
+        [socket, target] => (socket, target.to_str()),
+        _ => return Err("a socket is expected, and what to ask it for".to_owned()),
+    };
+    let listener = std::os::fd::AsFd::as_fd(&std::io::stdin())
+        .try_clone_to_owned()
+        .map(std::net::TcpListener::from)
+        .map_err(|error| error.to_string())?;
+    let socket = Path::new(socket);
+    let broken = match target {
+        None => relay::run(&listener, socket),
+        Some(target) => relay::forward(&listener, socket, target),
+    };
+    Err(broken.to_string())
+}
+
+/// Prove from inside that a rung holds: the working directory can be written, what is named cannot.
+fn check(forbidden: &[OsString]) -> Result<ExitCode, String> {
+    let own = Path::new("dispatch-check");
+    std::fs::write(own, "x")
+        .and_then(|()| std::fs::remove_file(own))
+        .map_err(|error| format!("the worktree cannot be written from inside: {error}"))?;
+    for path in forbidden {
+        let opened = std::fs::File::options().append(true).open(path);
+        if opened.is_ok() || std::fs::read(path).is_ok() {
+            let path = Path::new(path).display();
+            return Err(format!("{path} can be opened from inside"));
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}
