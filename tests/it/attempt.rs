@@ -2,10 +2,10 @@
 
 use serde_json::json;
 
-use crate::harness::eventually;
 use crate::harness::program::{Program, make_due};
 use crate::harness::repo::git;
 use crate::harness::worker::{PATIENCE, Stage, agents, write};
+use crate::harness::{eventually, is_an_argument};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_task_by_sql_runs_becomes_a_change_and_is_applied_when_approved() {
@@ -352,12 +352,4 @@ async fn what_a_hook_left_in_the_background_ends_with_it() {
     came_and_went(82).await;
     stage.reaches(task, "completed").await;
     worker.stop().await;
-}
-
-/// Whether a process of this machine was started with this argument alone in its place.
-fn is_an_argument(word: &str) -> bool {
-    let entries = std::fs::read_dir("/proc").unwrap().flatten();
-    entries
-        .filter_map(|entry| std::fs::read(entry.path().join("cmdline")).ok())
-        .any(|line| line.split(|b| *b == 0).any(|arg| arg == word.as_bytes()))
 }

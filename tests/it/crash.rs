@@ -6,10 +6,10 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 
-use crate::harness::eventually;
 use crate::harness::program::{Program, forget, make_due, processes_of};
 use crate::harness::repo::git;
 use crate::harness::worker::{PATIENCE, Stage, agents, gates, write};
+use crate::harness::{eventually, is_an_argument};
 
 /// Nothing of any attempt is left on disk.
 async fn worktrees_are_gone(stage: &Stage) {
@@ -102,23 +102,18 @@ async fn a_worker_killed_during_a_turn_leaves_no_process_no_worktree_and_no_task
 #[tokio::test(flavor = "multi_thread")]
 async fn a_worker_killed_while_it_prepares_is_replaced() {
     let stage = Stage::new().await;
-    let gates = gates();
-    let (begun, go) = (gates.path().join("begun"), gates.path().join("go"));
-    let setup = format!(
-        "touch {}; while [ ! -e {} ]; do sleep 0.02; done",
-        begun.display(),
-        go.display()
-    );
-    stage
-        .sql
-        .execute("UPDATE projects SET setup = $1", &[&setup])
-        .await
-        .unwrap();
+    // A number of seconds that nobody else sleeps.
+    let own = format!("83{}", std::process::id());
+    let setup = async |line: String| {
+        let set = "UPDATE projects SET setup = $1";
+        stage.sql.execute(set, &[&line]).await.unwrap();
+    };
+    setup(format!("sleep {own}")).await;
     let first = Program::worker(&stage, "first", &agents(), &["--allow-hooks"]).await;
     let task = stage.submit("acp", &json!([write("b.txt", "b\n")])).await;
-    eventually("it prepares", PATIENCE, || async { begun.exists() }).await;
+    eventually("it prepares", PATIENCE, || async { is_an_argument(&own) }).await;
     first.crash(&stage).await;
-    std::fs::write(&go, "").unwrap();
+    setup("true".to_owned()).await;
     let second = Program::worker(&stage, "second", &agents(), &["--allow-hooks"]).await;
     let rescued =
         "SELECT coalesce((SELECT end_kind = 'lease_lost' FROM attempts WHERE attempt = 1), false)";
