@@ -53,3 +53,24 @@ pub async fn confinement(spec: &AgentSpec, tree: &Path, home: &Path, tmp: &Path)
     confinement.give(tree).unwrap();
     confinement
 }
+
+/// The rungs that work on this machine for this user, the one without rules included.
+pub async fn rungs() -> Vec<Rung> {
+    let dir = tempfile::tempdir().unwrap();
+    let mut works = Vec::new();
+    for rung in Rung::ALL {
+        if find(dir.path(), Some(rung)).await.best() == rung {
+            works.push(rung);
+        }
+    }
+    println!("rungs: {works:?}");
+    works
+}
+
+/// What an entry asks for to be on this rung, when its worker is held to that.
+pub fn demand(rung: Rung) -> &'static str {
+    match rung {
+        Rung::None => "none",
+        _ => "required",
+    }
+}
