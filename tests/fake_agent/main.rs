@@ -10,7 +10,8 @@
 //! they are · wait_for: a file that the test makes when the agent may go on · big_line: bytes ·
 //! flood: {count, bytes} · usage: {result?|update?|chunk?|line?} · env: file for its environment ·
 //! fds: file for its open descriptors · argv: file · ignore_term · fork: "group"|"setsid"|"daemon"
-//! |"wiped" (grandchildren that hold stdout) · hang · exit: code · signal: number · close_stdin ·
+//! |"wiped" (grandchildren that hold stdout)|"closed"|"vanished" (and that do not) · rewrite: path
+//! (by a daemon, for ever) · sh: script of the shell · reach: {to: addresses, write: file}, see `reach.rs` · hang · exit: code · signal: number · close_stdin ·
 //! close_stdout · stderr: text · stderr_file: path · memory_mb · end: stop reason · error: {code, message, data?}
 //!
 //! Texts may leave something open that the agent fills in, see `fill.rs`.
@@ -24,6 +25,7 @@
 mod acp;
 mod fill;
 mod play;
+mod reach;
 
 use std::io::{Read, Write};
 
@@ -42,7 +44,13 @@ fn main() -> anyhow::Result<()> {
     if mode == "leaf" {
         return play::leaf();
     }
+    if mode == "bomb" {
+        return play::bomb();
+    }
     let setting = args.next().unwrap_or_default();
+    if mode == "rewriter" {
+        return play::rewriter(&setting);
+    }
     if mode == "acp" {
         let setting = if setting.is_empty() {
             Value::Null
