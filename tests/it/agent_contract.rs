@@ -887,6 +887,18 @@ async fn a_probe_tells_missing_broken_and_logged_out_apart() {
     );
 }
 
+#[tokio::test]
+async fn a_probe_is_made_in_a_repository_as_an_attempt_is() {
+    let entry = "path = \"pipe\"\ncommand = [\"git\", \"{prompt}\"]\n\
+                 version_args = [\"rev-parse\", \"--git-dir\"]\n";
+    let bench = Bench::from_toml(Text, entry);
+    let found = catalog::probe(&bench.spec, sandbox::usual().await, bench.dir.path()).await;
+    assert_eq!(
+        (found.version.as_deref(), found.error),
+        (Some(".git"), None)
+    );
+}
+
 // What is special about the others.
 
 #[tokio::test]

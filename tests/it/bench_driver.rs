@@ -3,12 +3,15 @@
 
 use std::time::Duration;
 
+use dispatch_worker::bench::sandbox::{self, Way};
 use dispatch_worker::bench::{self, Measure};
 use dispatch_worker::domain::ids::WorkerId;
+use dispatch_worker::domain::sandbox::Rung;
 use dispatch_worker::store::claims::{self, Demand, Look, LowWaterMarks, PlainFinish};
 use dispatch_worker::store::{Store, bench as statements};
 
 use crate::harness::db::TestDb;
+use crate::harness::worker::HELPER;
 
 #[tokio::test]
 async fn a_batch_of_plain_ends_completes_exactly_the_attempts_that_may_end() {
@@ -138,4 +141,29 @@ async fn the_driver_drains_what_it_was_asked_for_also_after_one_that_was_killed(
         .unwrap()
         .get(0);
     assert_eq!(left, 0);
+}
+
+#[tokio::test]
+async fn the_sandbox_driver_starts_a_program_on_every_rung_that_works_and_says_what_is_missing() {
+    let all = sandbox::measure(Some(HELPER.into()), 2).await.unwrap();
+    let ways: Vec<Way> = all.iter().map(|(way, _)| *way).collect();
+    assert_eq!(ways, Way::ALL);
+    for (way, samples) in &all {
+        match samples {
+            Ok(samples) => {
+                assert_eq!(samples.len(), 2, "{way:?}");
+                for sample in samples {
+                    assert!(sample.first_byte <= sample.exit && sample.exit <= sample.swept);
+                }
+            }
+            Err(why) => assert!(!why.is_empty(), "{way:?}"),
+        }
+    }
+    let works = |way: Way| all.iter().any(|(known, s)| *known == way && s.is_ok());
+    assert!(works(Way::Bare) && works(Way::Rung(Rung::None)));
+    let bubblewrap = Way::Rung(Rung::Bubblewrap);
+    assert_eq!(works(bubblewrap), works(Way::Gateway));
+    // The kernel has one of them for everybody.
+    let landlock = [Rung::Landlock, Rung::LandlockUid];
+    assert!(landlock.into_iter().any(|rung| works(Way::Rung(rung))));
 }

@@ -53,7 +53,12 @@ const IMPORTS: [(&str, &[&str]); 20] = [
     ("localpg", &["domain", "config"]),
     ("telemetry", &["domain", "config"]),
     ("blocking", &[]),
-    ("bench", &["domain", "config", "store", "broker", "queue"]),
+    (
+        "bench",
+        &[
+            "domain", "config", "store", "broker", "queue", "agent", "sandbox",
+        ],
+    ),
     // Built for tests and fuzz targets only.
     (
         "fuzz",
@@ -86,7 +91,7 @@ const FOR_ALL: [&str; 2] = ["blocking", "telemetry"];
 
 /// The only places that may start programs or detached work (what clippy.toml forbids), by the
 /// beginning of their path, with what they start.
-const STARTERS: [(&str, &str); 11] = [
+const STARTERS: [(&str, &str); 12] = [
     (
         "worker/src/sandbox/stages.rs",
         "what stands between the worker and an agent",
@@ -106,6 +111,10 @@ const STARTERS: [(&str, &str); 11] = [
     ("worker/src/agent/process.rs", "agents"),
     ("worker/src/agent/pty/", "agents in a terminal"),
     ("worker/src/agent/pty.rs", "agents in a terminal"),
+    (
+        "worker/src/bench/sandbox.rs",
+        "a bare spawn beside confined ones",
+    ),
     ("worker/src/main.rs", "psql for dispatch sql"),
 ];
 

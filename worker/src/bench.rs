@@ -3,6 +3,7 @@
 //! else is the product: trigger, claim, spawn, finish.
 
 pub mod agent;
+pub mod sandbox;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;

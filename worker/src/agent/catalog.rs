@@ -18,6 +18,7 @@ use super::pipe::PipeAgent;
 use super::process::{Input, Launch, Manner};
 use super::pty::PtyAgent;
 use super::{Agent, AgentError, TurnRequest, confine, environment};
+use crate::blocking;
 use crate::config::agent_spec::AgentSpec;
 use crate::domain::attempt::ExecutionPath;
 use crate::domain::error_class::ErrorClass;
@@ -175,6 +176,18 @@ async fn scratch_turn(
     };
     for place in [&places.tree, &places.home, &places.tmp] {
         tokio::fs::create_dir_all(place).await.map_err(failed)?;
+    }
+    // As in an attempt: agents look for the root of the repository above their directory, and
+    // without one go up into whatever stands above the worker's own.
+    let tree = places.tree.clone();
+    let init = move || match tree.join(".git").exists() {
+        true => Ok(()),
+        false => git2::Repository::init(tree).map(drop),
+    };
+    match blocking::run(init).await {
+        Ok(Ok(())) => {}
+        Ok(Err(error)) => return Err(failed(std::io::Error::other(error))),
+        Err(panicked) => return Err(failed(std::io::Error::other(panicked.to_string()))),
     }
     let means = confine::means(sandbox, spec, spec.sandbox)?;
     let confinement = confine::confine(sandbox, spec, means, places.clone())?;

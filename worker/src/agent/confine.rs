@@ -14,7 +14,7 @@ pub fn means(sandbox: &Sandbox, spec: &AgentSpec, demand: Demand) -> Result<Mean
         AgentError::new(ErrorClass::AgentUnavailable, message)
     };
     sandbox
-        .means(demand.min(spec.sandbox), spec.network)
+        .means(demand.min(spec.sandbox), spec.network, spec.nested_sandbox)
         .map_err(unavailable)
 }
 

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::bench::agent::{self, Script};
+use crate::bench::sandbox;
 use crate::bench::{self, Measure};
 use crate::blocking;
 use crate::ops::OpError;
@@ -14,7 +15,8 @@ use super::{database_url, worker};
 
 const USAGE: &str = "dispatch bench driver setup | enqueue N | enqueue1 N | drain N | latency COUNT MS \
                      (reads DATABASE_URL; prints RESULT key=value lines; use a database of its own) \
-                     or: dispatch bench agent DELTAS BYTES [GATE-FILE] (an ACP agent on stdio)";
+                     or: dispatch bench agent DELTAS BYTES [GATE-FILE] (an ACP agent on stdio) \
+                     or: dispatch bench sandbox ROUNDS (start cost of each rung; no database)";
 
 /// The role.
 pub(super) async fn bench(connect: &ConnectArgs, args: BenchArgs) -> Result<(), OpError> {
@@ -27,11 +29,21 @@ pub(super) async fn bench(connect: &ConnectArgs, args: BenchArgs) -> Result<(), 
         .map_err(|error| OpError::internal(error.to_string()))?
         .map_err(|error| OpError::internal(format!("the scripted agent: {error}")));
     }
+    if let Some(rounds) = rounds(&args.args) {
+        return sandbox::run(rounds).await.map_err(OpError::internal);
+    }
     let measure = parse(&args.args).ok_or_else(|| OpError::invalid(format!("usage: {USAGE}")))?;
     let url = database_url(connect).await?;
     bench::run(&url, measure)
         .await
         .map_err(worker::worker_error)
+}
+
+fn rounds(args: &[String]) -> Option<usize> {
+    match args {
+        [sandbox, rounds] if sandbox == "sandbox" => rounds.parse().ok().filter(|n| *n > 0),
+        _ => None,
+    }
 }
 
 fn script(args: &[String]) -> Option<Script> {

@@ -140,13 +140,23 @@ impl Sandbox {
         missing.collect()
     }
 
+    /// Whether this rung works here; the error says what is missing.
+    pub fn works(&self, rung: Rung) -> Result<(), String> {
+        let found = self.rungs.iter().find(|(known, _)| *known == rung);
+        found.map_or_else(
+            || Err("was not tried".to_owned()),
+            |(_, works)| works.clone(),
+        )
+    }
+
     fn working(&self) -> impl Iterator<Item = Rung> + '_ {
         let working = self.rungs.iter().filter(|(_, works)| works.is_ok());
         working.map(|(rung, _)| *rung)
     }
 
-    /// The rung for an agent; the error says what to do.
-    pub fn choose(&self, demand: Demand, network: Network) -> Result<Rung, String> {
+    /// The rung for an agent; `nested`: for one that makes sandboxes of its own inside. The error
+    /// says what to do.
+    pub fn choose(&self, demand: Demand, network: Network, nested: bool) -> Result<Rung, String> {
         if demand == Demand::None {
             return match network {
                 Network::Full => Ok(Rung::None),
@@ -157,29 +167,41 @@ impl Sandbox {
             };
         }
         let enough = |rung: &Rung| match network {
-            Network::Full => true,
+            // Whoever is held by Landlock cannot mount, which making a sandbox needs: such an agent
+            // would run and find every command of its own refused.
+            Network::Full => !nested || matches!(rung, Rung::Bubblewrap | Rung::None),
             // Only a network namespace keeps an agent to one way out.
             Network::Gateway => *rung == Rung::Bubblewrap,
-            Network::None => *rung != Rung::None,
+            Network::None => match nested {
+                true => *rung == Rung::Bubblewrap,
+                false => *rung != Rung::None,
+            },
         };
         let best = self.working().find(enough);
         match best {
             Some(Rung::None) | None if demand == Demand::Required || network != Network::Full => {
-                Err(self.refusal(network))
+                Err(self.refusal(network, nested))
             }
             Some(rung) => Ok(rung),
             None => Ok(Rung::None),
         }
     }
 
-    /// The rung, and a user where the attempt gets one of its own.
-    pub fn means(&self, demand: Demand, network: Network) -> Result<Means, String> {
-        let rung = self.choose(demand, network)?;
+    /// The rung, and a user where the attempt gets one of its own. `nested` as for `choose`.
+    pub fn means(&self, demand: Demand, network: Network, nested: bool) -> Result<Means, String> {
+        let rung = self.choose(demand, network, nested)?;
         let owner = self.owner(rung)?;
         Ok(Means { rung, owner })
     }
 
-    fn refusal(&self, network: Network) -> String {
+    fn refusal(&self, network: Network, nested: bool) -> String {
+        let landlock = |rung| matches!(rung, Rung::LandlockUid | Rung::Landlock);
+        if nested && network != Network::Gateway && self.working().any(landlock) {
+            return format!(
+                "it makes a sandbox of its own, which only bubblewrap can hold ({}); install bubblewrap, or set nested_sandbox = false and a mode in which it makes none, such as Codex's full access: the worker's sandbox holds it all the same",
+                self.missing().join("; ")
+            );
+        }
         let what = match network {
             Network::Full => "no sandbox works on this machine".to_owned(),
             Network::Gateway | Network::None => format!(
@@ -220,7 +242,8 @@ mod tests {
         let landlock = with(&[Rung::Landlock, Rung::None]);
         let nothing = with(&[Rung::None]);
         let required = Demand::Required;
-        let chosen = |sandbox: &Sandbox, demand, network| sandbox.choose(demand, network).ok();
+        let chosen =
+            |sandbox: &Sandbox, demand, network| sandbox.choose(demand, network, false).ok();
         for network in [Network::Full, Network::Gateway, Network::None] {
             assert_eq!(chosen(&all, required, network), Some(Rung::Bubblewrap));
             assert_eq!(chosen(&nothing, required, network), None);
@@ -245,10 +268,26 @@ mod tests {
 
     #[test]
     fn a_refusal_says_what_is_missing_and_what_to_do() {
-        let error = with(&[Rung::None]).choose(Demand::Required, Network::Full);
+        let error = with(&[Rung::None]).choose(Demand::Required, Network::Full, false);
         let error = error.unwrap_err();
         for word in ["bubblewrap: is not there", "install", "sandbox = \"none\""] {
             assert!(error.contains(word), "{error}");
         }
+    }
+
+    #[test]
+    fn an_agent_with_a_sandbox_of_its_own_is_never_put_where_that_cannot_work() {
+        let landlock = with(&[Rung::LandlockUid, Rung::Landlock, Rung::None]);
+        for network in [Network::Full, Network::None] {
+            let all = with(&Rung::ALL).choose(Demand::Required, network, true);
+            assert_eq!(all, Ok(Rung::Bubblewrap));
+            let error = landlock.choose(Demand::Required, network, true);
+            let error = error.unwrap_err();
+            for word in ["bubblewrap: is not there", "nested_sandbox = false"] {
+                assert!(error.contains(word), "{error}");
+            }
+        }
+        let trusted = landlock.choose(Demand::Optional, Network::Full, true);
+        assert_eq!(trusted, Ok(Rung::None));
     }
 }

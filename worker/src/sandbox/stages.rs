@@ -126,10 +126,19 @@ fn confine(plan: &Plan, program: &[OsString]) -> Result<ExitCode, String> {
         .env_clear()
         .envs(variables())
         .exec();
-    Err(format!(
-        "cannot start {}: {error}",
-        Path::new(name).display()
-    ))
+    let name = Path::new(name).display();
+    let hint = match (error.kind(), plan.owner) {
+        // A mount namespace has directories of its own; Landlock leaves those of the machine.
+        (std::io::ErrorKind::PermissionDenied, Some((user, _)))
+            if plan.rung == Rung::LandlockUid =>
+        {
+            format!(
+                "; it runs as user {user}, who must be able to enter every directory above it and above what interprets it: install it outside of a closed home, or use bubblewrap"
+            )
+        }
+        _ => String::new(),
+    };
+    Err(format!("cannot start {name}: {error}{hint}"))
 }
 
 /// The environment of the agent. Its mark has its own name all the way.

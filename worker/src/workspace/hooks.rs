@@ -58,7 +58,7 @@ pub(super) async fn held_later(
     let means = match &worktree.means {
         Some(means) => means.clone(),
         None => sandbox
-            .means(project.demand, Network::Full)
+            .means(project.demand, Network::Full, false)
             .map_err(unheld)?,
     };
     let held = held(
