@@ -122,8 +122,8 @@ pub async fn measure(helper: Option<PathBuf>, rounds: usize) -> Result<Vec<Measu
     Ok(all)
 }
 
-/// The time of a stage of a start.
-type Stage = fn(&Sample) -> Duration;
+/// One of its times.
+type Time = fn(&Sample) -> Duration;
 
 /// Print what was measured, as `RESULT` lines in microseconds and `MISSING` ones.
 pub async fn run(rounds: usize) -> Result<(), String> {
@@ -136,7 +136,7 @@ pub async fn run(rounds: usize) -> Result<(), String> {
                 continue;
             }
         };
-        let stages: [(&str, Stage); 4] = [
+        let stages: [(&str, Time); 4] = [
             ("prepare", |sample| sample.prepare),
             ("first_byte", |sample| sample.first_byte),
             ("exit", |sample| sample.exit),
