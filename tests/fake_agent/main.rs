@@ -10,7 +10,8 @@
 //! they are · wait_for: a file that the test makes when the agent may go on · big_line: bytes ·
 //! flood: {count, bytes} · usage: {result?|update?|chunk?|line?} · env: file for its environment ·
 //! fds: file for its open descriptors · argv: file · ignore_term · fork: "group"|"setsid"|"daemon"
-//! |"wiped" (grandchildren that hold stdout) · hang · exit: code · signal: number · close_stdin ·
+//! |"wiped" (grandchildren that hold stdout)|"closed"|"vanished" (and that do not) · rewrite: path
+//! (by a daemon, for ever) · sh: script of the shell · hang · exit: code · signal: number · close_stdin ·
 //! close_stdout · stderr: text · stderr_file: path · memory_mb · end: stop reason · error: {code, message, data?}
 //!
 //! Texts may leave something open that the agent fills in, see `fill.rs`.
@@ -43,6 +44,9 @@ fn main() -> anyhow::Result<()> {
         return play::leaf();
     }
     let setting = args.next().unwrap_or_default();
+    if mode == "rewriter" {
+        return play::rewriter(&setting);
+    }
     if mode == "acp" {
         let setting = if setting.is_empty() {
             Value::Null

@@ -113,6 +113,8 @@ pub(crate) fn common(key: &str, value: &Value) -> anyhow::Result<()> {
         "cwd" => std::fs::write(text, std::env::current_dir()?.display().to_string())?,
         "ignore_term" => ignore_term(),
         "fork" => fork(text)?,
+        "rewrite" => rewrite_for_ever(text)?,
+        "sh" => sh(text)?,
         "hang" => hang(),
         "exit" => std::process::exit(number as i32),
         "signal" => {
@@ -154,7 +156,61 @@ pub(crate) fn hang() -> ! {
     }
 }
 
-/// Start a grandchild that holds our standard output.
+/// Another generation of the file as often as it goes, each of one character, either written in
+/// place or put in place whole; until it is ended, whatever TERM says.
+pub(crate) fn rewriter(path: &str) -> anyhow::Result<()> {
+    ignore_term();
+    for generation in (b'a'..=b'z').cycle() {
+        let text = vec![generation; REWRITTEN_BYTES];
+        if generation % 2 == 0 {
+            std::fs::write(path, text)?;
+        } else {
+            let whole = format!("{path}.new");
+            std::fs::write(&whole, text)?;
+            std::fs::rename(whole, path)?;
+        }
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    Ok(())
+}
+
+const REWRITTEN_BYTES: usize = 64 * 1024;
+
+/// Leave a rewriter behind and go on when it has begun.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "an agent that misbehaves starts what it likes"
+)]
+fn rewrite_for_ever(path: &str) -> anyhow::Result<()> {
+    let before = std::fs::read(path)?;
+    Command::new("setsid")
+        .arg("-f")
+        .arg(std::env::current_exe()?)
+        .args(["rewriter", path])
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .status()?;
+    while std::fs::read(path)? == before {
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    Ok(())
+}
+
+/// Run a script of the shell; how it ends is its own affair.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "an agent that misbehaves starts what it likes"
+)]
+fn sh(script: &str) -> anyhow::Result<()> {
+    let null = Stdio::null;
+    let mut command = Command::new("/bin/sh");
+    command.args(["-c", script]).stdin(null()).stdout(null());
+    command.status()?;
+    Ok(())
+}
+
+/// Start a grandchild that holds our standard output, unless it is named otherwise.
 #[expect(
     clippy::disallowed_methods,
     reason = "an agent that misbehaves starts what it likes"
@@ -187,10 +243,16 @@ fn fork(how: &str) -> anyhow::Result<()> {
         // Forked twice: its parent is gone at once.
         "daemon" => leaf(&["setsid", "-f"]),
         "wiped" => leaf(&["env", "-i", "setsid"]),
+        // Nothing of these leads back to us: no pipe, parent or session, then no environment.
+        "closed" => leaf(&["setsid", "-f"]),
+        "vanished" => leaf(&["env", "-i", "setsid", "-f"]),
         other => bail!("fork knows no `{other}`"),
     };
+    if ["closed", "vanished"].contains(&how) {
+        command.stdout(Stdio::null());
+    }
     let mut child = command.spawn()?;
-    if how == "daemon" {
+    if ["daemon", "closed", "vanished"].contains(&how) {
         child.wait()?;
     }
     Ok(())
