@@ -43,6 +43,9 @@ fn main() -> anyhow::Result<()> {
     if mode == "leaf" {
         return play::leaf();
     }
+    if mode == "bomb" {
+        return play::bomb();
+    }
     let setting = args.next().unwrap_or_default();
     if mode == "rewriter" {
         return play::rewriter(&setting);

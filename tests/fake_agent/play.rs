@@ -174,6 +174,19 @@ pub(crate) fn rewriter(path: &str) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// As many processes as the kernel gives, each as eager, until all are ended.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "an agent that misbehaves starts what it likes"
+)]
+pub(crate) fn bomb() -> anyhow::Result<()> {
+    let this = std::env::current_exe()?;
+    loop {
+        let mut command = Command::new(&this);
+        let _refused = command.arg("bomb").stderr(Stdio::null()).spawn();
+    }
+}
+
 const REWRITTEN_BYTES: usize = 64 * 1024;
 
 /// Leave a rewriter behind and go on when it has begun.

@@ -13,7 +13,7 @@ use tempfile::TempDir;
 use crate::harness::eventually;
 use crate::harness::program::Program;
 use crate::harness::repo::git;
-use crate::harness::sandbox;
+use crate::harness::sandbox::{demand, rungs};
 use crate::harness::worker::{FAKE, PATIENCE, Stage, TestWorker, gates};
 
 /// Each way of standing apart from the agent: in its group, in its own, in another session, an
@@ -50,8 +50,9 @@ impl Hostile {
         Self { dir, program }
     }
 
-    /// Entries on every path for this demand of a sandbox.
-    fn agents(&self, sandbox: &str) -> String {
+    /// Entries on every path for this rung.
+    fn agents(&self, rung: Rung) -> String {
+        let sandbox = demand(rung);
         let program = self.program.display();
         let entry = |name: &str, more: &str| {
             format!(
@@ -127,23 +128,6 @@ impl Drop for Hostile {
     }
 }
 
-/// The rungs that work here, with what an entry asks for to be on them.
-async fn rungs() -> Vec<(Rung, &'static str)> {
-    let dir = tempfile::tempdir().unwrap();
-    let mut works = Vec::new();
-    for rung in Rung::ALL {
-        let demand = match rung {
-            Rung::None => "none",
-            _ => "required",
-        };
-        if rung == Rung::None || sandbox::find(dir.path(), Some(rung)).await.best() == rung {
-            works.push((rung, demand));
-        }
-    }
-    println!("rungs: {works:?}");
-    works
-}
-
 async fn worker_on(stage: &Stage, rung: Rung, agents: &str) -> TestWorker {
     stage
         .worker_with(agents, |settings| settings.sandbox = Some(rung))
@@ -168,10 +152,10 @@ async fn ended_with_nothing_left(stage: &Stage, hostile: &Hostile, tasks: usize)
 #[tokio::test(flavor = "multi_thread")]
 async fn nothing_of_a_hostile_agent_survives_its_end_or_a_cancel() {
     let mut trees = 0;
-    for (rung, demand) in rungs().await {
+    for rung in rungs().await {
         let hostile = Hostile::new();
         let stage = Stage::new().await;
-        let worker = worker_on(&stage, rung, &hostile.agents(demand)).await;
+        let worker = worker_on(&stage, rung, &hostile.agents(rung)).await;
         for round in 1..=2 {
             let gate = hostile.dir.path().join(format!("go{round}"));
             let ending = Hostile::script(&[json!({ "wait_for": gate })]);
@@ -206,10 +190,10 @@ async fn nothing_of_a_hostile_agent_survives_its_end_or_a_cancel() {
 #[tokio::test(flavor = "multi_thread")]
 async fn nothing_of_a_hundred_hostile_agents_survives_the_kill_of_their_workers() {
     let rungs = rungs().await;
-    for (n, (rung, demand)) in rungs.iter().cycle().take(5).enumerate() {
+    for (n, rung) in rungs.into_iter().cycle().take(5).enumerate() {
         let hostile = Hostile::new();
         let stage = Stage::new().await;
-        let agents = hostile.agents(demand);
+        let agents = hostile.agents(rung);
         let flags = ["--sandbox", rung.as_str()];
         let mut worker = Program::worker(&stage, &format!("w{n}"), &agents, &flags).await;
         let script = Hostile::script(&[json!({ "hang": true })]);
@@ -281,8 +265,8 @@ async fn a_file_that_a_daemon_rewrites_every_millisecond_is_one_moment_in_all_of
 {
     let hostile = Hostile::new();
     let stage = Stage::new().await;
-    let (rung, demand) = rungs().await[0];
-    let agents = hostile.agents(demand);
+    let rung = rungs().await[0];
+    let agents = hostile.agents(rung);
     let worker = stage
         .worker_with(&agents, |settings| {
             settings.sandbox = Some(rung);

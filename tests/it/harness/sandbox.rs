@@ -134,3 +134,19 @@ impl Permission for Nobody {
         Box::pin(async { PermissionAnswer::Cancelled })
     }
 }
+
+/// The rungs that work on this machine, `none` included.
+pub async fn rungs() -> Vec<Rung> {
+    let mut rungs = working_rungs().await;
+    rungs.push(Rung::None);
+    println!("rungs: {rungs:?}");
+    rungs
+}
+
+/// What an entry asks for to be on this rung, when its worker is held to that.
+pub fn demand(rung: Rung) -> &'static str {
+    match rung {
+        Rung::None => "none",
+        _ => "required",
+    }
+}

@@ -259,7 +259,10 @@ impl AgentProcess {
         let mut exit = self.leader.exit();
         exit.stderr_tail = self.stderr.finish().await;
         match swept {
-            Ok(Ok(())) => Ok(exit),
+            Ok(Ok(())) => match watch::ended_for(&self.confinement.limits(), &exit) {
+                Some(error) => Err(AgentError { exit, ..error }),
+                None => Ok(exit),
+            },
             Ok(Err(survivors)) => Err(with_exit(survivors.to_string(), exit)),
             Err(panicked) => Err(with_exit(panicked.to_string(), exit)),
         }

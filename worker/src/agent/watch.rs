@@ -6,11 +6,12 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use nix::sys::signal::Signal;
 use nix::unistd::{SysconfVar, sysconf};
 use tokio::time::Instant;
 
-use super::AgentError;
 use super::process_set::{ProcessSet, Used};
+use super::{AgentError, Exit};
 use crate::blocking;
 use crate::domain::error_class::ErrorClass;
 use crate::domain::limits;
@@ -41,6 +42,16 @@ pub(super) async fn over_limit(set: Arc<ProcessSet>, confinement: Confinement) -
             return AgentError::new(ErrorClass::Budget, message);
         }
     }
+}
+
+/// What the kernel ended the program for before anybody looked.
+pub(super) fn ended_for(allowed: &ResourceLimits, exit: &Exit) -> Option<AgentError> {
+    let signal = Signal::SIGXFSZ as i32;
+    // Shells say by 128 and its number that a signal ended their last command.
+    let too_long = exit.signal == Some(signal) || exit.code == Some(128 + signal);
+    let max = allowed.file_mb.filter(|_| too_long)?;
+    let message = format!("the agent wrote a file longer than file_mb = {max} allows");
+    Some(AgentError::new(ErrorClass::Budget, message))
 }
 
 fn too_much(allowed: &ResourceLimits, used: Used) -> Option<String> {
@@ -179,6 +190,32 @@ mod tests {
             said.contains("file_mb = 5") && said.contains("a.bin"),
             "{said}"
         );
+    }
+
+    #[test]
+    fn an_end_by_the_kernel_for_a_long_file_names_its_limit_and_no_other_end_does() {
+        let allowed = ResourceLimits {
+            file_mb: Some(5),
+            ..ResourceLimits::default()
+        };
+        let exit = |code, signal| Exit {
+            code,
+            signal,
+            ..Exit::default()
+        };
+        for exit in [exit(None, Some(25)), exit(Some(153), None)] {
+            let error = ended_for(&allowed, &exit).unwrap();
+            assert_eq!(error.class, ErrorClass::Budget);
+            assert!(error.message.contains("file_mb = 5"), "{error}");
+            assert!(ended_for(&ResourceLimits::default(), &exit).is_none());
+        }
+        for exit in [
+            exit(Some(0), None),
+            exit(Some(25), None),
+            exit(None, Some(9)),
+        ] {
+            assert!(ended_for(&allowed, &exit).is_none(), "{exit:?}");
+        }
     }
 
     #[test]

@@ -291,6 +291,10 @@ pub const ATTEMPT_FILE_MB: u64 = 4_096;
 /// Disk space of an attempt in MiB, when the entry says nothing.
 pub const ATTEMPT_DISK_MB: u64 = 20_480;
 
+/// Seconds of processor time that the kernel grants a process beyond `cpu_time`: it only ends what
+/// the worker, which looks every second, does not.
+pub const CPU_SLACK_S: u64 = 10;
+
 /// How long the helper gets to end what it is the parent of, before it is killed itself.
 pub const HELPER_END: Duration = Duration::from_secs(11);
 

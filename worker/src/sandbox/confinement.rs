@@ -11,6 +11,7 @@ use super::uids::Owner;
 use super::way_out::WayOut;
 use super::{Means, Sandbox, exec, visible};
 use crate::config::agent_spec::AgentSpec;
+use crate::domain::limits::CPU_SLACK_S;
 use crate::domain::sandbox::{Network, ResourceLimits, Rung};
 use crate::gateway::proxy_variables;
 
@@ -173,7 +174,8 @@ impl Confinement {
             nested: false,
             file_bytes_max: limits.file_mb.map(mib),
             pids_max: limits.pids.filter(|_| counted),
-            cpu_s_max: limits.cpu_s,
+            // Later than the worker's own look, which says why it ends the attempt.
+            cpu_s_max: limits.cpu_s.map(|s| s.saturating_add(CPU_SLACK_S)),
         };
         Self(Arc::new(Inner {
             plan,
