@@ -11,7 +11,7 @@
 //! flood: {count, bytes} · usage: {result?|update?|chunk?|line?} · env: file for its environment ·
 //! fds: file for its open descriptors · argv: file · ignore_term · fork: "group"|"setsid"|"daemon"
 //! |"wiped" (grandchildren that hold stdout)|"closed"|"vanished" (and that do not) · rewrite: path
-//! (by a daemon, for ever) · sh: script of the shell · hang · exit: code · signal: number · close_stdin ·
+//! (by a daemon, for ever) · sh: script of the shell · reach: {to: addresses, write: file}, see `reach.rs` · hang · exit: code · signal: number · close_stdin ·
 //! close_stdout · stderr: text · stderr_file: path · memory_mb · end: stop reason · error: {code, message, data?}
 //!
 //! Texts may leave something open that the agent fills in, see `fill.rs`.
@@ -25,6 +25,7 @@
 mod acp;
 mod fill;
 mod play;
+mod reach;
 
 use std::io::{Read, Write};
 

@@ -115,6 +115,7 @@ pub(crate) fn common(key: &str, value: &Value) -> anyhow::Result<()> {
         "fork" => fork(text)?,
         "rewrite" => rewrite_for_ever(text)?,
         "sh" => sh(text)?,
+        "reach" => crate::reach::all(value)?,
         "hang" => hang(),
         "exit" => std::process::exit(number as i32),
         "signal" => {
