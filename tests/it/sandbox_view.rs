@@ -52,8 +52,8 @@ fn results(stage: &Stage) -> PathBuf {
     store.path().join("results.git")
 }
 
-/// Look at everything that may hold something, and say it.
-fn search(worker: i32, dirs: &[&Path], files: &[&Path]) -> String {
+/// Look at everything that may hold something, these processes among it, and say it.
+fn search(worker: i32, processes: &str, dirs: &[&Path], files: &[&Path]) -> String {
     let list = |paths: &[&Path]| {
         let all = paths.iter().map(|path| format!("'{}'", path.display()));
         all.collect::<Vec<_>>().join(" ")
@@ -62,8 +62,8 @@ fn search(worker: i32, dirs: &[&Path], files: &[&Path]) -> String {
         r#"
         env
         for file in {files}; do cat "$file" "/proc/{worker}/root$file" /proc/1/root"$file"; done
-        grep -rhsao '{CANARY}[0-9a-f]*' {dirs} /dev/shm /run /var/tmp /tmp
-        for p in /proc/[0-9]* /proc/self/task/*; do
+        grep -rhsao '{CANARY}[0-9a-f]*' {dirs}
+        for p in {processes}; do
             cat "$p/environ"
             echo
             for fd in "$p"/fd/*; do
@@ -79,15 +79,14 @@ fn search(worker: i32, dirs: &[&Path], files: &[&Path]) -> String {
                 git -c safe.directory='*' --git-dir="$store" log -p --all
             done
         done
-        kill -9 {worker} && echo "it was killed"
-        kill -0 {worker} && echo "it can be killed"
         "#,
         files = list(files),
         dirs = list(dirs),
     )
 }
 
-async fn an_agent_finds_nothing(rung: Rung) {
+/// What an agent on this rung finds.
+async fn found(rung: Rung) -> Vec<&'static str> {
     let stage = Stage::new().await;
     let data = stage.data.path();
     let home = data.join("operator");
@@ -127,29 +126,44 @@ async fn an_agent_finds_nothing(rung: Rung) {
     let catalogue = data.join("w.toml");
     let key_file = home.join(".ssh/id_ed25519");
     let dirs = [data, home.as_path(), stage.ground.dir.path()];
-    let look = search(pid, &dirs, &[&catalogue, &key_file, &data.join("open")]);
-    let look = format!("({look}) >loot.txt 2>&1; wc -c <loot.txt >size.txt");
+    // Without rules it would read all of the machine and end its worker.
+    let (processes, harm) = match rung {
+        Rung::None => (format!("/proc/{pid}"), String::new()),
+        _ => (
+            "/proc/[0-9]* /proc/self/task/*".to_owned(),
+            format!(
+                "grep -rhsao '{CANARY}[0-9a-f]*' /dev/shm /run /var/tmp /tmp
+                kill -0 {pid} && echo can be killed
+                kill -9 {pid} && echo was killed"
+            ),
+        ),
+    };
+    let files = [catalogue.as_path(), &key_file, &data.join("open")];
+    let look = search(pid, &processes, &dirs, &files) + &harm;
+    let look = format!("({look}) >loot.txt 2>&1");
     let spy = stage.submit("spy", &json!([{ "sh": look }])).await;
     stage.reaches(spy, "completed").await;
     let loot = file_of(&stage, spy, "loot.txt").await;
     // It did look.
-    for seen in ["DISPATCH_ATTEMPT=", "one\n+two", "ermission denied"] {
-        let said = &loot[..loot.floor_char_boundary(4_000)];
-        assert!(loot.contains(seen), "{rung}: no {seen} in {said}");
+    for seen in ["DISPATCH_ATTEMPT=", "+two"] {
+        assert!(loot.contains(seen), "{rung}: no {seen}");
     }
-    for (secret, of) in secrets.iter().zip([
+    let events = "SELECT string_agg(e::text, ' ') FROM events AS e WHERE task_id =";
+    let told = stage.text(&format!("{events} {spy}")).await;
+    let named = [
         "the worker's environment",
         "its HOME",
         "the catalogue",
         "another worktree",
         "another result",
         "its data",
-        "another's HOME and temporary files",
-    ]) {
-        assert!(!loot.contains(secret.as_str()), "{rung}: saw {of}");
-        let everywhere = "SELECT count(*) FROM events AS e WHERE e::text LIKE '%' || ";
-        let count = format!("{everywhere}'{secret}' || '%' AND task_id = {spy}");
-        assert_eq!(stage.text(&count).await, "0", "{rung}: {of}");
+        "another's temporary files",
+    ];
+    let mut found = Vec::new();
+    for (secret, of) in secrets.iter().zip(named) {
+        if loot.contains(secret.as_str()) || told.contains(secret.as_str()) {
+            found.push(of);
+        }
     }
     assert!(
         !loot.contains("killed\n"),
@@ -163,12 +177,18 @@ async fn an_agent_finds_nothing(rung: Rung) {
     stage.reaches(victim, "cancelled").await;
     worker.signal(nix::sys::signal::Signal::SIGTERM);
     assert_eq!(worker.ended().await.code(), Some(0), "{rung}");
+    found
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_agent_finds_no_secret_of_anybody_and_cannot_harm_its_worker() {
-    for rung in confining().await {
-        an_agent_finds_nothing(rung).await;
+    for rung in rungs().await {
+        let found = found(rung).await;
+        match rung {
+            // It does know where to look.
+            Rung::None => assert_eq!(found.len(), 7, "{found:?}"),
+            _ => assert_eq!(found, Vec::<&str>::new(), "{rung}"),
+        }
     }
 }
 

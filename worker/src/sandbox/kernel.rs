@@ -74,6 +74,9 @@ const NESTING: [libc::c_long; 12] = [
     libc::SYS_unshare,
 ];
 
+/// The part of a socket's type that is no flag.
+const SOCKET_TYPE: u64 = 0xf;
+
 /// What cannot be filtered by its arguments, because they are in memory that the program writes.
 const UNFILTERED: [libc::c_long; 3] = [
     libc::SYS_io_uring_setup,
@@ -221,22 +224,40 @@ fn filters(plan: &Plan) -> Result<Vec<BpfProgram>, seccompiler::BackendError> {
         // Its flags are in memory, where no filter looks; libraries that find it missing use clone.
         unknown.extend(every(&[libc::SYS_clone3]));
     }
-    // Without a network namespace, no network means no sockets of it.
-    if plan.network != Network::Full && plan.rung != Rung::Bubblewrap {
+    if let Some(sockets) = sockets(plan)? {
         refused.extend(every(&UNFILTERED));
-        let other = SeccompCondition::new(
-            0,
-            SeccompCmpArgLen::Dword,
-            SeccompCmpOp::Ne,
-            libc::AF_UNIX as u64,
-        )?;
-        refused.push((libc::SYS_socket, vec![SeccompRule::new(vec![other])?]));
+        refused.push((libc::SYS_socket, sockets));
+    }
+    if plan.rung == Rung::Landlock {
+        // One of a pair of datagrams can be connected anew, to any name.
+        let datagrams = masked(1, SOCKET_TYPE, libc::SOCK_DGRAM as u64)?;
+        refused.push((libc::SYS_socketpair, vec![datagrams]));
     }
     let mut filters = vec![compile(refused, libc::EPERM)?];
     if !unknown.is_empty() {
         filters.push(compile(unknown, libc::ENOSYS)?);
     }
     Ok(filters)
+}
+
+/// Which sockets are refused: `None`: none of them, no rule: all.
+fn sockets(plan: &Plan) -> Result<Option<Vec<SeccompRule>>, seccompiler::BackendError> {
+    let local = |op| {
+        let family = libc::AF_UNIX as u64;
+        let condition = SeccompCondition::new(0, SeccompCmpArgLen::Dword, op, family)?;
+        SeccompRule::new(vec![condition])
+    };
+    Ok(match (plan.rung, plan.network) {
+        // Landlock cannot keep a program from a socket that has a path, and as the worker's user it
+        // would be let in: by the session's bus, which starts programs, or by an agent of ssh.
+        (Rung::Landlock, Network::Full) => Some(vec![local(SeccompCmpOp::Eq)?]),
+        (Rung::Landlock, _) => Some(Vec::new()),
+        // Without a network namespace, no network means no sockets of it.
+        (Rung::LandlockUid, Network::Gateway | Network::None) => {
+            Some(vec![local(SeccompCmpOp::Ne)?])
+        }
+        (Rung::LandlockUid, Network::Full) | (Rung::Bubblewrap | Rung::None, _) => None,
+    })
 }
 
 fn every(calls: &[libc::c_long]) -> impl Iterator<Item = (i64, Vec<SeccompRule>)> {
