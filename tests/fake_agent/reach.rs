@@ -1,9 +1,10 @@
-//! What the agent can connect to: `tcp:HOST:PORT`, `udp:HOST:PORT`, `unix:PATH`, `abstract:NAME`.
+//! What the agent can connect to: `tcp:HOST:PORT`, `udp:HOST:PORT`, `unix:PATH`,
+//! `abstract:NAME`, and `pair:PATH` with one of a pair of datagram sockets.
 
 use std::io::Write;
 use std::net::{TcpStream, UdpSocket};
 use std::os::linux::net::SocketAddrExt;
-use std::os::unix::net::{SocketAddr, UnixStream};
+use std::os::unix::net::{SocketAddr, UnixDatagram, UnixStream};
 use std::time::Duration;
 
 use anyhow::{Context, bail};
@@ -36,6 +37,11 @@ fn one(to: &str) -> anyhow::Result<()> {
         }
         "udp" => drop(UdpSocket::bind("0.0.0.0:0")?.send_to(HELLO, address)?),
         "unix" => drop(UnixStream::connect(address)?),
+        "pair" => {
+            let (one, _other) = UnixDatagram::pair()?;
+            one.connect(address)?;
+            one.send(HELLO)?;
+        }
         "abstract" => {
             let name = SocketAddr::from_abstract_name(address)?;
             drop(UnixStream::connect_addr(&name)?);

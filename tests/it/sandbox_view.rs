@@ -3,7 +3,7 @@
 
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, UdpSocket};
 use std::os::linux::net::SocketAddrExt;
-use std::os::unix::net::UnixListener;
+use std::os::unix::net::{UnixDatagram, UnixListener};
 use std::path::{Path, PathBuf};
 
 use dispatch_worker::domain::sandbox::Rung;
@@ -313,6 +313,7 @@ struct Services {
     udp: UdpSocket,
     path: UnixListener,
     abstract_: UnixListener,
+    datagrams: UnixDatagram,
     addresses: Vec<String>,
 }
 
@@ -323,9 +324,11 @@ impl Services {
         let name = format!("dispatch-test-{}", uuid::Uuid::new_v4().simple());
         let abstract_name = std::os::unix::net::SocketAddr::from_abstract_name(&name).unwrap();
         let path_name = dir.join("service.sock");
+        let datagrams = dir.join("datagrams.sock");
         let port = |address: SocketAddr| address.port();
         let mut addresses = vec![
             format!("unix:{}", path_name.display()),
+            format!("pair:{}", datagrams.display()),
             format!("abstract:{name}"),
         ];
         for host in hosts() {
@@ -337,8 +340,10 @@ impl Services {
             udp,
             path: UnixListener::bind(path_name).unwrap(),
             abstract_: UnixListener::bind_addr(&abstract_name).unwrap(),
+            datagrams: UnixDatagram::bind(datagrams).unwrap(),
             addresses,
         };
+        this.datagrams.set_nonblocking(true).unwrap();
         this.tcp.set_nonblocking(true).unwrap();
         this.udp.set_nonblocking(true).unwrap();
         this.path.set_nonblocking(true).unwrap();
@@ -353,6 +358,7 @@ impl Services {
             ("tcp", self.tcp.accept().is_ok()),
             ("udp", self.udp.recv(&mut [0; 16]).is_ok()),
             ("unix", self.path.accept().is_ok()),
+            ("pair", self.datagrams.recv(&mut [0; 16]).is_ok()),
             ("abstract", self.abstract_.accept().is_ok()),
         ] {
             if came {
