@@ -232,6 +232,7 @@ fn filters(plan: &Plan) -> Result<Vec<BpfProgram>, seccompiler::BackendError> {
         // One of a pair of datagrams can be connected anew, to any name.
         let datagrams = masked(1, SOCKET_TYPE, libc::SOCK_DGRAM as u64)?;
         refused.push((libc::SYS_socketpair, vec![datagrams]));
+        refused.push((libc::SYS_prlimit64, vec![limits_of_others()?]));
     }
     let mut filters = vec![compile(refused, libc::EPERM)?];
     if !unknown.is_empty() {
@@ -258,6 +259,15 @@ fn sockets(plan: &Plan) -> Result<Option<Vec<SeccompRule>>, seccompiler::Backend
         }
         (Rung::LandlockUid, Network::Full) | (Rung::Bubblewrap | Rung::None, _) => None,
     })
+}
+
+/// Setting limits of another process, which as the worker's user could end the worker.
+fn limits_of_others() -> Result<SeccompRule, seccompiler::BackendError> {
+    let set = |at, size| SeccompCondition::new(at, size, SeccompCmpOp::Ne, 0);
+    SeccompRule::new(vec![
+        set(0, SeccompCmpArgLen::Dword)?,
+        set(2, SeccompCmpArgLen::Qword)?,
+    ])
 }
 
 fn every(calls: &[libc::c_long]) -> impl Iterator<Item = (i64, Vec<SeccompRule>)> {
