@@ -139,10 +139,11 @@ impl Permission for Nobody {
     }
 }
 
-/// The same with `none`.
+/// The rungs that work on this machine, `none` included.
 pub async fn rungs() -> Vec<Rung> {
     let mut rungs = working_rungs().await;
     rungs.push(Rung::None);
+    println!("rungs: {rungs:?}");
     rungs
 }
 
