@@ -40,6 +40,7 @@ mod limits;
 mod localpg;
 mod nothing_survives;
 mod ops_parity;
+mod patch_attacks;
 mod patience;
 mod pooler;
 mod queue;

@@ -16,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::repo::Ground;
 
-use super::worker::HELPER;
+use super::worker::{FAKE, HELPER};
 
 /// What this machine has, with data in this directory.
 pub async fn find(data_dir: &Path, only: Option<Rung>) -> Sandbox {
@@ -69,6 +69,10 @@ pub async fn working_rungs() -> Vec<Rung> {
         let dir = open_dir();
         let mut working = Vec::new();
         for rung in Rung::ALL {
+            if rung == Rung::LandlockUid && !is_open_to_all(Path::new(FAKE)) {
+                println!("{rung} is left out: other users cannot reach the build's directory");
+                continue;
+            }
             if rung != Rung::None && find(dir.path(), Some(rung)).await.best() == rung {
                 working.push(rung);
             }
@@ -80,6 +84,14 @@ pub async fn working_rungs() -> Vec<Rung> {
         working
     };
     WORKING.get_or_init(find).await.clone()
+}
+
+/// Whether every user can pass through all directories above a file.
+fn is_open_to_all(file: &Path) -> bool {
+    file.ancestors().skip(1).all(|dir| {
+        let facts = std::fs::metadata(dir);
+        facts.is_ok_and(|facts| facts.permissions().mode() & 0o001 != 0)
+    })
 }
 
 /// A directory that other users of the machine can pass through.

@@ -376,3 +376,7 @@ pub const GATEWAY_REFUSALS_AT_ONCE: u64 = 1_000;
 
 /// … and waits this long for each further answer, so that it cannot keep the worker busy.
 pub const GATEWAY_REFUSAL_PAUSE: Duration = Duration::from_millis(100);
+
+/// Directories inside one another that are given to an attempt's user: a descriptor each, and no
+/// project or HOME has as many.
+pub const GIVE_DEPTH_MAX: usize = 256;

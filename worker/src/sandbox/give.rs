@@ -13,6 +13,7 @@ use nix::unistd::{Gid, Uid, fchown, fchownat};
 
 use super::confinement::Confinement;
 use super::uids::{Owner, Users};
+use crate::domain::limits;
 
 const DIRECTORY: OFlag = OFlag::O_RDONLY
     .union(OFlag::O_DIRECTORY)
@@ -37,11 +38,7 @@ pub fn give(dir: &Path, owner: &Owner) -> io::Result<()> {
         gid: Gid::from_raw(owner.id),
     };
     let root = open(dir, DIRECTORY, Mode::empty())?;
-    let mut todo = vec![root];
-    while let Some(fd) = todo.pop() {
-        to.directory(fd, &mut todo)?;
-    }
-    Ok(())
+    to.directory(root, 0)
 }
 
 struct To {
@@ -50,13 +47,17 @@ struct To {
 }
 
 impl To {
-    fn directory(&self, fd: OwnedFd, todo: &mut Vec<OwnedFd>) -> io::Result<()> {
+    /// One descriptor a level is open at a time, so that a wide directory takes no more of them.
+    fn directory(&self, fd: OwnedFd, depth: usize) -> io::Result<()> {
+        if depth > limits::GIVE_DEPTH_MAX {
+            return Err(io::Error::other("directories are nested too deep"));
+        }
         let own = File::from(fd.try_clone()?);
-        let mut dir = Dir::from_fd(fd)?;
         if self.may(&fstat(&own)?, true) {
             fchown(&own, Some(self.uid), Some(self.gid))?;
         }
-        for entry in dir.iter() {
+        let mut below = Vec::new();
+        for entry in Dir::from_fd(fd)?.iter() {
             let entry = entry?;
             let name = entry.file_name();
             if matches!(name.to_bytes(), b"." | b"..") {
@@ -67,13 +68,16 @@ impl To {
                 Err(Errno::ENOENT) => continue,
                 Err(errno) => return Err(errno.into()),
             };
-            let is_dir = stat.st_mode & 0o170_000 == 0o040_000;
-            if is_dir {
-                todo.push(openat(&own, name, DIRECTORY, Mode::empty())?);
+            if stat.st_mode & 0o170_000 == 0o040_000 {
+                below.push(name.to_owned());
             } else if self.may(&stat, false) {
                 let flags = AtFlags::AT_SYMLINK_NOFOLLOW;
                 fchownat(&own, name, Some(self.uid), Some(self.gid), flags)?;
             }
+        }
+        for name in below {
+            let fd = openat(&own, name.as_c_str(), DIRECTORY, Mode::empty())?;
+            self.directory(fd, depth + 1)?;
         }
         Ok(())
     }
@@ -84,5 +88,35 @@ impl To {
         let attempts = Users::is_one(stat.st_uid) && stat.st_uid != self.uid.as_raw();
         let ours = Uid::from_raw(stat.st_uid) == Uid::effective();
         attempts || (ours && (is_dir || stat.st_nlink == 1))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::{MetadataExt, symlink};
+
+    #[test]
+    fn what_is_given_away_is_the_tree_alone_never_what_it_links_to() {
+        if !Uid::effective().is_root() {
+            return;
+        }
+        let dir = tempfile::tempdir().unwrap();
+        let users = Users::find(dir.path()).unwrap();
+        let owner = users.take().unwrap();
+        let outside = dir.path().join("outside");
+        std::fs::write(&outside, "x").unwrap();
+        let tree = dir.path().join("tree");
+        std::fs::create_dir_all(tree.join("a/b")).unwrap();
+        std::fs::write(tree.join("a/b/c"), "x").unwrap();
+        symlink(&outside, tree.join("a/link")).unwrap();
+        // A second name of a file may be one of the system's.
+        std::fs::hard_link(&outside, tree.join("a/name")).unwrap();
+        give(&tree, &owner).unwrap();
+        let uid = |path: &Path| std::fs::symlink_metadata(path).unwrap().uid();
+        for given in ["", "a", "a/b", "a/b/c", "a/link"] {
+            assert_eq!(uid(&tree.join(given)), owner.id, "{given}");
+        }
+        assert_eq!((uid(&outside), uid(&tree.join("a/name"))), (0, 0));
     }
 }
