@@ -51,6 +51,7 @@ mod review_http;
 mod reviewers;
 mod rights;
 mod safe_text;
+mod sandbox;
 mod sandbox_view;
 mod secrets;
 mod snapshot;
