@@ -292,9 +292,10 @@ async fn readers_that_do_not_read_hold_nobody_up_and_miss_nothing() {
     let script_file = gates.path().join("script.json");
     std::fs::write(&script_file, input).unwrap();
     let agents = format!(
-        "[agents.acp]\nlabel = \"floods\"\npath = \"acp\"\ncommand = [\"{}\", \"acp\", '{}']\n",
+        "[agents.acp]\nlabel = \"floods\"\npath = \"acp\"\ncommand = [\"{}\", \"acp\", '{}']\nreadable = [{:?}]\n",
         crate::harness::worker::FAKE,
-        json!({ "script_file": script_file })
+        json!({ "script_file": script_file }),
+        gates.path()
     );
     worker.stop().await;
     let worker = stage.worker_with(&agents, |_| {}).await;
