@@ -9,13 +9,9 @@ use crate::sandbox::{Confinement, Means, Places, Sandbox};
 /// Choose them. `demand` is the weaker of what the entry and the project ask for. The error is one
 /// of the machine: another worker may have what is missing here.
 pub fn means(sandbox: &Sandbox, spec: &AgentSpec, demand: Demand) -> Result<Means, AgentError> {
-    let unavailable = |message: String| {
-        let message = format!("agent {} cannot be confined: {message}", spec.name);
-        AgentError::new(ErrorClass::AgentUnavailable, message)
-    };
     sandbox
         .means(demand.min(spec.sandbox), spec.network, spec.nested_sandbox)
-        .map_err(unavailable)
+        .map_err(|why| unavailable(spec, &why))
 }
 
 /// Everything else. Reads the disk to see what the agent's program needs.
@@ -29,8 +25,11 @@ pub fn confine(
     let path = environment::search_path(&places.tree);
     places.search_path = std::env::split_paths(&path).collect();
     let Means { rung, owner } = means;
-    Confinement::of_agent(sandbox, rung, owner, &places, spec, &program).map_err(|message| {
-        let message = format!("agent {} cannot be confined: {message}", spec.name);
-        AgentError::new(ErrorClass::AgentUnavailable, message)
-    })
+    Confinement::of_agent(sandbox, rung, owner, &places, spec, &program)
+        .map_err(|why| unavailable(spec, &why))
+}
+
+fn unavailable(spec: &AgentSpec, why: &str) -> AgentError {
+    let message = format!("agent {} cannot be confined: {why}", spec.name);
+    AgentError::new(ErrorClass::AgentUnavailable, message)
 }

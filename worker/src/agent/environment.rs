@@ -8,6 +8,7 @@ use crate::blocking;
 use crate::config::agent_check::ENV_FORBIDDEN;
 use crate::config::agent_spec::AgentSpec;
 use crate::domain::error_class::ErrorClass;
+use crate::sandbox::visible::is_program;
 
 /// Variables of a child process, in the order in which they win.
 pub(crate) type Variables = Vec<(String, String)>;
@@ -160,12 +161,6 @@ pub(super) fn search_path(worktree: &Path) -> String {
         |_| "/usr/local/bin:/usr/bin:/bin".to_owned(),
         |path| path.to_string_lossy().into_owned(),
     )
-}
-
-fn is_program(path: &Path) -> bool {
-    use std::os::unix::fs::PermissionsExt;
-    std::fs::metadata(path)
-        .is_ok_and(|facts| facts.is_file() && facts.permissions().mode() & 0o111 != 0)
 }
 
 fn text(path: &Path) -> String {

@@ -16,7 +16,7 @@ use tokio::time::timeout;
 
 use super::environment::{self, Variables};
 use super::process_set::ProcessSet;
-use super::{AgentError, Exit, MARK_VARIABLE, TurnRequest, utf8, watch};
+use super::{AgentError, Exit, TurnRequest, utf8, watch};
 use crate::blocking;
 use crate::config::agent_spec::AgentSpec;
 use crate::domain::error_class::ErrorClass;
@@ -143,13 +143,8 @@ impl Launch {
 
     /// What the helper is started with: nothing that has a meaning for it or for what it uses.
     pub(crate) fn variables_of_helper(&self) -> impl Iterator<Item = (String, &str)> {
-        self.variables.iter().map(|(name, value)| {
-            let name = match name == MARK_VARIABLE {
-                true => name.clone(),
-                false => exec::variable(name),
-            };
-            (name, value.as_str())
-        })
+        let variables = self.variables.iter();
+        variables.map(|(name, value)| (exec::variable(name), value.as_str()))
     }
 
     /// Program and arguments for the record, the prompt left out.

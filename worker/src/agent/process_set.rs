@@ -13,6 +13,7 @@ use nix::unistd::Pid;
 
 use super::MARK_VARIABLE;
 use crate::domain::limits;
+use crate::sandbox::children;
 
 /// Leaders that somebody waits for. The lock is held while one is started and while orphans are
 /// reaped, so that no leader's exit is taken from the one who waits for it.
@@ -116,7 +117,7 @@ impl ProcessSet {
             used.memory_bytes += stat.resident_bytes;
             used.threads += stat.threads;
             used.cpu_ticks += stat.cpu_ticks;
-            todo.extend(children_of(pid));
+            todo.extend(children::of(pid));
         }
         used
     }
@@ -257,7 +258,7 @@ fn reap_orphans(ended: &HashSet<i32>) {
         return;
     };
     let leaders = lock(&LEADERS);
-    for pid in children_of(me) {
+    for pid in children::of(me) {
         let waited_for = leaders
             .as_ref()
             .is_some_and(|leaders| leaders.contains(&pid));
@@ -352,22 +353,6 @@ fn all_processes() -> Vec<Stat> {
         .flatten()
         .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
         .filter_map(Stat::of)
-        .collect()
-}
-
-/// Children of all threads of a process.
-fn children_of(pid: i32) -> Vec<i32> {
-    let Ok(threads) = std::fs::read_dir(format!("/proc/{pid}/task")) else {
-        return Vec::new();
-    };
-    threads
-        .flatten()
-        .filter_map(|thread| std::fs::read_to_string(thread.path().join("children")).ok())
-        .flat_map(|text| {
-            text.split_whitespace()
-                .filter_map(|p| p.parse().ok())
-                .collect::<Vec<_>>()
-        })
         .collect()
 }
 

@@ -73,14 +73,10 @@ impl Confinement {
             pids_max: None,
             cpu_s_max: None,
         };
-        Self::with(plan, None, ResourceLimits::default())
-    }
-
-    fn with(plan: Plan, owner: Option<Owner>, limits: ResourceLimits) -> Self {
         Self(Arc::new(Inner {
             plan,
-            owner,
-            limits,
+            owner: None,
+            limits: ResourceLimits::default(),
             way_out: None,
             linked: false,
         }))
@@ -193,7 +189,7 @@ impl Confinement {
     }
 
     /// The same with this network.
-    pub(super) fn network(self, network: Network) -> Self {
+    fn network(self, network: Network) -> Self {
         self.changed(|plan| plan.network = network)
     }
 

@@ -4,6 +4,8 @@
 
 use std::process::ExitCode;
 
+use crate::domain::attempt::MARK_VARIABLE;
+
 /// The word that makes this program the helper.
 pub const WORD: &str = "__exec";
 
@@ -37,9 +39,10 @@ fn run(_stage: &std::ffi::OsStr, _rest: &[std::ffi::OsString]) -> ExitCode {
     ExitCode::FAILURE
 }
 
-/// The name under which a variable for the agent passes the helper.
+/// The name under which a variable for the agent passes the helper. The attempt's mark keeps its
+/// own: the helper carries it too.
 pub fn variable(name: &str) -> String {
-    match cfg!(target_os = "linux") {
+    match cfg!(target_os = "linux") && name != MARK_VARIABLE {
         true => format!("{VARIABLE}{name}"),
         false => name.to_owned(),
     }

@@ -7,6 +7,7 @@
 
 #[cfg(target_os = "linux")]
 mod bwrap;
+pub mod children;
 pub mod confinement;
 pub mod exec;
 mod give;

@@ -6,14 +6,14 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
-use nix::unistd::{Gid, Uid, chown};
+use nix::unistd::Uid;
 use tokio::process::Command;
 use tokio::time::timeout;
 
 use super::confinement::{Confinement, Places};
-use super::{Sandbox, exec};
+use super::{Sandbox, exec, give, visible};
 use crate::domain::limits;
-use crate::domain::sandbox::{Network, ResourceLimits, Rung};
+use crate::domain::sandbox::{ResourceLimits, Rung};
 
 /// A program on the worker's PATH.
 pub(super) fn program(name: &str) -> Option<PathBuf> {
@@ -21,10 +21,7 @@ pub(super) fn program(name: &str) -> Option<PathBuf> {
     std::env::split_paths(&path)
         .filter(|dir| dir.is_absolute())
         .map(|dir| dir.join(name))
-        .find(|path| {
-            let facts = fs::metadata(path);
-            facts.is_ok_and(|facts| facts.is_file() && facts.permissions().mode() & 0o111 != 0)
-        })
+        .find(|path| visible::is_program(path))
 }
 
 /// Try it. The error says what is missing.
@@ -61,21 +58,17 @@ pub(super) async fn rung(sandbox: &Sandbox, rung: Rung, data_dir: &Path) -> Resu
     let owner = sandbox.owner(rung)?;
     if let Some(owner) = &owner {
         fs::set_permissions(scratch.path(), fs::Permissions::from_mode(0o711)).map_err(failed)?;
-        let (uid, gid) = (Uid::from_raw(owner.id), Gid::from_raw(owner.id));
         for dir in [&inside, &tmp] {
-            chown(dir, Some(uid), Some(gid)).map_err(|errno| failed(errno.into()))?;
+            give(dir, owner).map_err(failed)?;
         }
     }
     let places = Places {
         tree: inside.clone(),
         home: inside.clone(),
         tmp,
-        read: Vec::new(),
-        search_path: Vec::new(),
-        linked: false,
+        ..Places::default()
     };
     let confinement = Confinement::of(sandbox, rung, owner, &places, ResourceLimits::default());
-    let confinement = confinement.network(Network::Full);
     let (helper, args) =
         confinement.command(Path::new(exec::CHECK), &[secret.into_os_string()], &inside)?;
     run(&helper, &args).await

@@ -73,23 +73,21 @@ fn command(program: impl AsRef<OsStr>) -> Command {
 /// The first stage: start the second one and stay until nothing is left.
 fn first(plan: &Plan, program: &[OsString]) -> Result<ExitCode, String> {
     let text = serde_json::to_string(plan).map_err(|error| error.to_string())?;
-    let mut child = match (plan.rung, &plan.bwrap) {
+    let (mut child, ends) = match (plan.rung, &plan.bwrap) {
         (Rung::Bubblewrap, Some(bubblewrap)) => {
             let mut child = command(bubblewrap);
             child.args(bwrap::args(plan)).arg(bwrap::HELPER_INSIDE);
-            child
+            (child, Ends::ByCode)
         }
         (Rung::Bubblewrap, None) => return Err("no bubblewrap is named".to_owned()),
-        (Rung::LandlockUid | Rung::Landlock | Rung::None, _) => command(&plan.helper),
+        (Rung::LandlockUid | Rung::Landlock | Rung::None, _) => {
+            (command(&plan.helper), Ends::Itself)
+        }
     };
     child.args([WORD, CONFINE]).arg(text).args(program);
     supervise::own_streams(plan.owner);
     sys::close_others_on_exec();
     sys::ignore_requests_to_stop();
-    let ends = match plan.rung {
-        Rung::Bubblewrap => Ends::ByCode,
-        Rung::LandlockUid | Rung::Landlock | Rung::None => Ends::Itself,
-    };
     supervise::until_nothing_is_left(child, plan.worker, ends)
 }
 

@@ -17,7 +17,7 @@ use nix::sys::stat::Mode;
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::{Gid, Pid, Uid, dup2_stderr, dup2_stdin, dup2_stdout, fchown, getpid, getppid};
 
-use super::END;
+use super::{END, children};
 use crate::domain::limits;
 use crate::sys;
 
@@ -153,17 +153,11 @@ impl Watch {
 /// All descendants, as far as they can be seen in one look.
 fn below(pid: Pid) -> Vec<Pid> {
     let mut found = Vec::new();
-    let mut open = vec![pid];
+    let mut open = vec![pid.as_raw()];
     while let Some(parent) = open.pop() {
-        let Ok(threads) = std::fs::read_dir(format!("/proc/{parent}/task")) else {
-            continue;
-        };
-        for thread in threads.flatten() {
-            let text = std::fs::read_to_string(thread.path().join("children")).unwrap_or_default();
-            let children = text.split_whitespace().filter_map(|pid| pid.parse().ok());
-            open.extend(children.clone().map(Pid::from_raw));
-            found.extend(children.map(Pid::from_raw));
-        }
+        let children = children::of(parent);
+        found.extend(children.iter().copied().map(Pid::from_raw));
+        open.extend(children);
     }
     found
 }

@@ -5,6 +5,7 @@
 use std::collections::BTreeSet;
 use std::fs;
 use std::io::Read;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use crate::domain::limits;
@@ -214,6 +215,11 @@ fn interpreters(script: &Path) -> Vec<PathBuf> {
         .collect()
 }
 
+/// Whether there is a file that somebody may run.
+pub fn is_program(path: &Path) -> bool {
+    fs::metadata(path).is_ok_and(|facts| facts.is_file() && facts.permissions().mode() & 0o111 != 0)
+}
+
 /// Leave out what is below another one.
 fn shorten(paths: &mut Vec<PathBuf>) {
     paths.sort();
@@ -249,7 +255,7 @@ pub(super) fn without(read: &[PathBuf], hidden: &[PathBuf]) -> Vec<PathBuf> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::os::unix::fs::{PermissionsExt, symlink};
+    use std::os::unix::fs::symlink;
 
     fn executable(path: &Path, text: &str) {
         fs::create_dir_all(path.parent().unwrap()).unwrap();

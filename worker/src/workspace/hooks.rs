@@ -105,7 +105,7 @@ pub(super) async fn run(hook: Hook<'_>, cancel: &CancellationToken) -> Result<()
             .command(Path::new("/bin/sh"), &line, hook.tree)
             .map_err(|message| WorkspaceError::new(ErrorClass::Internal, message))?,
     };
-    let meant = |name: &str| match hook.held.is_some() && name != MARK_VARIABLE {
+    let meant = |name: &str| match hook.held.is_some() {
         true => exec::variable(name).into(),
         false => name.into(),
     };
