@@ -169,3 +169,42 @@ async fn whoever_takes_too_much_is_ended_by_the_name_of_the_limit_and_nobody_els
         println!("{rung}: {:?}", begun.elapsed());
     }
 }
+
+/// A command that the worker runs for an agent is the agent's, also when it is over before the next.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_runs_in_an_agents_terminals_counts_as_its_own() {
+    let burn = "i=0; while [ $i -lt 1500000 ]; do i=$((i+1)); done";
+    let all = [
+        ("memory", "memory_mb = 100", "{ head -c 300000000 /dev/zero; sleep 1000; } | tail", 1),
+        ("pids", "pids = 40", "i=0; while [ $i -lt 10 ]; do sleep 1000 & i=$((i+1)); done; wait", 6),
+        ("cpu", "cpu_time = \"4s\"", burn, 20),
+    ];
+    let entry = |(name, limit, _, _): &(&str, &str, &str, usize)| {
+        format!(
+            "[agents.{name}]\nlabel = \"greedy\"\npath = \"acp\"\ncommand = [\"{FAKE}\", \"acp\"]\n\
+             kill_grace = \"100ms\"\nreadable = [\"{FAKE}\"]\nacp.offer_terminal = true\n{limit}\n"
+        )
+    };
+    let entries: String = all.iter().map(entry).collect();
+    let stage = Stage::new().await;
+    let worker = stage.worker_with(&entries, |_| {}).await;
+    for (name, limit, command, terminals) in all {
+        let create = json!({ "command": "sh", "args": ["-c", command] });
+        let mut steps = vec![write("kept.txt", "kept")];
+        for n in 1..=terminals {
+            steps.push(json!({ "request": { "method": "terminal/create", "params": create } }));
+            if name == "cpu" {
+                let params = json!({ "terminalId": format!("t{n}") });
+                steps.push(json!({ "request": { "method": "terminal/wait_for_exit", "params": params } }));
+            }
+        }
+        steps.push(json!({ "hang": "" }));
+        let task = stage.submit(name, &json!(steps)).await;
+        stage.reaches(task, "failed").await;
+        let class = stage.status(task, "error_class").await.unwrap_or_default();
+        let error = stage.status(task, "error").await.unwrap_or_default();
+        assert_eq!(class, "budget", "{name}: {error}");
+        assert!(error.contains(limit), "{name}: {error}");
+    }
+    worker.stop().await;
+}

@@ -214,6 +214,11 @@ impl AgentProcess {
         let _used = blocking::run(move || set.look()).await;
     }
 
+    /// All its processes.
+    pub(crate) fn set(&self) -> &Arc<ProcessSet> {
+        &self.guard.0
+    }
+
     /// Look at the set every second; resolves only when it uses more than allowed.
     pub(crate) fn over_limit(&self) -> impl Future<Output = AgentError> + use<> {
         watch::over_limit(Arc::clone(&self.guard.0), self.confinement.clone())

@@ -4,7 +4,7 @@
 //! Reads `/proc`; on systems without it only the leader's process group is known.
 
 use std::collections::{HashMap, HashSet};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, kill, killpg};
@@ -55,6 +55,37 @@ pub(crate) struct ProcessSet {
     mark: String,
     /// Pids and start times seen below the leader: they stay members when their parent dies.
     seen: Mutex<HashMap<i32, u64>>,
+    /// Sets that count as a part of this one.
+    joined: Mutex<Joined>,
+}
+
+/// What was started for the members of a set and is ended on its own: what it uses is theirs.
+#[derive(Debug, Default)]
+struct Joined {
+    /// Each with its processor time at the last look.
+    sets: Vec<(Weak<ProcessSet>, u64)>,
+    /// Processor time of those that are gone, as far as it was seen.
+    ended_ticks: u64,
+}
+
+impl Joined {
+    fn look(&mut self) -> Used {
+        let mut used = Used::default();
+        self.sets.retain_mut(|(set, ticks)| {
+            let Some(set) = set.upgrade() else {
+                self.ended_ticks += *ticks;
+                return false;
+            };
+            let now = set.look();
+            *ticks = now.cpu_ticks.max(*ticks);
+            used.memory_bytes += now.memory_bytes;
+            used.threads += now.threads;
+            used.cpu_ticks += *ticks;
+            true
+        });
+        used.cpu_ticks += self.ended_ticks;
+        used
+    }
 }
 
 impl ProcessSet {
@@ -72,8 +103,15 @@ impl ProcessSet {
             leader,
             mark: mark.to_owned(),
             seen: Mutex::new(HashMap::new()),
+            joined: Mutex::default(),
         };
         Ok((set, value))
+    }
+
+    /// Count what `other` uses as used by this set, for as long as it is there.
+    pub(crate) fn join(&self, other: &Arc<Self>) {
+        let joined = &mut lock(&self.joined).sets;
+        joined.push((Arc::downgrade(other), 0));
     }
 
     /// The leader was waited for by its owner.
@@ -100,7 +138,7 @@ impl ProcessSet {
         let mut seen = lock(&self.seen);
         todo.extend(seen.keys());
         let mut done = HashSet::new();
-        let mut used = Used::default();
+        let mut used = lock(&self.joined).look();
         while let Some(pid) = todo.pop() {
             if !done.insert(pid) {
                 continue;

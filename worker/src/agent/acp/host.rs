@@ -18,6 +18,7 @@ use crate::agent::acp::beneath;
 use crate::agent::environment::{self, Variables};
 use crate::agent::jsonrpc::{RpcError, unknown_method};
 use crate::agent::process::{AgentProcess, Input, Launch, Manner};
+use crate::agent::process_set::ProcessSet;
 use crate::agent::{Exit, MARK_VARIABLE, TurnRequest};
 use crate::blocking;
 use crate::config::agent_spec::AgentSpec;
@@ -32,6 +33,8 @@ pub(crate) struct Host {
     variables: Variables,
     mark: String,
     confinement: Confinement,
+    /// Its limits are for what runs in terminals too.
+    agent: Arc<ProcessSet>,
     opened: usize,
     terminals: HashMap<String, Terminal>,
     ending: JoinSet<()>,
@@ -53,13 +56,14 @@ struct Kept {
 }
 
 impl Host {
-    pub(crate) fn new(spec: &AgentSpec, turn: &TurnRequest) -> Self {
+    pub(crate) fn new(spec: &AgentSpec, turn: &TurnRequest, agent: &Arc<ProcessSet>) -> Self {
         Self {
             variables: environment::variables(spec, turn, "dumb"),
             spec: Arc::new(spec.clone()),
             worktree: turn.worktree.clone(),
             mark: turn.mark.clone(),
             confinement: turn.confinement.clone(),
+            agent: Arc::clone(agent),
             opened: 0,
             terminals: HashMap::new(),
             ending: JoinSet::new(),
@@ -173,6 +177,7 @@ impl Host {
         self.opened += 1;
         let id = format!("t{}", self.opened);
         let process = self.start(&id, text(params, "command")?, params, real)?;
+        self.agent.join(process.set());
         let asked = params.get("outputByteLimit").and_then(Value::as_u64);
         let max = asked.map_or(limits::TERMINAL_OUTPUT_BYTES_MAX, |asked| asked as usize);
         let max = max.min(limits::TERMINAL_OUTPUT_BYTES_MAX);
