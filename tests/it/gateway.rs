@@ -9,8 +9,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use dispatch_worker::domain::hosts::Policy;
 use dispatch_worker::domain::limits;
-use dispatch_worker::gateway::{Gateway, Policy, Reason, Refusal, Resolve, proxy_variables, relay};
+use dispatch_worker::gateway::{Gateway, Reason, Refusal, Resolve, proxy_variables, relay};
 use futures::future::BoxFuture;
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};

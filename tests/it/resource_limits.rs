@@ -175,8 +175,18 @@ async fn whoever_takes_too_much_is_ended_by_the_name_of_the_limit_and_nobody_els
 async fn what_runs_in_an_agents_terminals_counts_as_its_own() {
     let burn = "i=0; while [ $i -lt 1500000 ]; do i=$((i+1)); done";
     let all = [
-        ("memory", "memory_mb = 100", "{ head -c 300000000 /dev/zero; sleep 1000; } | tail", 1),
-        ("pids", "pids = 40", "i=0; while [ $i -lt 10 ]; do sleep 1000 & i=$((i+1)); done; wait", 6),
+        (
+            "memory",
+            "memory_mb = 100",
+            "{ head -c 300000000 /dev/zero; sleep 1000; } | tail",
+            1,
+        ),
+        (
+            "pids",
+            "pids = 40",
+            "i=0; while [ $i -lt 10 ]; do sleep 1000 & i=$((i+1)); done; wait",
+            6,
+        ),
         ("cpu", "cpu_time = \"4s\"", burn, 20),
     ];
     let entry = |(name, limit, _, _): &(&str, &str, &str, usize)| {
@@ -195,7 +205,9 @@ async fn what_runs_in_an_agents_terminals_counts_as_its_own() {
             steps.push(json!({ "request": { "method": "terminal/create", "params": create } }));
             if name == "cpu" {
                 let params = json!({ "terminalId": format!("t{n}") });
-                steps.push(json!({ "request": { "method": "terminal/wait_for_exit", "params": params } }));
+                steps.push(
+                    json!({ "request": { "method": "terminal/wait_for_exit", "params": params } }),
+                );
             }
         }
         steps.push(json!({ "hang": "" }));

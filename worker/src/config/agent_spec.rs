@@ -7,6 +7,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::domain::attempt::ExecutionPath;
+use crate::domain::hosts::Policy;
 use crate::domain::sandbox::{Demand, Network, ResourceLimits};
 
 /// One entry of the catalogue, complete: defaults filled in, `extends` resolved.
@@ -63,7 +64,7 @@ pub struct AgentSpec {
     /// What it may reach over the network.
     pub network: Network,
     /// Hosts that it may reach when its network is the gateway.
-    pub hosts: Vec<String>,
+    pub hosts: Policy,
     /// What it may read of the machine beside the system and its own program; `~` is the worker's
     /// HOME.
     pub readable: Vec<PathBuf>,

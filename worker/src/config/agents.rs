@@ -14,6 +14,7 @@ use super::agent_spec::{
     AcpSpec, AgentSpec, AskDefault, CliSpec, PermissionPolicy, Timeouts, UsageSpec, Verdict,
 };
 use crate::domain::attempt::ExecutionPath;
+use crate::domain::hosts::Policy;
 use crate::domain::limits;
 use crate::domain::sandbox::{Demand, Network, ResourceLimits};
 use crate::domain::usage::Price;
@@ -141,7 +142,7 @@ impl AgentSpec {
             "total_timeout_ms": self.timeouts.total.as_millis() as u64,
             "kill_grace_ms": self.kill_grace.as_millis() as u64,
             "limits": self.limits, "slots": self.slots, "fallback": self.fallback,
-            "sandbox": self.sandbox, "network": self.network, "hosts": self.hosts,
+            "sandbox": self.sandbox, "network": self.network, "hosts": self.hosts.rules().collect::<Vec<_>>(),
             "readable": self.readable, "nested_sandbox": self.nested_sandbox,
         })
     }
@@ -345,7 +346,8 @@ impl Entry {
             fallback: self.fallback,
             sandbox: self.sandbox.unwrap_or_default(),
             network: self.network.unwrap_or_default(),
-            hosts: self.hosts.unwrap_or_default(),
+            hosts: Policy::parse(&self.hosts.unwrap_or_default())
+                .map_err(|error| at.error("hosts", error.to_string()))?,
             readable: self.readable.unwrap_or_default(),
             nested_sandbox: self.nested_sandbox.unwrap_or(false),
             usage: self.usage.unwrap_or_default(),
@@ -448,6 +450,11 @@ mod tests {
 
     #[test]
     fn faults_of_meaning_name_line_and_key() {
+        let rule = "network = \"gateway\"\nhosts = [\"https://a.example\"]\n";
+        let error = refused(&format!(
+            "[agents.a]\npath = \"acp\"\ncommand = [\"a\"]\n{rule}"
+        ));
+        assert!(error.contains("without a scheme"), "{error}");
         let error = refused("\n[agents.a]\npath = \"pipe\"\ncommand = [\"a\"]\n");
         assert!(
             error.contains("line 2") && error.contains("agents.a.command"),

@@ -5,6 +5,7 @@ pub mod change;
 pub mod error_class;
 pub mod event;
 pub mod flag;
+pub mod hosts;
 pub mod ids;
 pub mod limits;
 pub mod redact;

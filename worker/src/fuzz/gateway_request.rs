@@ -2,7 +2,8 @@
 
 use std::net::IpAddr;
 
-use crate::gateway::{Asked, Policy, ask};
+use crate::domain::hosts::Policy;
+use crate::gateway::{Asked, ask};
 
 /// Two lines of rules, an empty line, and the head of a request. What is let through is one request,
 /// to a host that a rule spells out, and what the server gets is no more than that.

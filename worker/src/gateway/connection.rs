@@ -14,12 +14,11 @@ use tokio::time::{sleep, timeout};
 use super::Totals;
 use super::body::Framing;
 use super::head::{Head, hop_by_hop};
-use super::host::Host;
 use super::meter::{Meter, Metered};
 use super::refusals::{Observer, Reason, Refusal, Refusals, Told, shown};
 use super::request::{Fault, Kind, Plain, Request};
 use super::resolve::Resolve;
-use super::rules::{Denied, Grant, Policy};
+use crate::domain::hosts::{Denied, Grant, Host, Policy};
 use crate::domain::limits;
 
 /// Read at a time from either side.

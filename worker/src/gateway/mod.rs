@@ -6,17 +6,14 @@
 //! Tunnels (`CONNECT`) are not looked into, so a listed host is trusted with whatever the agent sends
 //! it. No redirect is followed here: a client that follows one asks again.
 
-mod address;
 mod body;
 mod connection;
 mod head;
-mod host;
 mod meter;
 mod refusals;
 pub mod relay;
 mod request;
 mod resolve;
-mod rules;
 mod variables;
 
 use std::fmt;
@@ -32,12 +29,11 @@ use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
 use self::connection::Shared;
+use crate::domain::hosts::Policy;
 use crate::domain::limits;
 
-pub use host::{Host, HostError};
 pub use refusals::{Observer, Reason, Refusal};
 pub use resolve::{Resolve, SystemResolver};
-pub use rules::{LocalService, Policy, RuleError};
 pub use variables::proxy_variables;
 
 /// Between two tries to take a connection, when the system has no descriptor left for one.

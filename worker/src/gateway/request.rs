@@ -4,7 +4,7 @@
 
 use super::body::Framing;
 use super::head::{Head, hop_by_hop};
-use super::host::Host;
+use crate::domain::hosts::Host;
 
 /// What a client asks for.
 #[derive(Debug, PartialEq, Eq)]

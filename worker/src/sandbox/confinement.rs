@@ -11,6 +11,7 @@ use super::uids::Owner;
 use super::way_out::WayOut;
 use super::{Means, Sandbox, exec, visible};
 use crate::config::agent_spec::AgentSpec;
+use crate::domain::hosts::Policy;
 use crate::domain::limits::CPU_SLACK_S;
 use crate::domain::sandbox::{Network, ResourceLimits, Rung};
 use crate::gateway::proxy_variables;
@@ -198,7 +199,7 @@ impl Confinement {
     }
 
     /// The same whose way out is a gateway to these hosts.
-    fn through_gateway(self, sandbox: &Sandbox, hosts: &[String]) -> Result<Self, String> {
+    fn through_gateway(self, sandbox: &Sandbox, hosts: &Policy) -> Result<Self, String> {
         let way_out = Arc::new(WayOut::open(sandbox, hosts, self.owner())?);
         let mut inner = Arc::unwrap_or_clone(self.0);
         inner.plan.gateway = Some((way_out.socket.clone(), GATEWAY_PORT));

@@ -7,7 +7,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use super::Sandbox;
 use super::uids::Owner;
-use crate::gateway::{Gateway, LocalService, Policy, Refusal};
+use crate::domain::hosts::{LocalService, Policy};
+use crate::gateway::{Gateway, Refusal};
 
 /// The gateway of one attempt; closed when the last confinement that leads through it is gone.
 pub(super) struct WayOut {
@@ -29,11 +30,10 @@ impl WayOut {
     /// Open it to these hosts. Must be called inside the runtime.
     pub(super) fn open(
         sandbox: &Sandbox,
-        hosts: &[String],
+        hosts: &Policy,
         owner: Option<&Owner>,
     ) -> Result<Self, String> {
-        let policy = Policy::parse(hosts).map_err(|error| format!("hosts: {error}"))?;
-        let services = policy.local_services();
+        let services = hosts.local_services();
         let dir = sandbox.data_dir.join("gateways");
         std::fs::DirBuilder::new()
             .recursive(true)
@@ -48,7 +48,8 @@ impl WayOut {
             let mut told = told.lock().unwrap_or_else(PoisonError::into_inner);
             told.push(refusal);
         });
-        let gateway = Gateway::listen(&socket, policy, observer).map_err(|e| e.to_string())?;
+        let gateway =
+            Gateway::listen(&socket, hosts.clone(), observer).map_err(|e| e.to_string())?;
         if let Some(owner) = owner {
             std::os::unix::fs::chown(&socket, Some(owner.id), Some(owner.id))
                 .map_err(|error| format!("cannot give the gateway's socket away: {error}"))?;

@@ -56,6 +56,8 @@ pub struct RuleError {
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Rule {
+    /// As it was written.
+    text: String,
     who: Who,
     ports: Ports,
     may_be_private: bool,
@@ -78,7 +80,7 @@ enum Ports {
 
 /// What a rule allows for a request.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Grant {
+pub enum Grant {
     /// These addresses, which a rule names; nothing is resolved.
     Addresses(Vec<IpAddr>),
     /// Public addresses of the name.
@@ -89,7 +91,7 @@ pub(super) enum Grant {
 
 /// What no rule allows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Denied {
+pub enum Denied {
     /// No rule names the host.
     Host,
     /// A rule does, with other ports.
@@ -109,6 +111,16 @@ impl Policy {
         Ok(Self {
             rules: rules.collect::<Result<_, _>>()?,
         })
+    }
+
+    /// Its rules as they were written.
+    pub fn rules(&self) -> impl Iterator<Item = &str> {
+        self.rules.iter().map(|rule| rule.text.as_str())
+    }
+
+    /// Whether it allows nothing.
+    pub fn is_empty(&self) -> bool {
+        self.rules.is_empty()
     }
 
     /// The services of the worker's own machine among the rules.
@@ -138,7 +150,7 @@ impl Policy {
     }
 
     /// What is allowed for this host and port.
-    pub(super) fn grant(&self, host: &Host, port: u16) -> Result<Grant, Denied> {
+    pub fn grant(&self, host: &Host, port: u16) -> Result<Grant, Denied> {
         let mut denied = Denied::Host;
         let mut addresses = Vec::new();
         let mut public = false;
@@ -175,7 +187,7 @@ impl Policy {
 
 impl Grant {
     /// Whether a resolved address may be connected to.
-    pub(super) fn covers(&self, address: IpAddr) -> bool {
+    pub fn covers(&self, address: IpAddr) -> bool {
         match (self, place(address)) {
             (Self::Addresses(named), _) => named.contains(&address.to_canonical()),
             (Self::Public | Self::PublicAndPrivate, Place::Public) => true,
@@ -255,6 +267,7 @@ impl Rule {
             return fault("a place that is not public needs its port, as in localhost:4000");
         }
         Ok(Self {
+            text: rule.to_owned(),
             who,
             ports,
             may_be_private,
