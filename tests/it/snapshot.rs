@@ -165,6 +165,31 @@ async fn nested_repositories_are_reported_and_their_files_kept() {
     assert!(snapshot.notices[1].starts_with("inner holds a repository"));
 }
 
+/// Git obeys the configuration of a directory that refers to another for it, wherever that is.
+#[tokio::test]
+async fn a_directory_that_git_takes_for_a_worktree_of_another_is_left_out() {
+    let ground = Ground::files(&[("a", "1\n")]);
+    let snapshot = ground
+        .attempt(
+            1,
+            "mkdir -p A/sub B/objects B/refs; echo 'ref: refs/heads/x' >A/HEAD; echo ../B >A/commondir; \
+             echo x >A/sub/file; printf '[core]\\n\\tfsmonitor = touch /tmp/x\\n' >B/config; \
+             touch B/objects/.keep B/refs/.keep; mkdir C; echo x >C/head; echo ../B >C/CommonDir",
+        )
+        .await;
+    assert_eq!(
+        rows(&snapshot),
+        [
+            "create B/config",
+            "create B/objects/.keep",
+            "create B/refs/.keep"
+        ],
+        "a repository without HEAD is none"
+    );
+    assert_eq!(snapshot.notices.len(), 2, "{:?}", snapshot.notices);
+    assert!(snapshot.notices[0].starts_with("A is a git directory"));
+}
+
 #[tokio::test]
 async fn editing_ignore_rules_hides_nothing() {
     let ground = Ground::files(&[(".gitignore", "target/\n"), ("a", "1\n")]);

@@ -107,6 +107,13 @@ pub(super) fn walk(
     Ok(walk.found)
 }
 
+/// Whether git takes a directory with these entries for one of its own: a whole one, or one that
+/// refers to another for what is common to its worktrees. Case is one on some systems.
+fn is_git_dir(names: &[OsString]) -> bool {
+    let has = |part: &str| names.iter().any(|name| name.eq_ignore_ascii_case(part));
+    has("HEAD") && (has("commondir") || has("objects") && has("refs"))
+}
+
 /// Whether untracked files of a directory are left out.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Covered {
@@ -163,8 +170,7 @@ impl Walk<'_> {
                     show_path(prefix)
                 ));
             }
-            let bare = ["HEAD", "objects", "refs"];
-            if bare.iter().all(|part| names.iter().any(|n| n == part)) {
+            if is_git_dir(&names) {
                 covered = Covered::Yes;
                 self.notice(format!(
                     "{} is a git directory: its new files are left out, because git obeys the configuration in it",
