@@ -5,7 +5,8 @@ use std::path::Path;
 
 use super::options::{self, Choice, invalid};
 use super::process::{Input, Launch};
-use super::{AgentError, Exit, TurnRequest, classify, environment};
+use super::{AgentError, Exit, TurnRequest, classify, environment, seed};
+use crate::blocking;
 use crate::config::agent_spec::{AgentSpec, PromptVia};
 use crate::domain::error_class::ErrorClass;
 use crate::domain::limits;
@@ -96,11 +97,16 @@ async fn write_prompt(spec: &AgentSpec, turn: &TurnRequest) -> Result<(), AgentE
     if spec.cli.prompt_via != PromptVia::Args || !named {
         return Ok(());
     }
-    let path: &Path = &turn.tmp.join(PROMPT_FILE);
-    tokio::fs::write(path, &turn.prompt).await.map_err(|error| {
-        let message = format!("cannot write the prompt to {}: {error}", path.display());
+    let (tmp, prompt) = (turn.tmp.clone(), turn.prompt.clone());
+    let put = move || seed::put(&tmp, Path::new(PROMPT_FILE), &mut prompt.as_bytes(), 0o644);
+    let failed = |error: &dyn std::fmt::Display| {
+        let message = format!("cannot write the prompt to {PROMPT_FILE}: {error}");
         AgentError::new(ErrorClass::Workspace, message)
-    })
+    };
+    match blocking::run(put).await {
+        Ok(written) => written.map_err(|error| failed(&error)),
+        Err(panicked) => Err(failed(&panicked)),
+    }
 }
 
 /// What the end of a program means: `said` is the end of what it wrote.

@@ -1,9 +1,10 @@
 //! What surrounds an agent's process: its program, its environment, its HOME. A list of what is
 //! allowed, never the worker's environment minus something.
 
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
-use super::{AgentError, MARK_VARIABLE, TurnRequest};
+use super::{AgentError, MARK_VARIABLE, TurnRequest, seed};
 use crate::blocking;
 use crate::config::agent_check::ENV_FORBIDDEN;
 use crate::config::agent_spec::AgentSpec;
@@ -90,22 +91,23 @@ pub(crate) async fn seed_home(spec: &AgentSpec, turn: &TurnRequest) -> Result<()
     }
     let own_home = std::env::var_os("HOME").map(PathBuf::from);
     for (file, own_home) in spec.home_files.iter().zip(own_home.iter().cycle()) {
-        let (from, to) = (own_home.join(file), turn.home.join(file));
-        if !tokio::fs::metadata(&from)
-            .await
-            .is_ok_and(|facts| facts.is_file())
-        {
-            continue;
+        let (home, to) = (turn.home.clone(), file.clone());
+        let from = own_home.join(file);
+        let copied = blocking::run(move || {
+            let facts = std::fs::metadata(&from);
+            if !facts.as_ref().is_ok_and(std::fs::Metadata::is_file) {
+                return Ok(());
+            }
+            // The mode stays, so that a private key stays private.
+            let mode = facts?.permissions().mode() & 0o777;
+            seed::put(&home, &to, &mut std::fs::File::open(&from)?, mode)
+        });
+        match copied.await {
+            Ok(copied) => copied.map_err(|error| failed(file, &error))?,
+            Err(panicked) => {
+                return Err(AgentError::new(ErrorClass::Internal, panicked.to_string()));
+            }
         }
-        if let Some(parent) = to.parent() {
-            tokio::fs::create_dir_all(parent)
-                .await
-                .map_err(|error| failed(file, &error))?;
-        }
-        // `copy` keeps the mode, so that a private key stays private.
-        tokio::fs::copy(&from, &to)
-            .await
-            .map_err(|error| failed(file, &error))?;
     }
     let confinement = turn.confinement.clone();
     let dirs = [turn.home.clone(), turn.tmp.clone()];

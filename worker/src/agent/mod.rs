@@ -25,6 +25,7 @@ pub mod process;
 mod process_set;
 pub mod pty;
 mod regex_usage;
+mod seed;
 pub(crate) mod utf8;
 mod watch;
 
