@@ -156,7 +156,11 @@ impl Host {
     }
 
     fn create(&mut self, params: &Value) -> Result<Value, RpcError> {
-        if self.terminals.len() >= limits::TERMINALS_OPEN_MAX {
+        // One that was released counts until its processes are gone.
+        while self.ending.try_join_next().is_some() {}
+        if self.ending.len() >= limits::TERMINALS_OPEN_MAX
+            || self.terminals.len() >= limits::TERMINALS_OPEN_MAX
+        {
             return Err(refused("too many terminals are open; release some"));
         }
         let cwd = match params.get("cwd").and_then(Value::as_str) {
