@@ -216,6 +216,9 @@ async fn reach(request: &Request, shared: &Shared) -> Result<TcpStream, Missed> 
     for address in covered {
         let connected = TcpStream::connect((address, *port));
         match timeout(limits::GATEWAY_CONNECT_TIMEOUT, connected).await {
+            Ok(Ok(stream)) if is_own(&stream) && !matches!(grant, Grant::Addresses(_)) => {
+                return Err(refused(Reason::NotPublic(address)));
+            }
             Ok(Ok(stream)) => {
                 // Small pieces of a conversation must not wait for each other.
                 let _ = stream.set_nodelay(true);
@@ -228,6 +231,15 @@ async fn reach(request: &Request, shared: &Shared) -> Result<TcpStream, Missed> 
         }
     }
     Err(missed)
+}
+
+/// Whether this machine is at both ends: a public address of its own reaches what it keeps behind its
+/// firewall.
+fn is_own(stream: &TcpStream) -> bool {
+    match (stream.local_addr(), stream.peer_addr()) {
+        (Ok(own), Ok(peer)) => own.ip() == peer.ip(),
+        _ => true,
+    }
 }
 
 async fn lookup(name: &str, shared: &Shared) -> Result<Vec<IpAddr>, Missed> {

@@ -26,8 +26,11 @@ const METADATA_V4: [Ipv4Addr; 3] = [
     Ipv4Addr::new(168, 63, 129, 16),
 ];
 
-/// The same of AWS by IPv6.
-const METADATA_V6: Ipv6Addr = Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x254);
+/// The same by IPv6: AWS, Google.
+const METADATA_V6: [Ipv6Addr; 2] = [
+    Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x254),
+    Ipv6Addr::new(0xfd20, 0xce, 0, 0, 0, 0, 0, 0x254),
+];
 
 /// Where this address leads, by the special-purpose registries of IANA (RFC 6890).
 pub(super) fn place(address: IpAddr) -> Place {
@@ -58,7 +61,7 @@ fn place_v4(address: Ipv4Addr) -> Place {
 }
 
 fn place_v6(address: Ipv6Addr) -> Place {
-    if address == METADATA_V6 {
+    if METADATA_V6.contains(&address) {
         return Place::Local;
     }
     match address.segments() {
@@ -102,7 +105,7 @@ mod tests {
             ),
             (
                 Place::Local,
-                "169.254.169.254 fe80::1 fd00:ec2::254 100.100.100.200 168.63.129.16 192.0.0.192 ::ffff:169.254.169.254 64:ff9b::a9fe:a9fe",
+                "169.254.169.254 fe80::1 fd00:ec2::254 fd20:ce::254 100.100.100.200 168.63.129.16 192.0.0.192 ::ffff:169.254.169.254 64:ff9b::a9fe:a9fe",
             ),
             (
                 Place::Nowhere,
