@@ -52,6 +52,7 @@ mod reviewers;
 mod rights;
 mod safe_text;
 mod sandbox;
+mod sandbox_reach;
 mod sandbox_view;
 mod secrets;
 mod snapshot;

@@ -95,7 +95,7 @@ fn is_open_to_all(file: &Path) -> bool {
 }
 
 /// A directory that other users of the machine can pass through.
-fn open_dir() -> TempDir {
+pub fn open_dir() -> TempDir {
     let dir = tempfile::tempdir().unwrap();
     let mode = std::fs::Permissions::from_mode(0o711);
     std::fs::set_permissions(dir.path(), mode).unwrap();

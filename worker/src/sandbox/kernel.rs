@@ -7,24 +7,20 @@ use landlock::{
     ABI, Access, AccessFs, CompatLevel, Compatible, PathBeneath, PathFd, RestrictionStatus,
     Ruleset, RulesetAttr, RulesetCreated, RulesetCreatedAttr, RulesetStatus, Scope,
 };
-use nix::libc;
 use nix::sys::resource::{Resource, setrlimit};
 use nix::unistd::{Gid, Uid, setgroups, setresgid, setresuid};
-use seccompiler::{
-    BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter,
-    SeccompRule,
-};
 
 use super::plan::Plan;
-use super::visible;
-use crate::domain::sandbox::{Network, Rung};
+use super::{filter, visible};
+use crate::domain::sandbox::Rung;
 
 /// The oldest Landlock that also guards the length of files; with an older one, files outside of
 /// the worktree could be emptied.
 const LANDLOCK: ABI = ABI::V3;
 
-/// Devices that every program expects to write to.
-const DEVICES: [&str; 8] = [
+/// Devices that every program expects. Nothing else of `/dev` is shown: what its owner may open
+/// there includes other people's terminals, cameras and memory that programs share.
+const DEVICES: [&str; 7] = [
     "/dev/null",
     "/dev/zero",
     "/dev/full",
@@ -32,57 +28,11 @@ const DEVICES: [&str; 8] = [
     "/dev/urandom",
     "/dev/tty",
     "/dev/ptmx",
-    "/dev/pts",
 ];
 
-/// System calls that no agent needs and that reach beyond it.
-const REFUSED: [libc::c_long; 19] = [
-    libc::SYS_ptrace,
-    libc::SYS_process_vm_readv,
-    libc::SYS_process_vm_writev,
-    libc::SYS_pidfd_getfd,
-    libc::SYS_kcmp,
-    libc::SYS_keyctl,
-    libc::SYS_add_key,
-    libc::SYS_request_key,
-    libc::SYS_bpf,
-    libc::SYS_perf_event_open,
-    libc::SYS_userfaultfd,
-    libc::SYS_kexec_load,
-    libc::SYS_init_module,
-    libc::SYS_finit_module,
-    libc::SYS_delete_module,
-    libc::SYS_swapon,
-    libc::SYS_swapoff,
-    libc::SYS_reboot,
-    libc::SYS_quotactl,
-];
-
-/// What a sandbox inside the sandbox needs, and nobody else.
-const NESTING: [libc::c_long; 12] = [
-    libc::SYS_mount,
-    libc::SYS_umount2,
-    libc::SYS_pivot_root,
-    libc::SYS_chroot,
-    libc::SYS_move_mount,
-    libc::SYS_open_tree,
-    libc::SYS_fsopen,
-    libc::SYS_fsconfig,
-    libc::SYS_fsmount,
-    libc::SYS_mount_setattr,
-    libc::SYS_setns,
-    libc::SYS_unshare,
-];
-
-/// The part of a socket's type that is no flag.
-const SOCKET_TYPE: u64 = 0xf;
-
-/// What cannot be filtered by its arguments, because they are in memory that the program writes.
-const UNFILTERED: [libc::c_long; 3] = [
-    libc::SYS_io_uring_setup,
-    libc::SYS_io_uring_enter,
-    libc::SYS_io_uring_register,
-];
+/// Terminals: a user of the attempt's own opens those that it made, the worker's user also those in
+/// which the operator types.
+const TERMINALS: &str = "/dev/pts";
 
 /// What went wrong, in words.
 pub(super) type Fault = String;
@@ -122,14 +72,7 @@ pub(super) fn file_rules(plan: &Plan) -> Result<Option<RulesetCreated>, Fault> {
         Rung::None => return Ok(None),
         // A landlocked process cannot mount, which a sandbox inside the sandbox does.
         Rung::Bubblewrap if plan.nested => return Ok(None),
-        Rung::Bubblewrap => {
-            // Files are the mount namespace's; sockets without a name are not.
-            let scoped = Ruleset::default()
-                .set_compatibility(CompatLevel::BestEffort)
-                .scope(Scope::from_all(ABI::V6))
-                .and_then(Ruleset::create);
-            return Ok(scoped.ok());
-        }
+        Rung::Bubblewrap => return Ok(beside_namespaces(true).or_else(|| beside_namespaces(false))),
         Rung::LandlockUid | Rung::Landlock => {}
     }
     let mut rules = Ruleset::default()
@@ -145,7 +88,7 @@ pub(super) fn file_rules(plan: &Plan) -> Result<Option<RulesetCreated>, Fault> {
         .map_err(|error| failed(&error))?;
     let all = AccessFs::from_all(ABI::V5);
     let read = AccessFs::from_read(LANDLOCK);
-    let proc = [Path::new("/proc").to_path_buf(), "/dev".into()];
+    let proc = [Path::new("/proc").to_path_buf()];
     let shown = visible::without(&plan.read, &plan.hidden);
     for path in shown
         .iter()
@@ -161,10 +104,41 @@ pub(super) fn file_rules(plan: &Plan) -> Result<Option<RulesetCreated>, Fault> {
     for path in DEVICES {
         rules = rule(rules, Path::new(path), all)?;
     }
+    if plan.rung == Rung::LandlockUid {
+        rules = rule(rules, Path::new(TERMINALS), all)?;
+    } else if let Ok(own) = std::fs::read_link("/proc/self/fd/0")
+        && own.starts_with(TERMINALS)
+    {
+        rules = rule(rules, &own, all)?;
+    }
     if let Ok(target) = std::fs::canonicalize("/etc/resolv.conf") {
         rules = rule(rules, &target, read)?;
     }
     Ok(Some(rules))
+}
+
+/// Files are the mount namespace's; sockets without a name are not, nor is the memory of the process
+/// that made the namespaces, which nobody outside of its Landlock domain may open. Kernels before
+/// 6.12 know no scopes; a rule for files makes a domain of its own since 5.19, where moving files
+/// between directories can be allowed again.
+fn beside_namespaces(with_files: bool) -> Option<RulesetCreated> {
+    let mut rules = Ruleset::default();
+    if with_files {
+        rules = rules
+            .set_compatibility(CompatLevel::HardRequirement)
+            .handle_access(AccessFs::Refer | AccessFs::MakeChar)
+            .ok()?;
+    }
+    let rules = rules
+        .set_compatibility(CompatLevel::BestEffort)
+        .scope(Scope::from_all(ABI::V6))
+        .and_then(Ruleset::create)
+        .ok()?;
+    if !with_files {
+        return Some(rules);
+    }
+    let root = PathFd::new("/").ok()?;
+    rules.add_rule(PathBeneath::new(root, AccessFs::Refer)).ok()
 }
 
 /// Allow something below a path; one that is not there allows nothing.
@@ -198,7 +172,8 @@ pub(super) fn enforce(plan: &Plan, rules: Option<RulesetCreated>) -> Result<(), 
             .map_err(|error| format!("cannot apply Landlock rules: {error}"))?;
         refuse_partial(plan, &status)?;
     }
-    for filter in filters(plan).map_err(|error| format!("cannot make the filter: {error}"))? {
+    let filters = filter::all(plan).map_err(|error| format!("cannot make the filter: {error}"))?;
+    for filter in filters {
         seccompiler::apply_filter(&filter)
             .map_err(|error| format!("cannot apply the filter: {error}"))?;
     }
@@ -212,88 +187,4 @@ fn refuse_partial(plan: &Plan, status: &RestrictionStatus) -> Result<(), Fault> 
         return Err("this kernel has no Landlock".to_owned());
     }
     Ok(())
-}
-
-fn filters(plan: &Plan) -> Result<Vec<BpfProgram>, seccompiler::BackendError> {
-    let mut refused: Vec<(i64, Vec<SeccompRule>)> = every(&REFUSED).collect();
-    let mut unknown = Vec::new();
-    if !plan.nested {
-        refused.extend(every(&NESTING));
-        let user = libc::CLONE_NEWUSER as u64;
-        refused.push((libc::SYS_clone, vec![masked(0, user, user)?]));
-        // Its flags are in memory, where no filter looks; libraries that find it missing use clone.
-        unknown.extend(every(&[libc::SYS_clone3]));
-    }
-    if let Some(sockets) = sockets(plan)? {
-        refused.extend(every(&UNFILTERED));
-        refused.push((libc::SYS_socket, sockets));
-    }
-    if plan.rung == Rung::Landlock {
-        // One of a pair of datagrams can be connected anew, to any name.
-        let datagrams = masked(1, SOCKET_TYPE, libc::SOCK_DGRAM as u64)?;
-        refused.push((libc::SYS_socketpair, vec![datagrams]));
-        refused.push((libc::SYS_prlimit64, vec![limits_of_others()?]));
-    }
-    let mut filters = vec![compile(refused, libc::EPERM)?];
-    if !unknown.is_empty() {
-        filters.push(compile(unknown, libc::ENOSYS)?);
-    }
-    Ok(filters)
-}
-
-/// Which sockets are refused: `None`: none of them, no rule: all.
-fn sockets(plan: &Plan) -> Result<Option<Vec<SeccompRule>>, seccompiler::BackendError> {
-    let local = |op| {
-        let family = libc::AF_UNIX as u64;
-        let condition = SeccompCondition::new(0, SeccompCmpArgLen::Dword, op, family)?;
-        SeccompRule::new(vec![condition])
-    };
-    Ok(match (plan.rung, plan.network) {
-        // Landlock cannot keep a program from a socket that has a path, and as the worker's user it
-        // would be let in: by the session's bus, which starts programs, or by an agent of ssh.
-        (Rung::Landlock, Network::Full) => Some(vec![local(SeccompCmpOp::Eq)?]),
-        (Rung::Landlock, _) => Some(Vec::new()),
-        // Without a network namespace, no network means no sockets of it.
-        (Rung::LandlockUid, Network::Gateway | Network::None) => {
-            Some(vec![local(SeccompCmpOp::Ne)?])
-        }
-        (Rung::LandlockUid, Network::Full) | (Rung::Bubblewrap | Rung::None, _) => None,
-    })
-}
-
-/// Setting limits of another process, which as the worker's user could end the worker.
-fn limits_of_others() -> Result<SeccompRule, seccompiler::BackendError> {
-    let set = |at, size| SeccompCondition::new(at, size, SeccompCmpOp::Ne, 0);
-    SeccompRule::new(vec![
-        set(0, SeccompCmpArgLen::Dword)?,
-        set(2, SeccompCmpArgLen::Qword)?,
-    ])
-}
-
-fn every(calls: &[libc::c_long]) -> impl Iterator<Item = (i64, Vec<SeccompRule>)> {
-    calls.iter().map(|call| (*call, Vec::new()))
-}
-
-fn compile(
-    rules: Vec<(i64, Vec<SeccompRule>)>,
-    errno: i32,
-) -> Result<BpfProgram, seccompiler::BackendError> {
-    let arch = std::env::consts::ARCH.try_into()?;
-    SeccompFilter::new(
-        rules.into_iter().collect(),
-        SeccompAction::Allow,
-        SeccompAction::Errno(errno.unsigned_abs()),
-        arch,
-    )?
-    .try_into()
-}
-
-fn masked(at: u8, mask: u64, value: u64) -> Result<SeccompRule, seccompiler::BackendError> {
-    let condition = SeccompCondition::new(
-        at,
-        SeccompCmpArgLen::Qword,
-        SeccompCmpOp::MaskedEq(mask),
-        value,
-    )?;
-    SeccompRule::new(vec![condition])
 }

@@ -10,6 +10,8 @@ mod bwrap;
 pub mod children;
 pub mod confinement;
 pub mod exec;
+#[cfg(target_os = "linux")]
+mod filter;
 mod give;
 #[cfg(target_os = "linux")]
 mod kernel;

@@ -85,8 +85,12 @@ fn first(plan: &Plan, program: &[OsString]) -> Result<ExitCode, String> {
         }
     };
     child.args([WORD, CONFINE]).arg(text).args(program);
+    if !supervise::leads_session() {
+        // Whoever shares a session with a person's shell can type into its terminal.
+        sys::leave_session(&mut child);
+    }
     supervise::own_streams(plan.owner);
-    sys::close_others_on_exec();
+    close_inherited()?;
     sys::ignore_requests_to_stop();
     supervise::until_nothing_is_left(child, plan.worker, ends)
 }
@@ -113,7 +117,7 @@ fn confine(plan: &Plan, program: &[OsString]) -> Result<ExitCode, String> {
     if name == CHECK {
         return check(args);
     }
-    sys::close_others_on_exec();
+    close_inherited()?;
     sys::heed_requests_to_stop();
     // The first stage blocked what it waits for.
     nix::sys::signal::SigSet::empty()
@@ -137,6 +141,27 @@ fn confine(plan: &Plan, program: &[OsString]) -> Result<ExitCode, String> {
         _ => String::new(),
     };
     Err(format!("cannot start {name}: {error}{hint}"))
+}
+
+/// Leave nothing open for the program but its standard streams.
+fn close_inherited() -> Result<(), String> {
+    if sys::close_others_on_exec().is_ok() {
+        return Ok(());
+    }
+    let failed = |error: &dyn std::fmt::Display| format!("cannot close inherited files: {error}");
+    let open = std::fs::read_dir("/proc/self/fd").map_err(|error| failed(&error))?;
+    let numbers: Vec<i32> = open
+        .flatten()
+        .filter_map(|fd| fd.file_name().to_str()?.parse().ok())
+        .collect();
+    for number in numbers.into_iter().filter(|number| *number > 2) {
+        match sys::close_on_exec(number) {
+            // The one that listed them is closed by now.
+            Ok(()) | Err(nix::errno::Errno::EBADF) => {}
+            Err(error) => return Err(failed(&error)),
+        }
+    }
+    Ok(())
 }
 
 /// The environment of the agent. Its mark has its own name all the way.

@@ -2,7 +2,8 @@
 //! ends only when nothing is left. It holds none of the agent's pipes, takes no request to stop
 //! and, where Landlock can say so, no signal of the agent.
 
-use std::os::fd::AsFd;
+use std::ops::RangeInclusive;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::process::{Command, ExitCode};
 use std::time::{Duration, Instant};
 
@@ -13,9 +14,11 @@ use nix::sys::prctl;
 use nix::sys::resource::{Resource, setrlimit};
 use nix::sys::signal::{SigSet, Signal, kill, raise};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
-use nix::sys::stat::Mode;
+use nix::sys::stat::{Mode, SFlag, fstat, major};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
-use nix::unistd::{Gid, Pid, Uid, dup2_stderr, dup2_stdin, dup2_stdout, fchown, getpid, getppid};
+use nix::unistd::{
+    Gid, Pid, Uid, dup2_stderr, dup2_stdin, dup2_stdout, fchown, getpid, getppid, getsid,
+};
 
 use super::{END, children};
 use crate::domain::limits;
@@ -24,15 +27,38 @@ use crate::sys;
 /// The kernel's word that the thread that started us is gone; perhaps only that thread.
 const ORPHANED: Signal = Signal::SIGUSR2;
 
+/// Device numbers of the terminals below `/dev/pts` (the kernel's devices.txt).
+const PTY_MAJORS: RangeInclusive<u64> = 136..=143;
+
+/// Whether whoever started this process gave it a session of its own.
+pub(super) fn leads_session() -> bool {
+    getsid(None) == Ok(getpid())
+}
+
 /// Programs open their standard streams anew by name, as in `echo x >/dev/stderr`, which asks the
 /// owner of the pipe.
 pub(super) fn own_streams(owner: Option<(u32, u32)>) {
     let Some((uid, gid)) = owner else { return };
     let (uid, gid) = (Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)));
-    // A stream that cannot be given away can still be used as it was inherited.
-    let _in = fchown(std::io::stdin(), uid, gid);
-    let _out = fchown(std::io::stdout(), uid, gid);
-    let _err = fchown(std::io::stderr(), uid, gid);
+    let (input, output, errors) = (std::io::stdin(), std::io::stdout(), std::io::stderr());
+    for stream in [input.as_fd(), output.as_fd(), errors.as_fd()] {
+        if is_for_one_attempt(stream) {
+            // A stream that cannot be given away can still be used as it was inherited.
+            let _as_inherited = fchown(stream, uid, gid);
+        }
+    }
+}
+
+/// Whether it was made for this attempt: `/dev/null` is everybody's, and who owns it may close it.
+fn is_for_one_attempt(stream: BorrowedFd<'_>) -> bool {
+    let Ok(facts) = fstat(stream) else {
+        return false;
+    };
+    match SFlag::from_bits_truncate(facts.st_mode & SFlag::S_IFMT.bits()) {
+        SFlag::S_IFIFO | SFlag::S_IFSOCK => true,
+        SFlag::S_IFCHR => PTY_MAJORS.contains(&major(facts.st_rdev)),
+        _ => false,
+    }
 }
 
 /// How a child tells that a signal ended the program.
@@ -81,8 +107,8 @@ pub(super) fn until_nothing_is_left(
     watch.end_everything();
     Ok(match watch.ended {
         Some(WaitStatus::Exited(_, code)) => match ends.signal(code) {
-            Some(signal) => die_of(signal),
-            None => ExitCode::from(u8::try_from(code).unwrap_or(u8::MAX)),
+            Some(signal) if ends_a_process(signal) => die_of(signal),
+            Some(_) | None => ExitCode::from(u8::try_from(code).unwrap_or(u8::MAX)),
         },
         Some(WaitStatus::Signaled(_, signal, _)) => die_of(signal),
         _ => ExitCode::FAILURE,
@@ -160,6 +186,21 @@ fn below(pid: Pid) -> Vec<Pid> {
         open.extend(children);
     }
     found
+}
+
+/// Whether it ends who does not handle it; a program may choose an exit code that looks like another.
+fn ends_a_process(signal: Signal) -> bool {
+    !matches!(
+        signal,
+        Signal::SIGCHLD
+            | Signal::SIGCONT
+            | Signal::SIGSTOP
+            | Signal::SIGTSTP
+            | Signal::SIGTTIN
+            | Signal::SIGTTOU
+            | Signal::SIGURG
+            | Signal::SIGWINCH
+    )
 }
 
 /// End as the program did, so that who waits sees its signal.

@@ -29,8 +29,8 @@ const SYSTEM: [&str; 14] = [
 ];
 
 /// Where version managers and installers of a person put programs, below HOME; none of them keeps
-/// credentials there.
-const TOOLS_BELOW_HOME: [&str; 16] = [
+/// credentials there (uv does beside its tools, in `credentials`).
+const TOOLS_BELOW_HOME: [&str; 17] = [
     ".nvm/versions",
     ".volta",
     ".fnm",
@@ -39,8 +39,9 @@ const TOOLS_BELOW_HOME: [&str; 16] = [
     ".local/share/mise",
     ".pyenv",
     ".rbenv",
-    ".local/share/uv",
-    ".local/share/pipx",
+    ".local/share/uv/python",
+    ".local/share/uv/tools",
+    ".local/share/pipx/venvs",
     ".rustup",
     ".cargo/bin",
     ".bun/bin",
@@ -247,7 +248,9 @@ pub(super) fn without(read: &[PathBuf], hidden: &[PathBuf]) -> Vec<PathBuf> {
         let Ok(entries) = fs::read_dir(&path) else {
             continue;
         };
-        open.extend(entries.flatten().map(|entry| entry.path()));
+        // A rule is for what a link leads to, which is nobody's to show for being linked here.
+        let own = |entry: &fs::DirEntry| entry.file_type().is_ok_and(|kind| !kind.is_symlink());
+        open.extend(entries.flatten().filter(own).map(|entry| entry.path()));
     }
     shown
 }
@@ -338,6 +341,7 @@ mod tests {
         let etc = dir.path().join("etc");
         fs::create_dir_all(etc.join("dispatch")).unwrap();
         fs::write(etc.join("hosts"), "").unwrap();
+        symlink("dispatch", etc.join("alias")).unwrap();
         let shown = without(std::slice::from_ref(&etc), &[etc.join("dispatch")]);
         assert_eq!(shown, [etc.join("hosts")]);
     }
