@@ -101,7 +101,7 @@ async fn what_everybody_uses_stays_whose_it_is() {
     for rung in working_rungs().await {
         let cell = Cell::on(rung).await;
         let out = cell
-            .out_of("chmod 0 /dev/null; echo err >/dev/stderr && echo ran >out")
+            .out_of("chmod 666 /dev/null 2>err && echo owns >>out; echo err >/dev/stderr && echo ran >>out")
             .await;
         assert_eq!((out.as_str(), owner()), ("ran\n", before), "{rung}");
     }

@@ -85,7 +85,10 @@ pub(crate) async fn seed_home(spec: &AgentSpec, turn: &TurnRequest) -> Result<()
         AgentError::new(ErrorClass::Workspace, message)
     };
     for dir in [&turn.home, &turn.tmp] {
-        tokio::fs::create_dir_all(dir)
+        tokio::fs::DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(dir)
             .await
             .map_err(|error| failed(dir, &error))?;
     }

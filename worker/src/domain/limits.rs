@@ -380,3 +380,15 @@ pub const GATEWAY_REFUSAL_PAUSE: Duration = Duration::from_millis(100);
 /// Directories inside one another that are given to an attempt's user: a descriptor each, and no
 /// project or HOME has as many.
 pub const GIVE_DEPTH_MAX: usize = 256;
+
+/// The port of the gateway's relay inside a sandbox; the network there is the attempt's alone.
+pub const GATEWAY_PORT: u16 = 3_128;
+
+/// The first port that everybody may listen at (`ip_unprivileged_port_start` of a new namespace).
+pub const UNPRIVILEGED_PORT: u16 = 1_024;
+
+/// Open files of a worker: 200 attempts with a full gateway each take half of it.
+pub const OPEN_FILES_MAX: u64 = 262_144;
+
+/// Fewer than these make it tell: one attempt with a full gateway takes an eighth.
+pub const OPEN_FILES_WANTED: u64 = 4_096;

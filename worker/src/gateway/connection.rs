@@ -216,7 +216,7 @@ async fn reach(request: &Request, shared: &Shared) -> Result<TcpStream, Missed> 
     for address in covered {
         let connected = TcpStream::connect((address, *port));
         match timeout(limits::GATEWAY_CONNECT_TIMEOUT, connected).await {
-            Ok(Ok(stream)) if is_own(&stream) && !matches!(grant, Grant::Addresses(_)) => {
+            Ok(Ok(stream)) if grant == Grant::Public && is_own(&stream) => {
                 return Err(refused(Reason::NotPublic(address)));
             }
             Ok(Ok(stream)) => {

@@ -95,7 +95,7 @@ impl Worker {
         let homes = settings.data_dir.join("homes");
         let alive = settings.data_dir.join("alive");
         for dir in [&work, &homes, &alive] {
-            private_dir(dir)?;
+            passage(dir)?;
         }
         let sandbox = Sandbox::find(sandbox::Settings {
             helper: settings.helper.clone(),
@@ -263,7 +263,7 @@ impl Worker {
         let (store, listener) = (context.store.clone(), context.listener.clone());
         let (worker, workspaces) = (context.worker, context.workspaces.clone());
         let scratch = self.settings.data_dir.join("probes");
-        private_dir(&scratch)?;
+        passage(&scratch)?;
         let mut services = JoinSet::new();
         let rescued = Poke::default();
         {
@@ -471,22 +471,12 @@ async fn cancels(listener: Listener, book: LeaseBook, stop: CancellationToken) {
     }
 }
 
-/// A directory only we can enter.
-/// For nobody else to look into. As root, the users of attempts pass through to what is theirs.
-fn private_dir(dir: &Path) -> Result<(), WorkerError> {
-    use std::os::unix::fs::DirBuilderExt;
-    std::fs::DirBuilder::new()
-        .recursive(true)
-        .mode(if nix::unistd::Uid::effective().is_root() {
-            0o711
-        } else {
-            0o700
-        })
-        .create(dir)
-        .map_err(|error| {
-            WorkerError::Setup(format!(
-                "cannot make {}: {error}. Choose another directory with --data",
-                dir.display()
-            ))
-        })
+/// For what attempts own.
+fn passage(dir: &Path) -> Result<(), WorkerError> {
+    sandbox::passage(dir).map_err(|error| {
+        WorkerError::Setup(format!(
+            "cannot make {}: {error}. Choose another directory with --data",
+            dir.display()
+        ))
+    })
 }

@@ -11,6 +11,7 @@ use crate::agent::process;
 use crate::config::worker::WorkerSettings;
 use crate::ops::{OpContext, OpError};
 use crate::queue::supervisor::{StopSignals, Worker, WorkerError};
+use crate::sandbox::descriptors;
 use crate::store::listen::Listener;
 use crate::store::migrate;
 use crate::surface::cli::roles::WorkerArgs;
@@ -63,6 +64,9 @@ pub(super) async fn run(
     let catalogue = catalogue::load(&args.agents)?;
     if let Err(error) = process::become_subreaper() {
         tracing::warn!(%error, "orphans of agents go to init; they are found by their mark instead");
+    }
+    if let Err(error) = descriptors::raise() {
+        tracing::warn!(%error, "the limit of open files cannot be raised");
     }
     let listener = Listener::new();
     let listen_url = settings

@@ -13,7 +13,7 @@ use crate::domain::sandbox::Network;
 pub(super) const HELPER_INSIDE: &str = "/run/dispatch/exec";
 
 /// Arguments up to the program, which follows.
-pub(super) fn args(plan: &Plan) -> Vec<OsString> {
+pub(super) fn args(plan: &Plan, knows_size: bool) -> Vec<OsString> {
     let mut args = Args::default();
     args.flags(&["--unshare-pid", "--unshare-ipc", "--unshare-cgroup-try"]);
     if plan.network != Network::Full {
@@ -33,8 +33,11 @@ pub(super) fn args(plan: &Plan) -> Vec<OsString> {
         None => args.flags(&["--unshare-user"]),
     }
     args.flags(&["--proc", "/proc", "--dev", "/dev"]);
-    args.flags(&["--perms", "1777", "--size"]);
-    args.push(limits::SHARED_MEMORY_BYTES_MAX.to_string());
+    args.flags(&["--perms", "1777"]);
+    if knows_size {
+        args.flags(&["--size"]);
+        args.push(limits::SHARED_MEMORY_BYTES_MAX.to_string());
+    }
     args.flags(&["--tmpfs", "/dev/shm"]);
     args.flags(&["--perms", "755", "--tmpfs", "/run", "--perms", "755"]);
     args.flags(&["--tmpfs", "/var", "--symlink", "../run", "/var/run"]);
@@ -52,7 +55,7 @@ pub(super) fn args(plan: &Plan) -> Vec<OsString> {
     for path in &plan.lent {
         args.bind("--ro-bind-try", path);
     }
-    if let Some(target) = resolver() {
+    if let Some(target) = resolver(&plan.read) {
         args.bind("--ro-bind", &target);
     }
     args.reach(Path::new(HELPER_INSIDE));
@@ -147,8 +150,8 @@ impl Args {
 }
 
 /// Where names are looked up, when that is a link to a place that is not shown.
-fn resolver() -> Option<PathBuf> {
+fn resolver(read: &[PathBuf]) -> Option<PathBuf> {
     let target = fs::canonicalize("/etc/resolv.conf").ok()?;
-    let apart = target.starts_with("/run") || target.starts_with("/var");
-    apart.then_some(target)
+    let shown = read.iter().any(|shown| target.starts_with(shown));
+    (!shown).then_some(target)
 }

@@ -12,12 +12,9 @@ use super::way_out::WayOut;
 use super::{Means, Sandbox, exec, visible};
 use crate::config::agent_spec::AgentSpec;
 use crate::domain::hosts::Policy;
-use crate::domain::limits::CPU_SLACK_S;
+use crate::domain::limits::{CPU_SLACK_S, GATEWAY_PORT};
 use crate::domain::sandbox::{Network, ResourceLimits, Rung};
 use crate::gateway::proxy_variables;
-
-/// The port of the gateway's relay inside a sandbox; the network there is the attempt's alone.
-pub const GATEWAY_PORT: u16 = 3_128;
 
 /// The attempt's own directories, and what else it may read.
 #[derive(Clone, Debug, Default)]
@@ -54,25 +51,8 @@ impl Confinement {
     /// No rules, but the helper that leaves nothing behind.
     pub fn none(helper: PathBuf) -> Self {
         let plan = Plan {
-            version: Plan::VERSION.to_owned(),
-            worker: std::process::id(),
-            rung: Rung::None,
-            helper,
-            bwrap: None,
-            cwd: PathBuf::new(),
-            read: Vec::new(),
-            lent: Vec::new(),
-            write: Vec::new(),
-            hidden: Vec::new(),
-            tmp: PathBuf::new(),
-            network: Network::Full,
-            gateway: None,
-            services: Vec::new(),
-            owner: None,
             nested: true,
-            file_bytes_max: None,
-            pids_max: None,
-            cpu_s_max: None,
+            ..Plan::of(Rung::None, helper)
         };
         Self(Arc::new(Inner {
             plan,
@@ -153,26 +133,18 @@ impl Confinement {
         // The kernel counts by user: only an own one, or an own namespace of them, is the attempt's.
         let counted = owner.is_some() || rung == Rung::Bubblewrap;
         let plan = Plan {
-            version: Plan::VERSION.to_owned(),
-            worker: std::process::id(),
-            rung,
-            helper: sandbox.helper.clone(),
             bwrap: sandbox.bwrap.clone(),
-            cwd: PathBuf::new(),
             read: visible.read,
             lent: visible.lent,
             write: vec![places.tree.clone(), places.home.clone(), places.tmp.clone()],
             hidden: visible.hidden,
             tmp: places.tmp.clone(),
-            network: Network::Full,
-            gateway: None,
-            services: Vec::new(),
             owner: owner.as_ref().map(|owner| (owner.id, owner.id)),
-            nested: false,
             file_bytes_max: limits.file_mb.map(mib),
             pids_max: limits.pids.filter(|_| counted),
             // Later than the worker's own look, which says why it ends the attempt.
             cpu_s_max: limits.cpu_s.map(|s| s.saturating_add(CPU_SLACK_S)),
+            ..Plan::of(rung, sandbox.helper.clone())
         };
         Self(Arc::new(Inner {
             plan,

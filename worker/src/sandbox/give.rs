@@ -1,14 +1,15 @@
 //! Giving the attempt's own directories to its user.
 
-use std::fs::File;
+use std::fs::{self, File};
 use std::io;
 use std::os::fd::OwnedFd;
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::Path;
 
 use nix::dir::Dir;
 use nix::errno::Errno;
 use nix::fcntl::{AtFlags, OFlag, open, openat};
-use nix::sys::stat::{FileStat, Mode, fstat, fstatat};
+use nix::sys::stat::{FileStat, Mode, fchmod, fstat, fstatat};
 use nix::unistd::{Gid, Uid, fchown, fchownat};
 
 use super::confinement::Confinement;
@@ -31,14 +32,27 @@ impl Confinement {
     }
 }
 
-/// The same for a known user.
+/// The same for a known user. Nobody else gets in.
 pub fn give(dir: &Path, owner: &Owner) -> io::Result<()> {
     let to = To {
         uid: Uid::from_raw(owner.id),
         gid: Gid::from_raw(owner.id),
     };
     let root = open(dir, DIRECTORY, Mode::empty())?;
+    fchmod(&root, Mode::S_IRWXU)?;
     to.directory(root, 0)
+}
+
+/// Make a directory that holds what attempts own, for nobody else to look into; as root, their users
+/// pass through to it. One that is there already gets the same mode, whatever version made it.
+pub fn passage(dir: &Path) -> io::Result<()> {
+    let mode = match Uid::effective().is_root() {
+        true => 0o711,
+        false => 0o700,
+    };
+    let mut builder = fs::DirBuilder::new();
+    builder.recursive(true).mode(mode).create(dir)?;
+    fs::set_permissions(dir, fs::Permissions::from_mode(mode))
 }
 
 struct To {

@@ -7,7 +7,7 @@ use landlock::{
     ABI, Access, AccessFs, CompatLevel, Compatible, PathBeneath, PathFd, RestrictionStatus,
     Ruleset, RulesetAttr, RulesetCreated, RulesetCreatedAttr, RulesetStatus, Scope,
 };
-use nix::sys::resource::{Resource, setrlimit};
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::unistd::{Gid, Uid, setgroups, setresgid, setresuid};
 
 use super::plan::Plan;
@@ -45,6 +45,11 @@ fn fault(what: &str) -> impl Fn(nix::Error) -> Fault + '_ {
 pub(super) fn limit(plan: &Plan) -> Result<(), Fault> {
     let set = |resource, most: u64, what| setrlimit(resource, most, most).map_err(fault(what));
     set(Resource::RLIMIT_CORE, 0, "switch core files off")?;
+    if let Some(files) = plan.open_files {
+        let (_, most) = getrlimit(Resource::RLIMIT_NOFILE).map_err(fault("read limits"))?;
+        setrlimit(Resource::RLIMIT_NOFILE, files.min(most), most)
+            .map_err(fault("limit open files"))?;
+    }
     if let Some(bytes) = plan.file_bytes_max {
         set(Resource::RLIMIT_FSIZE, bytes, "limit the size of files")?;
     }

@@ -9,6 +9,7 @@
 mod bwrap;
 pub mod children;
 pub mod confinement;
+pub mod descriptors;
 pub mod exec;
 #[cfg(target_os = "linux")]
 mod filter;
@@ -32,7 +33,7 @@ use nix::sys::signal::Signal;
 use crate::domain::sandbox::{Demand, Network, Rung};
 
 pub use confinement::{Confinement, Places};
-pub use give::give;
+pub use give::{give, passage};
 pub use uids::Owner;
 
 /// The worker's request to a helper to end everything now.
@@ -42,7 +43,7 @@ pub const END: Signal = Signal::SIGUSR1;
 #[derive(Clone, Debug)]
 pub struct Sandbox {
     helper: PathBuf,
-    bwrap: Option<PathBuf>,
+    bwrap: Option<plan::Bubblewrap>,
     users: Option<uids::Users>,
     data_dir: PathBuf,
     /// Out of every agent's sight: the worker's own directories and files.
@@ -94,7 +95,7 @@ impl Sandbox {
         let hidden = named.filter_map(|path| path.canonicalize().ok()).collect();
         let mut sandbox = Self {
             helper,
-            bwrap: probe::program("bwrap"),
+            bwrap: probe::bubblewrap().await,
             users: uids::Users::find(&settings.data_dir),
             data_dir: settings.data_dir.clone(),
             hidden,

@@ -5,7 +5,18 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
+use super::descriptors;
 use crate::domain::sandbox::{Network, Rung};
+
+/// The program `bwrap`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Bubblewrap {
+    /// Where it is.
+    pub(super) path: PathBuf,
+    /// Whether it can bound a file system in memory (since 0.7).
+    pub(super) knows_size: bool,
+}
 
 /// All that the helper needs to know.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -20,7 +31,7 @@ pub(super) struct Plan {
     /// This program, for its second stage.
     pub(super) helper: PathBuf,
     /// `bwrap`, for that rung.
-    pub(super) bwrap: Option<PathBuf>,
+    pub(super) bwrap: Option<Bubblewrap>,
     /// Working directory.
     pub(super) cwd: PathBuf,
     /// What it may read and run.
@@ -47,6 +58,9 @@ pub(super) struct Plan {
     pub(super) file_bytes_max: Option<u64>,
     /// Most processes of its user, counted by the kernel.
     pub(super) pids_max: Option<u64>,
+    /// Open files at which a process is told to close some, as it was for the worker; programs that
+    /// can do with more ask for it.
+    pub(super) open_files: Option<u64>,
     /// Most processor seconds of one of its processes.
     pub(super) cpu_s_max: Option<u64>,
 }
@@ -54,4 +68,30 @@ pub(super) struct Plan {
 impl Plan {
     /// The version of this program.
     pub(super) const VERSION: &str = env!("CARGO_PKG_VERSION");
+
+    /// One of this process on this rung, which shows nothing and bounds nothing yet.
+    pub(super) fn of(rung: Rung, helper: PathBuf) -> Self {
+        Self {
+            version: Self::VERSION.to_owned(),
+            worker: std::process::id(),
+            rung,
+            helper,
+            bwrap: None,
+            cwd: PathBuf::new(),
+            read: Vec::new(),
+            lent: Vec::new(),
+            write: Vec::new(),
+            hidden: Vec::new(),
+            tmp: PathBuf::new(),
+            network: Network::Full,
+            gateway: None,
+            services: Vec::new(),
+            owner: None,
+            nested: false,
+            file_bytes_max: None,
+            pids_max: None,
+            open_files: descriptors::before(),
+            cpu_s_max: None,
+        }
+    }
 }

@@ -11,17 +11,37 @@ use tokio::process::Command;
 use tokio::time::timeout;
 
 use super::confinement::{Confinement, Places};
+use super::plan::Bubblewrap;
 use super::{Sandbox, exec, give, visible};
 use crate::domain::limits;
 use crate::domain::sandbox::{ResourceLimits, Rung};
 
 /// A program on the worker's PATH.
-pub(super) fn program(name: &str) -> Option<PathBuf> {
+fn program(name: &str) -> Option<PathBuf> {
     let path = std::env::var_os("PATH")?;
     std::env::split_paths(&path)
         .filter(|dir| dir.is_absolute())
         .map(|dir| dir.join(name))
         .find(|path| visible::is_program(path))
+}
+
+/// `bwrap`, when it is on the PATH.
+pub(super) async fn bubblewrap() -> Option<Bubblewrap> {
+    let path = program("bwrap")?;
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "it is asked for its options and runs nothing"
+    )]
+    let mut command = Command::new(&path);
+    command.arg("--help").env_clear().kill_on_drop(true);
+    command.stdin(Stdio::null());
+    let said = timeout(limits::SANDBOX_PROBE_TIMEOUT, command.output()).await;
+    let said = said.ok().and_then(Result::ok);
+    let knows_size = said.is_some_and(|said| {
+        let both = [said.stdout, said.stderr].concat();
+        String::from_utf8_lossy(&both).contains("--size")
+    });
+    Some(Bubblewrap { path, knows_size })
 }
 
 /// Try it. The error says what is missing.

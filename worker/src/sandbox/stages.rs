@@ -75,8 +75,10 @@ fn first(plan: &Plan, program: &[OsString]) -> Result<ExitCode, String> {
     let text = serde_json::to_string(plan).map_err(|error| error.to_string())?;
     let (mut child, ends) = match (plan.rung, &plan.bwrap) {
         (Rung::Bubblewrap, Some(bubblewrap)) => {
-            let mut child = command(bubblewrap);
-            child.args(bwrap::args(plan)).arg(bwrap::HELPER_INSIDE);
+            let mut child = command(&bubblewrap.path);
+            child
+                .args(bwrap::args(plan, bubblewrap.knows_size))
+                .arg(bwrap::HELPER_INSIDE);
             (child, Ends::ByCode)
         }
         (Rung::Bubblewrap, None) => return Err("no bubblewrap is named".to_owned()),

@@ -3,6 +3,7 @@
 
 use std::fs::{self, File, TryLockError};
 use std::io;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -46,6 +47,8 @@ impl Users {
         let locks = places
             .into_iter()
             .find(|dir| fs::create_dir_all(dir).is_ok())?;
+        // Whoever opens a lock can hold it.
+        fs::set_permissions(&locks, fs::Permissions::from_mode(0o700)).ok()?;
         Some(Self { locks })
     }
 

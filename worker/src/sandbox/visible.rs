@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use crate::domain::limits;
 
 /// Programs, libraries and configuration of the system.
-const SYSTEM: [&str; 14] = [
+const SYSTEM: [&str; 15] = [
     "/usr",
     "/bin",
     "/sbin",
@@ -24,6 +24,7 @@ const SYSTEM: [&str; 14] = [
     "/nix/store",
     "/gnu/store",
     "/run/current-system",
+    "/var/lib/ca-certificates",
     "/sys/devices/system/cpu",
     "/sys/fs/cgroup",
 ];

@@ -1,11 +1,11 @@
 //! The way out of a sandbox whose network is the gateway.
 
 use std::fmt;
-use std::os::unix::fs::DirBuilderExt;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use super::Sandbox;
+use super::give::passage;
 use super::uids::Owner;
 use crate::domain::hosts::{LocalService, Policy};
 use crate::gateway::{Gateway, Refusal};
@@ -35,11 +35,7 @@ impl WayOut {
     ) -> Result<Self, String> {
         let services = hosts.local_services();
         let dir = sandbox.data_dir.join("gateways");
-        std::fs::DirBuilder::new()
-            .recursive(true)
-            .mode(0o711)
-            .create(&dir)
-            .map_err(|error| format!("cannot make {}: {error}", dir.display()))?;
+        passage(&dir).map_err(|error| format!("cannot make {}: {error}", dir.display()))?;
         let name = uuid::Uuid::new_v4().simple().to_string();
         let socket = dir.join(name.get(..12).unwrap_or(&name));
         let refusals: Arc<Mutex<Vec<Refusal>>> = Arc::default();

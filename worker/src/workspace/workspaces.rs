@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 use std::fs;
 use std::io;
-use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -24,7 +24,7 @@ use super::{
 use crate::domain::error_class::ErrorClass;
 use crate::domain::limits;
 use crate::domain::redact::Redactor;
-use crate::sandbox::{Means, Sandbox};
+use crate::sandbox::{self, Means, Sandbox};
 
 /// Worktrees, snapshots and applications under one root directory. Cheap to clone. Several
 /// processes may share a root: what is in use is locked.
@@ -60,14 +60,8 @@ impl Workspaces {
                 format!("cannot use {} for worktrees: {error}", root.display()),
             )
         };
-        let mut builder = fs::DirBuilder::new();
-        let root_user = nix::unistd::Uid::effective().is_root();
-        // As root, the users of attempts pass through to what is theirs.
-        builder
-            .recursive(true)
-            .mode(if root_user { 0o711 } else { 0o700 });
         for part in ["stores", "worktrees", "places", "trash"] {
-            builder.create(root.join(part)).map_err(failed)?;
+            sandbox::passage(&root.join(part)).map_err(failed)?;
         }
         // git resolves links in the paths it writes down; ours must look the same.
         let root = root.canonicalize().map_err(failed)?;

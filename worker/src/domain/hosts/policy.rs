@@ -10,8 +10,9 @@
 //! | `localhost:4000` | 127.0.0.1 and ::1 of the worker's machine, this port |
 //! | `private:git.corp.example:443` | this name, also when it leads to a private network |
 //!
-//! A name never leads to the worker's own machine, its link or a cloud's metadata, whatever its rule
-//! says; those are named by address.
+//! A name never leads to the worker's own machine by its loopback, to its link or to a cloud's
+//! metadata, whatever its rule says; those are named by address. To another address of the machine
+//! itself it leads only with `private:`.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -263,6 +264,13 @@ impl Rule {
         if named_place == Place::Nowhere {
             return fault("no connection can go to this address");
         }
+        if let (Place::Loopback, Ports::One(port)) = (named_place, ports)
+            && (port < limits::UNPRIVILEGED_PORT || port == limits::GATEWAY_PORT)
+        {
+            return fault(
+                "the sandbox listens at this port of its own for it, which has to be 1024 or more and not 3128",
+            );
+        }
         if named_place != Place::Public && ports == Ports::Web {
             return fault("a place that is not public needs its port, as in localhost:4000");
         }
@@ -374,11 +382,11 @@ mod tests {
             Err(Denied::Host)
         );
         assert_eq!(
-            grant(&["localhost:1"], "localhost:1"),
+            grant(&["localhost:4001"], "localhost:4001"),
             Ok(Grant::Addresses(LOCALHOST.to_vec()))
         );
-        assert_eq!(grant(&["localhost:1"], "127.0.0.2:1"), Err(Denied::Host));
-        assert_eq!(grant(&["localhost:1"], "a.localhost:1"), Err(Denied::Host));
+        assert_eq!(grant(&["localhost:4001"], "127.0.0.2:4001"), Err(Denied::Host));
+        assert_eq!(grant(&["localhost:4001"], "a.localhost:4001"), Err(Denied::Host));
     }
 
     #[test]
@@ -417,6 +425,8 @@ mod tests {
             ("0x7f.1:80", "decimal"),
             ("user@a.b", "user name"),
             ("x.localhost:80", "localhost"),
+            ("localhost:80", "1024 or more"),
+            ("127.0.0.1:3128", "not 3128"),
         ] {
             let found = Policy::parse(&[rule]).expect_err(rule).to_string();
             assert!(found.contains(message) && found.contains(rule), "{found}");
@@ -426,13 +436,19 @@ mod tests {
 
     #[test]
     fn services_of_the_own_machine_are_listed_once() {
-        let policy =
-            Policy::parse(&["a.b", "localhost:1", "127.0.0.1:1", "[::1]:2", "10.0.0.1:3"]).unwrap();
+        let policy = Policy::parse(&[
+            "a.b",
+            "localhost:4001",
+            "127.0.0.1:4001",
+            "[::1]:4002",
+            "10.0.0.1:3",
+        ])
+        .unwrap();
         let found: Vec<_> = policy
             .local_services()
             .into_iter()
             .map(|s| s.target)
             .collect();
-        assert_eq!(found, ["localhost:1", "[::1]:2"]);
+        assert_eq!(found, ["localhost:4001", "[::1]:4002"]);
     }
 }
