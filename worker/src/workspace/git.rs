@@ -15,9 +15,6 @@ use super::process::{self, Exec, ExecError, Input, Output};
 use crate::domain::error_class::ErrorClass;
 use crate::domain::limits;
 
-/// The empty tree: as source of attributes it means "no attributes".
-pub(super) const EMPTY_TREE: &str = "4b825dc642cb6eb9a060e54bf8d69288fbee4904";
-
 /// Command-scope configuration; it wins over the repository's own.
 const CONFIG: &[&str] = &[
     "core.hooksPath=/dev/null",
@@ -54,7 +51,7 @@ pub(super) struct Call<'a> {
     git_dir: Option<&'a Path>,
     work_tree: Option<&'a Path>,
     cwd: Option<&'a Path>,
-    no_attributes: bool,
+    index: Option<&'a Path>,
     args: Vec<OsString>,
     stdin: Input,
     stdout_file: Option<PathBuf>,
@@ -84,7 +81,7 @@ impl<'a> Call<'a> {
             git_dir: None,
             work_tree: None,
             cwd: None,
-            no_attributes: false,
+            index: None,
             args: Vec::new(),
             stdin: Input::Bytes(Vec::new()),
             stdout_file: None,
@@ -103,9 +100,9 @@ impl<'a> Call<'a> {
         self
     }
 
-    /// Take no attributes from anywhere (needs git 2.41).
-    pub(super) fn no_attributes(mut self) -> Self {
-        self.no_attributes = true;
+    /// Use this index file instead of the git directory's.
+    pub(super) fn index(mut self, file: &'a Path) -> Self {
+        self.index = Some(file);
         self
     }
 
@@ -229,9 +226,6 @@ impl Git {
         if let Some(tree) = call.work_tree {
             args.push(join("--work-tree=", tree));
         }
-        if call.no_attributes {
-            args.push(format!("--attr-source={EMPTY_TREE}").into());
-        }
         for setting in CONFIG {
             args.push("-c".into());
             args.push(setting.into());
@@ -246,7 +240,7 @@ impl Git {
             program: self.program.clone(),
             args,
             cwd: cwd.to_path_buf(),
-            env: environment(call.cwd),
+            env: environment(call.cwd, call.index),
             stdin: call.stdin,
             stdout_file: call.stdout_file,
             stdout_bytes_max: call.stdout_bytes_max,
@@ -262,7 +256,7 @@ fn join(option: &str, path: &Path) -> OsString {
     joined
 }
 
-fn environment(discover_in: Option<&Path>) -> Vec<(OsString, OsString)> {
+fn environment(discover_in: Option<&Path>, index: Option<&Path>) -> Vec<(OsString, OsString)> {
     let mut env: Vec<(OsString, OsString)> = [
         ("PATH", "/usr/local/bin:/usr/bin:/bin"),
         ("HOME", "/nonexistent"),
@@ -282,6 +276,9 @@ fn environment(discover_in: Option<&Path>) -> Vec<(OsString, OsString)> {
     .collect();
     if let Some(parent) = discover_in.and_then(Path::parent) {
         env.push(("GIT_CEILING_DIRECTORIES".into(), parent.into()));
+    }
+    if let Some(index) = index {
+        env.push(("GIT_INDEX_FILE".into(), index.into()));
     }
     env
 }

@@ -312,13 +312,19 @@ async fn linked(
     plan.git.ok(call, plan.cancel).await?;
     drop(lock);
     let git_dir = linked_git_dir(&plan.check.common_dir, tree);
-    let call = Call::new(&git_dir)
+    // With configuration and attributes of our own: those of the project may name programs.
+    let own = plan.dir.0.join("checkout.git");
+    own_git_dir(&own, &plan.check.common_dir, &commits.checkout)
+        .map_err(|error| disk(&own, "make a git directory for the checkout", &error))?;
+    let index = git_dir.join("index");
+    let call = Call::new(&own)
         .work_tree(tree)
-        .no_attributes()
+        .index(&index)
         .args(["read-tree", "-u", "--reset"])
         .args([commits.checkout.as_str()]);
     plan.git.ok(call, plan.cancel).await?;
-    Ok(git_dir.join("index"))
+    fs::remove_dir_all(&own).map_err(|error| disk(&own, "remove", &error))?;
+    Ok(index)
 }
 
 fn linked_git_dir(common_dir: &Path, tree: &Path) -> PathBuf {
