@@ -2,8 +2,39 @@
 //! what others wait for, to send the hints of the database itself, to rewrite what was decided.
 
 use serde_json::json;
+use tokio_postgres::Client;
 
+use crate::harness::db::TestDb;
 use crate::harness::worker::{Stage, gates};
+
+/// A worker of the fleet in which task 1 of `ada` has change 1, which waits, and task 2 has change 2,
+/// which is applied; questions 1 and 2 are open.
+const SCENE: &str = "
+    INSERT INTO catalogue_agents(name) VALUES ('a');
+    INSERT INTO projects(name, path) VALUES ('p', '/x');
+    INSERT INTO tasks(project, input, agent, submitted_by) VALUES ('p', 'x', 'a', 'ada'), ('p', 'x', 'a', 'ada');
+    DELETE FROM ready_tasks;
+    INSERT INTO outcomes(task_id, seq, attempt, state) VALUES (1, 2, 1, 'completed'), (2, 2, 1, 'completed');
+    INSERT INTO pending_changes(task_id, attempt, token, project, base_commit, result_tree, result_commit,
+                                result_ref, digest, files, added_lines, removed_lines, state)
+    VALUES (1, 1, 1, 'p', 'b', 't', 'c', 'r', 'd', 1, 1, 0, 'pending'),
+           (2, 1, 2, 'p', 'b', 't', 'c', 'r', 'd', 1, 1, 0, 'applied');
+    INSERT INTO permission_requests(task_id, attempt, token, agent, kind, title)
+    VALUES (1, 1, 1, 'a', 'execute', 'rm'), (1, 1, 1, 'a', 'execute', 'ls')";
+
+async fn scene() -> (TestDb, Client) {
+    let db = TestDb::new().await;
+    let sql = db.client().await;
+    sql.batch_execute(SCENE).await.unwrap();
+    (db, sql)
+}
+
+async fn code_of(client: &Client, statement: &str) -> String {
+    match client.batch_execute(statement).await {
+        Ok(()) => String::new(),
+        Err(error) => error.as_db_error().unwrap().code().code().to_owned(),
+    }
+}
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_hint_that_somebody_wants_a_task_cancelled_cancels_nothing_that_nobody_wants_cancelled() {
@@ -28,3 +59,145 @@ async fn a_hint_that_somebody_wants_a_task_cancelled_cancels_nothing_that_nobody
     stage.reaches(wanted, "completed").await;
     worker.stop().await;
 }
+
+#[tokio::test]
+async fn tables_of_a_login_in_place_of_the_catalogue_let_a_worker_decide_nothing() {
+    let (db, sql) = scene().await;
+    let worker = db.login("worker", &["dispatch_worker"]).await;
+    let client = worker.client().await;
+    let disguise = format!(
+        "CREATE TEMP TABLE pg_class AS
+         SELECT c.oid, r.oid AS relowner FROM pg_catalog.pg_class c, pg_catalog.pg_roles r WHERE r.rolname = '{}';
+         CREATE TEMP TABLE change_moves(from_state text, to_state text);
+         INSERT INTO pg_temp.change_moves VALUES ('pending', 'applied'), ('applied', 'pending');",
+        worker.name
+    );
+    client.batch_execute(&disguise).await.unwrap();
+    for path in ["public", "pg_temp, public, pg_catalog"] {
+        client
+            .batch_execute(&format!("SET search_path = {path}"))
+            .await
+            .unwrap();
+        for (statement, code) in [
+            (
+                "UPDATE public.pending_changes SET state = 'approved' WHERE id = 1",
+                "42501",
+            ),
+            (
+                "UPDATE public.pending_changes SET state = 'rejected' WHERE id = 1",
+                "42501",
+            ),
+            (
+                "UPDATE public.pending_changes SET undo_asked_at = now() WHERE id = 2",
+                "42501",
+            ),
+            (
+                "UPDATE public.pending_changes SET state = 'applied' WHERE id = 1",
+                "55000",
+            ),
+            (
+                "UPDATE public.pending_changes SET state = 'pending' WHERE id = 2",
+                "55000",
+            ),
+            (
+                "UPDATE public.permission_requests SET status = 'allowed', decided_by = 'policy' WHERE id = 1",
+                "42501",
+            ),
+        ] {
+            assert_eq!(
+                code_of(&client, statement).await,
+                code,
+                "{path}: {statement}"
+            );
+        }
+    }
+    let states = "SELECT string_agg(state, ' ' ORDER BY id) FROM pending_changes";
+    let states: String = sql.query_one(states, &[]).await.unwrap().get(0);
+    assert_eq!(states, "pending applied");
+}
+
+/// Functions and operators of a login, in a schema of its own, before those of the system.
+const DISGUISE: &str = "
+    CREATE FUNCTION NAME.pg_has_role(name, text, text) RETURNS boolean LANGUAGE sql AS 'SELECT true';
+    CREATE FUNCTION NAME.pg_has_role(name, name, text) RETURNS boolean LANGUAGE sql AS 'SELECT true';
+    CREATE FUNCTION NAME.pg_has_role(name, oid, text) RETURNS boolean LANGUAGE sql AS 'SELECT true';
+    CREATE FUNCTION NAME.always(name, name) RETURNS boolean LANGUAGE sql AS 'SELECT true';
+    CREATE OPERATOR NAME.= (LEFTARG = name, RIGHTARG = name, FUNCTION = NAME.always);
+    CREATE FUNCTION NAME.always(text, name) RETURNS boolean LANGUAGE sql AS 'SELECT true';
+    CREATE OPERATOR NAME.= (LEFTARG = text, RIGHTARG = name, FUNCTION = NAME.always);
+    CREATE FUNCTION NAME.never(text, name) RETURNS boolean LANGUAGE sql AS 'SELECT false';
+    CREATE OPERATOR NAME.<> (LEFTARG = text, RIGHTARG = name, FUNCTION = NAME.never);
+    SET search_path = NAME, pg_catalog, public;";
+
+#[tokio::test]
+async fn functions_and_operators_of_a_login_show_a_submitter_nothing_of_others() {
+    let (db, sql) = scene().await;
+    let eve = db
+        .login("eve", &["dispatch_submitter", "dispatch_reviewer"])
+        .await;
+    let mallory = db.login("mallory", &["dispatch_submitter"]).await;
+    for login in [&eve, &mallory] {
+        let schema = format!(
+            "CREATE SCHEMA {0} AUTHORIZATION {0}; INSERT INTO tasks(project, input, agent, submitted_by) VALUES ('p', 'x', 'a', '{0}')",
+            login.name
+        );
+        sql.batch_execute(&schema).await.unwrap();
+    }
+    let client = mallory.client().await;
+    client
+        .batch_execute(&DISGUISE.replace("NAME", &mallory.name))
+        .await
+        .unwrap();
+    for table in ["tasks", "my_tasks", "outcomes", "pending_changes"] {
+        let count = format!("SELECT count(*) FROM public.{table} WHERE true");
+        let seen: i64 = client.query_one(&count, &[]).await.unwrap().get(0);
+        let own = i64::from(table.ends_with("tasks"));
+        assert_eq!(seen, own, "{table}");
+    }
+    for statement in [
+        "SELECT cancel_task(1)",
+        "SELECT requeue_task(1)",
+        "INSERT INTO tasks(project, input, agent, submitted_by) VALUES ('p', 'x', 'a', 'ada')",
+    ] {
+        assert_eq!(code_of(&client, statement).await, "42501", "{statement}");
+    }
+    // Who decides is recorded under their own name.
+    let client = eve.client().await;
+    client
+        .batch_execute(&DISGUISE.replace("NAME", &eve.name))
+        .await
+        .unwrap();
+    client
+        .batch_execute("SELECT reject_change(1, 'no', 'ada')")
+        .await
+        .unwrap();
+    let by: String = sql
+        .query_one("SELECT decided_by FROM pending_changes WHERE id = 1", &[])
+        .await
+        .unwrap()
+        .get(0);
+    assert_eq!(by, eve.name);
+}
+
+#[tokio::test]
+async fn every_function_of_the_schema_takes_names_as_the_schema_does() {
+    let db = TestDb::new().await;
+    let sql = db.client().await;
+    let loose = "SELECT p.oid::regprocedure::text FROM pg_proc p
+                  WHERE p.pronamespace = 'public'::regnamespace AND p.prosqlbody IS NULL
+                    AND NOT coalesce('search_path=public, pg_temp' = ANY (p.proconfig), false)";
+    let loose = sql.query(loose, &[]).await.unwrap();
+    let loose: Vec<String> = loose.iter().map(|row| row.get(0)).collect();
+    assert!(
+        loose.is_empty(),
+        "{loose:?}: in SQL BEGIN ATOMIC …, in PL/pgSQL SET search_path = …, pg_temp"
+    );
+    let all = "SELECT count(*) FROM pg_proc WHERE pronamespace = 'public'::regnamespace";
+    assert!(sql.query_one(all, &[]).await.unwrap().get::<_, i64>(0) >= 60);
+    // What a worker and its listener agree on is not the caller's to say.
+    let channel = "CREATE SCHEMA other; SET search_path = other, public";
+    sql.batch_execute(channel).await.unwrap();
+    let channel = sql.query_one("SELECT dispatch_channel()", &[]).await;
+    assert_eq!(channel.unwrap().get::<_, String>(0), "dispatch_public");
+}
+

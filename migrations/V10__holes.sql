@@ -1,0 +1,41 @@
+-- What a review of the rights found open, closed: names that a login could give another meaning, four
+-- eyes around a requeue, answers written anew, a lock that anybody could hold, rights that stayed.
+
+-- ---------------------------------------------------------------- names mean what they mean here
+
+-- A function without a path of its own takes names as its caller's session does, which may put tables,
+-- functions and operators of its own before ours: fatal for a check, such as a trigger's or a rule's.
+-- Functions in SQL are bound to what their names mean now (and can still be inlined); those in PL/pgSQL
+-- get a path in which temporary tables come last. A migration that adds one does the same, and a test
+-- finds those that do not. By name: there may be functions of others in the schema.
+DO $$
+DECLARE
+    f record;
+BEGIN
+    -- The one that tells where it is: of the schema, and not of the caller's path.
+    EXECUTE format('CREATE OR REPLACE FUNCTION dispatch_channel() RETURNS text LANGUAGE sql STABLE RETURN %L',
+                   'dispatch_' || current_schema());
+    FOR f IN SELECT pg_get_functiondef(p.oid) AS definition, p.prosrc AS body
+               FROM pg_proc p
+              WHERE p.pronamespace = quote_ident(current_schema())::regnamespace
+                AND p.proname IN ('acting_as', 'conversation_free', 'fall_back', 'is_offered', 'limit_of', 'may_go',
+                                  'next_seq', 'outcome_payload', 'parked_keys', 'person', 'project_limit',
+                                  'promote_later', 'put_under_limit', 'sees_all_tasks', 'spent', 'task_events')
+    LOOP
+        EXECUTE left(f.definition, strpos(f.definition, E'\nAS $function$')) || 'BEGIN ATOMIC '
+                || f.body || E'\n; END';
+    END LOOP;
+    FOR f IN SELECT p.oid::regprocedure AS signature FROM pg_proc p
+              WHERE p.pronamespace = quote_ident(current_schema())::regnamespace
+                AND p.proname IN ('answer_permission_as', 'append_event', 'approve_change_as', 'cancel_task_as',
+                                  'claim_tasks', 'decide_files_as', 'end_overdue', 'fill_agent', 'finish_plain',
+                                  'grant_rights', 'guard_change_move', 'keep_project_limit', 'let_out', 'lock_change',
+                                  'maintain', 'promote_parked', 'put_rules', 'refuse_change', 'refuse_decision',
+                                  'refuse_delete_of_open', 'refuse_own_work', 'refuse_second_answer', 'refuse_state',
+                                  'refuse_task_of_others', 'refuse_unseen', 'reject_change_as', 'request_changes_as',
+                                  'requeue_task_as', 'revoke_rights', 'ring_bell', 'rules_to_put', 'take_waiting',
+                                  'tell_of_limit', 'undo_change_as')
+    LOOP
+        EXECUTE format('ALTER FUNCTION %s SET search_path = %I, pg_temp', f.signature, current_schema());
+    END LOOP;
+END $$;
