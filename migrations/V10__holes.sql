@@ -1,6 +1,33 @@
 -- What a review of the rights found open, closed: names that a login could give another meaning, four
 -- eyes around a requeue, answers written anew, a lock that anybody could hold, rights that stayed.
 
+-- ---------------------------------------------------------------- four eyes
+
+-- Refuse a reviewer whose words the agent followed on the way to this change: who submitted its task,
+-- an earlier one of its conversation, or one that ran before the change was made. A task that is
+-- requeued works on top of later ones. Asking for changes submits a task, and counts.
+CREATE OR REPLACE FUNCTION refuse_own_work(c pending_changes, reviewer text) RETURNS void LANGUAGE plpgsql AS $$
+DECLARE
+    own bigint;
+BEGIN
+    IF NOT EXISTS (SELECT 1 FROM projects p WHERE p.name = c.project AND p.four_eyes)
+       AND NOT EXISTS (SELECT 1 FROM settings s WHERE s.name = 'four_eyes' AND s.value = 'on') THEN
+        RETURN;
+    END IF;
+    SELECT t.id INTO own
+      FROM tasks t, (SELECT coalesce(x.conversation_id, x.id) AS id FROM tasks x WHERE x.id = c.task_id) first
+     WHERE (t.id = first.id OR t.conversation_id = first.id)
+       AND (t.id <= c.task_id
+            OR EXISTS (SELECT 1 FROM attempts a WHERE a.task_id = t.id AND a.started_at <= c.created_at))
+       AND person(t.submitted_by) = person(reviewer)
+     ORDER BY t.id LIMIT 1;
+    IF FOUND THEN
+        RAISE EXCEPTION 'change % needs a second pair of eyes: % submitted task %, which led to it', c.id, reviewer, own
+            USING ERRCODE = 'insufficient_privilege',
+                  HINT = 'Let somebody approve it who submitted no task of its conversation and asked for no changes in it.';
+    END IF;
+END $$;
+
 -- ---------------------------------------------------------------- names mean what they mean here
 
 -- A function without a path of its own takes names as its caller's session does, which may put tables,
