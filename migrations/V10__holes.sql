@@ -28,6 +28,28 @@ BEGIN
     END IF;
 END $$;
 
+-- ---------------------------------------------------------------- answers and decisions stay
+
+CREATE FUNCTION refuse_second_answer() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    RAISE EXCEPTION 'permission request % is closed (%)', OLD.id, OLD.status
+        USING ERRCODE = 'object_not_in_prerequisite_state', HINT = 'An answer holds once.';
+END $$;
+CREATE TRIGGER permission_requests_closed BEFORE UPDATE ON permission_requests FOR EACH ROW
+    WHEN (OLD.status <> 'pending') EXECUTE FUNCTION refuse_second_answer();
+-- A worker writes what needs no person: an answer by policy, that nobody answered in time, and that
+-- nobody needs to any more. These are the names that it writes it under.
+CREATE TRIGGER permission_requests_named BEFORE INSERT OR UPDATE ON permission_requests FOR EACH ROW
+    WHEN ((NEW.status = 'pending') <> (NEW.decided_by IS NULL)
+          OR NEW.decided_by NOT IN ('policy', 'deadline', 'the attempt ended'))
+    EXECUTE FUNCTION refuse_decision('answer_permission()');
+
+CREATE TRIGGER reviews_never_go BEFORE DELETE ON reviews
+    FOR EACH ROW EXECUTE FUNCTION refuse_change('Decisions are kept, and the changes they are about.');
+ALTER TABLE reviews ENABLE ALWAYS TRIGGER reviews_never_go;
+ALTER TABLE reviews ENABLE ALWAYS TRIGGER reviews_never_change;
+ALTER TABLE reviews ENABLE ALWAYS TRIGGER reviews_stay;
+
 -- ---------------------------------------------------------------- names mean what they mean here
 
 -- A function without a path of its own takes names as its caller's session does, which may put tables,

@@ -201,3 +201,68 @@ async fn every_function_of_the_schema_takes_names_as_the_schema_does() {
     assert_eq!(channel.unwrap().get::<_, String>(0), "dispatch_public");
 }
 
+#[tokio::test]
+async fn a_worker_answers_no_question_in_the_name_of_a_person_and_no_answer_changes() {
+    let (db, sql) = scene().await;
+    let worker = db.login("worker", &["dispatch_worker"]).await;
+    let client = worker.client().await;
+    sql.batch_execute("SELECT answer_permission(1, 'allow', 'anna')")
+        .await
+        .unwrap();
+    let row = "INSERT INTO permission_requests(task_id, attempt, token, agent, kind, title, status, decided_by) VALUES (1, 1, 1, 'a', 'k', 't', ";
+    for (statement, code) in [
+        // Given.
+        (
+            "UPDATE permission_requests SET decided_by = 'bob' WHERE id = 1",
+            "55000",
+        ),
+        (
+            "UPDATE permission_requests SET status = 'pending', decided_by = NULL WHERE id = 1",
+            "55000",
+        ),
+        (
+            "UPDATE permission_requests SET status = 'expired', decided_by = 'deadline' WHERE id = 1",
+            "55000",
+        ),
+        // Open.
+        (
+            "UPDATE permission_requests SET decided_by = 'bob' WHERE id = 2",
+            "42501",
+        ),
+        (
+            "UPDATE permission_requests SET status = 'expired', decided_by = 'bob' WHERE id = 2",
+            "42501",
+        ),
+        (
+            "UPDATE permission_requests SET status = 'cancelled', decided_by = NULL WHERE id = 2",
+            "42501",
+        ),
+        (
+            "UPDATE permission_requests SET status = 'denied', decided_by = 'policy' WHERE id = 2",
+            "42501",
+        ),
+        // New.
+        (&format!("{row} 'allowed', 'bob')"), "42501"),
+        (&format!("{row} 'denied', NULL)"), "42501"),
+        (&format!("{row} 'pending', 'bob')"), "42501"),
+        // What its work needs.
+        (&format!("{row} 'allowed', 'policy')"), ""),
+        (&format!("{row} 'pending', NULL)"), ""),
+        (
+            "UPDATE permission_requests SET status = 'expired', decided_by = 'deadline', decided_at = now() WHERE id = 2",
+            "",
+        ),
+    ] {
+        assert_eq!(code_of(&client, statement).await, code, "{statement}");
+    }
+    // Nobody, the owner included.
+    let again = "UPDATE permission_requests SET status = 'pending', decided_by = NULL WHERE id = 2";
+    assert_eq!(code_of(&sql, again).await, "55000");
+    let answers = "SELECT string_agg(status || coalesce(' ' || decided_by, ''), ', ' ORDER BY id) FROM permission_requests";
+    let answers: String = sql.query_one(answers, &[]).await.unwrap().get(0);
+    assert_eq!(
+        answers,
+        "allowed anna, expired deadline, allowed policy, pending"
+    );
+}
+
