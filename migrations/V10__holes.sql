@@ -50,6 +50,54 @@ ALTER TABLE reviews ENABLE ALWAYS TRIGGER reviews_never_go;
 ALTER TABLE reviews ENABLE ALWAYS TRIGGER reviews_never_change;
 ALTER TABLE reviews ENABLE ALWAYS TRIGGER reviews_stay;
 
+-- ---------------------------------------------------------------- one promoter at a time
+
+CREATE TABLE promoting (nobody boolean);
+COMMENT ON TABLE promoting IS 'Always empty: who holds its lock lets parked tasks out. It takes a right, unlike a lock by number.';
+
+-- Let parked tasks out: under a limit as many as there is room for, highest priority first.
+-- Room is counted, not kept, so that no crash can leak a slot. One at a time in the fleet, and each
+-- judgement by a statement that begins after the lock is held: two that cannot see each other's
+-- work would let out two tasks of one conversation, or too many under one key. NULL: somebody else
+-- is at it, and may have judged before what the caller knows of was committed, so look again soon.
+CREATE OR REPLACE FUNCTION promote_parked(most integer) RETURNS integer LANGUAGE plpgsql AS $$
+DECLARE
+    key record;
+    moved integer := 0;
+BEGIN
+    BEGIN
+        LOCK TABLE promoting IN SHARE UPDATE EXCLUSIVE MODE NOWAIT;
+    EXCEPTION WHEN lock_not_available THEN
+        RETURN NULL;
+    END;
+    FOR key IN SELECT k.limit_key, k.max_running - used.tasks AS room
+                 FROM (SELECT p.limit_key, limit_of(p.limit_key) AS max_running FROM parked_keys() p) k
+                CROSS JOIN LATERAL (
+                      SELECT (SELECT count(*) FROM ready_tasks r WHERE r.limit_key = k.limit_key)
+                           + (SELECT count(*) FROM leases s WHERE s.limit_key = k.limit_key) AS tasks) used
+                WHERE k.max_running > used.tasks
+    LOOP
+        moved := moved + let_out(key.limit_key, least(key.room, most)::integer);
+        EXIT WHEN moved >= most;
+    END LOOP;
+    RETURN moved + let_out(NULL, most);
+END $$;
+
+-- Workers that run on must have the right at once; and one that is letting tasks out under the lock
+-- by number that stood here is let finish. Not for ever: anybody can hold that one.
+DO $$
+BEGIN
+    FOR look IN 1..50 LOOP
+        EXIT WHEN pg_try_advisory_xact_lock(hashtext('dispatch promote ' || current_schema()));
+        PERFORM pg_sleep(0.1);
+    END LOOP;
+    IF EXISTS (SELECT 1 FROM pg_roles r WHERE r.rolname = 'dispatch_worker'
+                AND has_table_privilege(r.oid, 'leases', 'DELETE')) THEN
+        GRANT DELETE ON promoting TO dispatch_worker;
+    END IF;
+END $$;
+INSERT INTO rights (role, object, privileges) VALUES ('worker', 'promoting', 'DELETE');
+
 -- ---------------------------------------------------------------- names mean what they mean here
 
 -- A function without a path of its own takes names as its caller's session does, which may put tables,

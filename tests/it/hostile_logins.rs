@@ -1,6 +1,8 @@
 //! What a login tries beyond statements that it may not run: to give names another meaning, to hold
 //! what others wait for, to send the hints of the database itself, to rewrite what was decided.
 
+use std::time::Duration;
+
 use serde_json::json;
 use tokio_postgres::Client;
 
@@ -264,5 +266,55 @@ async fn a_worker_answers_no_question_in_the_name_of_a_person_and_no_answer_chan
         answers,
         "allowed anna, expired deadline, allowed policy, pending"
     );
+}
+
+#[tokio::test]
+async fn who_holds_every_lock_that_a_login_can_hold_stops_no_parked_task() {
+    let db = TestDb::new().await;
+    let sql = db.client().await;
+    sql.batch_execute(
+        "INSERT INTO projects(name, path) VALUES ('p', '/x');
+         INSERT INTO tasks(project, input, agent, limit_key) VALUES ('p', 'x', 'a', 'k')",
+    )
+    .await
+    .unwrap();
+    let login = db
+        .login("eve", &["dispatch_submitter", "dispatch_reviewer"])
+        .await;
+    let eve = login.client().await;
+    // The keys are known: they are in the functions, which everybody can read, and in pg_locks.
+    eve.batch_execute(
+        "SELECT pg_advisory_lock(hashtext(what || ' public')) FROM unnest(ARRAY['dispatch promote', 'dispatch rights']) what",
+    )
+    .await
+    .unwrap();
+    let moved: Option<i32> = sql
+        .query_one("SELECT promote_parked(10)", &[])
+        .await
+        .unwrap()
+        .get(0);
+    assert_eq!(moved, Some(1));
+    let lock = "BEGIN; LOCK TABLE promoting IN SHARE UPDATE EXCLUSIVE MODE";
+    assert_eq!(code_of(&eve, lock).await, "42501");
+    eve.batch_execute("ROLLBACK").await.unwrap();
+    let granting = sql.query("SELECT grant_rights()", &[]);
+    let granting = tokio::time::timeout(Duration::from_secs(20), granting).await;
+    granting.expect("nobody holds it up").unwrap();
+}
+
+#[tokio::test]
+async fn one_promoter_at_a_time_and_the_next_one_is_told_to_look_again() {
+    let db = TestDb::new().await;
+    let login = db.login("worker", &["dispatch_worker"]).await;
+    let (mut one, two) = (login.client().await, login.client().await);
+    let promote = "SELECT promote_parked(10)";
+    let first = one.transaction().await.unwrap();
+    let got = async |row: Result<tokio_postgres::Row, tokio_postgres::Error>| -> Option<i32> {
+        row.unwrap().get(0)
+    };
+    assert_eq!(got(first.query_one(promote, &[]).await).await, Some(0));
+    assert_eq!(got(two.query_one(promote, &[]).await).await, None);
+    first.rollback().await.unwrap();
+    assert_eq!(got(two.query_one(promote, &[]).await).await, Some(0));
 }
 
