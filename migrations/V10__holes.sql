@@ -98,6 +98,164 @@ BEGIN
 END $$;
 INSERT INTO rights (role, object, privileges) VALUES ('worker', 'promoting', 'DELETE');
 
+-- ---------------------------------------------------------------- rights follow their table
+
+-- The columns that a claim fills: who wants a task cancelled is not written with it.
+UPDATE rights SET privileges = 'SELECT, INSERT (task_id, token, worker_id, attempt, uncharged, agent, limit_key), '
+                               'DELETE, UPDATE (phase)'
+ WHERE role = 'worker' AND object = 'leases';
+
+-- Take back what the roles hold on the objects of this schema.
+CREATE FUNCTION revoke_rights() RETURNS void LANGUAGE plpgsql AS $$
+DECLARE
+    r record;
+BEGIN
+    FOR r IN
+        WITH ours AS (
+            SELECT c.relowner AS owner, c.relnamespace AS schema FROM pg_class c WHERE c.oid = 'rights'::regclass
+        ), held AS (
+            SELECT CASE c.relkind WHEN 'S' THEN 'SEQUENCE' ELSE 'TABLE' END AS kind, c.oid::regclass::text AS object, a.grantee
+              FROM ours o JOIN pg_class c ON c.relnamespace = o.schema AND c.relowner = o.owner, aclexplode(c.relacl) a
+            UNION
+            SELECT 'TABLE', c.oid::regclass::text, a.grantee
+              FROM ours o JOIN pg_class c ON c.relnamespace = o.schema AND c.relowner = o.owner
+              JOIN pg_attribute t ON t.attrelid = c.oid, aclexplode(t.attacl) a
+            UNION
+            SELECT 'ROUTINE', p.oid::regprocedure::text, a.grantee
+              FROM ours o JOIN pg_proc p ON p.pronamespace = o.schema AND p.proowner = o.owner, aclexplode(p.proacl) a
+        )
+        SELECT h.kind, h.object, g.rolname FROM held h JOIN pg_roles g ON g.oid = h.grantee
+         WHERE g.rolname IN ('dispatch_submitter', 'dispatch_reviewer', 'dispatch_worker') ORDER BY 2, 3
+    LOOP
+        EXECUTE format('REVOKE ALL ON %s %s FROM %I', r.kind, r.object, r.rolname);
+    END LOOP;
+END $$;
+REVOKE EXECUTE ON FUNCTION revoke_rights() FROM PUBLIC;
+
+-- The rules on rows that are not in force as `rights` has them, and those that are in force and should
+-- not be. What a rule was made of is its comment.
+CREATE FUNCTION rules_to_put() RETURNS TABLE (object text, name text, seen text, written text, source text)
+LANGUAGE sql STABLE AS $$
+    WITH wanted AS (
+        SELECT format('%I.%I', current_schema(), x.object)::regclass::oid AS tab, 'dispatch_' || x.role AS name,
+               x.seen, coalesce(x.written, x.seen) AS written,
+               format(E'seen: %s\nwritten: %s', x.seen, coalesce(x.written, x.seen)) AS source
+          FROM rights x WHERE x.seen IS NOT NULL
+    ), there AS (
+        SELECT p.polrelid AS tab, p.polname::text AS name, coalesce(obj_description(p.oid, 'pg_policy'), '') AS source
+          FROM pg_policy p JOIN pg_class c ON c.oid = p.polrelid
+         WHERE c.relnamespace = quote_ident(current_schema())::regnamespace
+           AND p.polname IN ('dispatch_submitter', 'dispatch_reviewer', 'dispatch_worker')
+    )
+    SELECT tab::regclass::text, name, w.seen, w.written, w.source
+      FROM wanted w FULL JOIN there t USING (tab, name)
+     WHERE w.source IS DISTINCT FROM t.source ORDER BY 1, 2
+$$;
+
+-- Put them into force. A rule that stays costs nothing; another needs its table alone for a moment, and
+-- nobody who works is made to wait for much longer: all tables together, or back and once more.
+CREATE FUNCTION put_rules() RETURNS void LANGUAGE plpgsql AS $$
+DECLARE
+    patience text := current_setting('lock_timeout');
+    tables text := (SELECT string_agg(DISTINCT x.object, ', ') FROM rules_to_put() x);
+    tries integer := 0;
+    r record;
+BEGIN
+    WHILE tables IS NOT NULL LOOP
+        BEGIN
+            PERFORM set_config('lock_timeout', '200ms', true);
+            EXECUTE format('LOCK TABLE %s IN ACCESS EXCLUSIVE MODE', tables);
+            PERFORM set_config('lock_timeout', patience, true);
+            EXIT;
+        EXCEPTION WHEN lock_not_available OR deadlock_detected THEN
+            tries := tries + 1;
+            IF tries >= 40 THEN
+                RAISE EXCEPTION 'the tables are in use for long: %', tables
+                    USING ERRCODE = 'lock_not_available',
+                          HINT = 'Let what uses them end (SELECT * FROM pg_stat_activity), then run: dispatch migrate --roles';
+            END IF;
+            PERFORM pg_sleep(0.05 + random() * 0.1);
+        END;
+    END LOOP;
+    FOR r IN SELECT * FROM rules_to_put() LOOP
+        IF EXISTS (SELECT 1 FROM pg_policy p WHERE p.polrelid = r.object::regclass AND p.polname = r.name) THEN
+            EXECUTE format('DROP POLICY %I ON %s', r.name, r.object);
+        END IF;
+        CONTINUE WHEN r.seen IS NULL;
+        -- Grants decide for everybody else, as before there were rules on rows.
+        IF NOT EXISTS (SELECT 1 FROM pg_policy p WHERE p.polrelid = r.object::regclass AND p.polname = 'everybody') THEN
+            EXECUTE format('CREATE POLICY everybody ON %s USING (true) WITH CHECK (true)', r.object);
+        END IF;
+        EXECUTE format('ALTER TABLE %s ENABLE ROW LEVEL SECURITY', r.object);
+        EXECUTE format('CREATE POLICY %I ON %s AS RESTRICTIVE TO %I USING (%s) WITH CHECK (%s)',
+                       r.name, r.object, r.name, r.seen, r.written);
+        EXECUTE format('COMMENT ON POLICY %I ON %s IS %L', r.name, r.object, r.source);
+    END LOOP;
+END $$;
+REVOKE EXECUTE ON FUNCTION put_rules() FROM PUBLIC;
+
+-- Make the roles that are not there, and give all of them the rights in this database that the table
+-- lists, no more and no less. Harmless to repeat, and at once in several databases of a cluster. Gives
+-- the names of the roles it made.
+CREATE OR REPLACE FUNCTION grant_rights() RETURNS text[] LANGUAGE plpgsql AS $$
+DECLARE
+    here text := current_schema();
+    r record;
+    made text[] := '{}';
+BEGIN
+    LOCK TABLE rights IN SHARE ROW EXCLUSIVE MODE;
+    FOR r IN SELECT DISTINCT 'dispatch_' || x.role AS name FROM rights x ORDER BY 1 LOOP
+        IF NOT EXISTS (SELECT 1 FROM pg_roles p WHERE p.rolname = r.name) THEN
+            BEGIN
+                EXECUTE format('CREATE ROLE %I NOLOGIN', r.name);
+                made := made || r.name;
+            EXCEPTION
+                WHEN duplicate_object OR unique_violation THEN
+                    NULL; -- Made a moment ago, for another database of the cluster.
+                WHEN insufficient_privilege THEN
+                    RAISE EXCEPTION 'role % is not there, and % may not make it', r.name, current_user
+                        USING ERRCODE = 'insufficient_privilege',
+                              HINT = 'Let a role with CREATEROLE run: CREATE ROLE dispatch_submitter; CREATE ROLE dispatch_reviewer; CREATE ROLE dispatch_worker; then run: dispatch migrate --roles';
+            END;
+        END IF;
+        -- It would be somebody who gets these rights, and not a group.
+        IF EXISTS (SELECT 1 FROM pg_roles p WHERE p.rolname = r.name AND p.rolcanlogin) THEN
+            RAISE EXCEPTION 'role % may log in; it must be a group', r.name
+                USING ERRCODE = 'object_not_in_prerequisite_state',
+                      HINT = format('Rename that login (ALTER ROLE %I RENAME TO …), then run: dispatch migrate --roles', r.name);
+        END IF;
+    END LOOP;
+
+    -- Who may create things in the schema may make them look like ours.
+    IF EXISTS (SELECT 1 FROM pg_namespace n, aclexplode(coalesce(n.nspacl, acldefault('n', n.nspowner))) a
+                WHERE n.nspname = here AND a.grantee = 0 AND a.privilege_type = 'CREATE') THEN
+        BEGIN
+            EXECUTE format('REVOKE CREATE ON SCHEMA %I FROM PUBLIC', here);
+        EXCEPTION WHEN insufficient_privilege THEN
+            NULL; -- Told below.
+        END;
+        IF EXISTS (SELECT 1 FROM pg_namespace n, aclexplode(n.nspacl) a
+                    WHERE n.nspname = here AND a.grantee = 0 AND a.privilege_type = 'CREATE') THEN
+            RAISE EXCEPTION 'everybody may create objects in schema %, and % cannot forbid it', here, current_user
+                USING ERRCODE = 'insufficient_privilege',
+                      HINT = format('Let its owner run: REVOKE CREATE ON SCHEMA %I FROM PUBLIC; then run: dispatch migrate --roles', here);
+        END IF;
+    END IF;
+
+    -- First what may wait for others.
+    PERFORM put_rules();
+    PERFORM revoke_rights();
+    FOR r IN SELECT DISTINCT 'dispatch_' || x.role AS name FROM rights x ORDER BY 1 LOOP
+        EXECUTE format('GRANT USAGE ON SCHEMA %I TO %I', here, r.name);
+    END LOOP;
+    FOR r IN SELECT x.*, 'dispatch_' || x.role AS name FROM rights x ORDER BY x.object, x.role LOOP
+        EXECUTE format('GRANT %s ON %s %I.%I TO %I', r.privileges, r.kind, here, r.object, r.name);
+    END LOOP;
+    INSERT INTO audit_log (actor, action, subject, detail)
+    VALUES (session_user, 'rights.grant', 'rights', jsonb_build_object('made', made));
+    RETURN made;
+END $$;
+
 -- ---------------------------------------------------------------- names mean what they mean here
 
 -- A function without a path of its own takes names as its caller's session does, which may put tables,

@@ -269,6 +269,19 @@ async fn a_worker_answers_no_question_in_the_name_of_a_person_and_no_answer_chan
 }
 
 #[tokio::test]
+async fn a_worker_forges_no_wish_to_cancel() {
+    let (db, _sql) = scene().await;
+    let client = db
+        .login("worker", &["dispatch_worker"])
+        .await
+        .client()
+        .await;
+    let forged = "INSERT INTO leases(task_id, token, worker_id, attempt, uncharged, agent, cancel_requested_at, cancel_by)
+                  VALUES (1, 1, '00000000-0000-0000-0000-000000000001', 1, 0, 'a', now(), 'bob')";
+    assert_eq!(code_of(&client, forged).await, "42501");
+}
+
+#[tokio::test]
 async fn who_holds_every_lock_that_a_login_can_hold_stops_no_parked_task() {
     let db = TestDb::new().await;
     let sql = db.client().await;
@@ -316,5 +329,93 @@ async fn one_promoter_at_a_time_and_the_next_one_is_told_to_look_again() {
     assert_eq!(got(two.query_one(promote, &[]).await).await, None);
     first.rollback().await.unwrap();
     assert_eq!(got(two.query_one(promote, &[]).await).await, Some(0));
+}
+
+#[tokio::test]
+async fn a_right_that_is_taken_out_of_the_table_is_taken_back() {
+    let (db, sql) = scene().await;
+    let login = db.login("bob", &["dispatch_reviewer"]).await;
+    let bob = login.client().await;
+    let grant = "SELECT grant_rights()";
+    for (before, statement, after) in [
+        // A table, single columns of one, a function, and what somebody granted besides.
+        (
+            "DELETE FROM rights WHERE role = 'reviewer' AND object = 'audit_log'",
+            "SELECT * FROM audit_log",
+            "42501",
+        ),
+        (
+            "UPDATE rights SET privileges = 'SELECT (name)' WHERE role = 'reviewer' AND object = 'projects'",
+            "SELECT path FROM projects",
+            "42501",
+        ),
+        ("", "SELECT name FROM projects", ""),
+        (
+            "DELETE FROM rights WHERE role = 'reviewer' AND object = 'undo_change'",
+            "SELECT undo_change(2)",
+            "42501",
+        ),
+        (
+            "GRANT UPDATE (priority) ON tasks TO dispatch_reviewer; GRANT USAGE ON lease_tokens TO dispatch_reviewer",
+            "UPDATE tasks SET priority = 9",
+            "42501",
+        ),
+        ("", "SELECT nextval('lease_tokens')", "42501"),
+    ] {
+        sql.batch_execute(before).await.unwrap();
+        sql.query(grant, &[]).await.unwrap();
+        assert_eq!(code_of(&bob, statement).await, after, "{statement}");
+    }
+    // A rule on rows.
+    let mallory = db.login("mallory", &["dispatch_submitter"]).await;
+    let client = mallory.client().await;
+    let seen = async || -> i64 {
+        let row = client.query_one("SELECT count(*) FROM tasks", &[]).await;
+        row.unwrap().get(0)
+    };
+    assert_eq!(seen().await, 0);
+    for (rule, count) in [("true", 2), ("false", 0)] {
+        let change = format!(
+            "UPDATE rights SET seen = '{rule}' WHERE role = 'submitter' AND object = 'tasks'"
+        );
+        sql.batch_execute(&change).await.unwrap();
+        sql.query(grant, &[]).await.unwrap();
+        assert_eq!(seen().await, count, "{rule}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn rules_that_stay_are_put_without_waiting_for_anybody_and_others_when_nobody_is_in_the_way()
+{
+    let (db, sql) = scene().await;
+    let mut reader = db.client().await;
+    let reading = reader.transaction().await.unwrap();
+    reading
+        .batch_execute("SELECT count(*) FROM tasks, reviews, settings")
+        .await
+        .unwrap();
+    let grant = "SELECT grant_rights()";
+    let done = tokio::time::timeout(Duration::from_secs(20), sql.query(grant, &[])).await;
+    done.expect("nothing to wait for").unwrap();
+    sql.batch_execute("UPDATE rights SET seen = 'false' WHERE role = 'submitter' AND object IN ('tasks', 'reviews')")
+        .await
+        .unwrap();
+    let owner = db.client().await;
+    let granting = async { owner.query(grant, &[]).await };
+    let working = async {
+        // While it is tried, whoever works gets through.
+        for _ in 0..5 {
+            sql.batch_execute("INSERT INTO tasks(project, input, agent) VALUES ('p', 'x', 'a')")
+                .await
+                .unwrap();
+        }
+        reading.commit().await.unwrap();
+    };
+    let (granted, ()) = tokio::join!(granting, working);
+    granted.unwrap();
+    let login = db.login("mallory", &["dispatch_submitter"]).await;
+    let client = login.client().await;
+    let seen = client.query_one("SELECT count(*) FROM tasks", &[]).await;
+    assert_eq!(seen.unwrap().get::<_, i64>(0), 0);
 }
 
