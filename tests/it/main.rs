@@ -56,6 +56,7 @@ mod sandbox;
 mod sandbox_reach;
 mod sandbox_view;
 mod secrets;
+mod shown;
 mod snapshot;
 mod statements;
 mod stream;
