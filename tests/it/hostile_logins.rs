@@ -6,7 +6,7 @@ use std::time::Duration;
 use serde_json::json;
 use tokio_postgres::Client;
 
-use crate::harness::db::TestDb;
+use crate::harness::db::{TestDb, migration_files};
 use crate::harness::worker::{Stage, gates};
 
 /// A worker of the fleet in which task 1 of `ada` has change 1, which waits, and task 2 has change 2,
@@ -419,3 +419,50 @@ async fn rules_that_stay_are_put_without_waiting_for_anybody_and_others_when_nob
     assert_eq!(seen.unwrap().get::<_, i64>(0), 0);
 }
 
+#[tokio::test]
+async fn the_holes_of_an_older_installation_are_closed_under_its_running_workers() {
+    let db = TestDb::new().await;
+    let sql = db.client().await;
+    let login = db.login("worker", &["dispatch_worker"]).await;
+    sql.batch_execute("CREATE SCHEMA older; SET search_path = older")
+        .await
+        .unwrap();
+    let files = migration_files();
+    let migrate = async |file: &std::path::Path| {
+        let text = std::fs::read_to_string(file).unwrap();
+        sql.batch_execute(&format!("BEGIN; {text}; COMMIT"))
+            .await
+            .unwrap_or_else(|error| panic!("{}: {error:?}", file.display()));
+    };
+    for file in &files[..9] {
+        migrate(file).await;
+    }
+    let grant = "CREATE TABLE refinery_schema_history(version integer); SELECT grant_rights()";
+    sql.batch_execute(grant).await.unwrap();
+    sql.batch_execute(SCENE).await.unwrap();
+    let worker = login.client().await;
+    let path = "SET search_path = older; SELECT promote_parked(10)";
+    worker.batch_execute(path).await.unwrap();
+    let answer = "UPDATE permission_requests SET decided_by = 'bob' WHERE id = 1";
+    assert_eq!(code_of(&worker, answer).await, "", "the hole is there");
+    sql.batch_execute("UPDATE permission_requests SET decided_by = NULL")
+        .await
+        .unwrap();
+    for file in &files[9..] {
+        migrate(file).await;
+    }
+    // Before anybody has granted anything anew.
+    let work = "SELECT promote_parked(10); SELECT * FROM maintain(10);
+                SELECT finish_plain(ARRAY[1::bigint], ARRAY[1::bigint], ARRAY[2::bigint]);
+                SELECT claim_tasks('00000000-0000-0000-0000-000000000001', ARRAY['a'], ARRAY[1], array_fill('1970-01-01'::timestamptz, ARRAY[10]), 1)";
+    assert_eq!(code_of(&worker, work).await, "");
+    assert_eq!(code_of(&worker, answer).await, "42501");
+    let forged =
+        "INSERT INTO leases(task_id, token, worker_id, attempt, uncharged, agent, cancel_by)
+                  VALUES (1, 1, '00000000-0000-0000-0000-000000000001', 1, 0, 'a', 'bob')";
+    sql.batch_execute("SELECT grant_rights()").await.unwrap();
+    assert_eq!(code_of(&worker, work).await, "");
+    assert_eq!(code_of(&worker, forged).await, "42501");
+    let channel = sql.query_one("SELECT dispatch_channel()", &[]).await;
+    assert_eq!(channel.unwrap().get::<_, String>(0), "dispatch_older");
+}
