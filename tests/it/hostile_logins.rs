@@ -62,6 +62,32 @@ async fn a_hint_that_somebody_wants_a_task_cancelled_cancels_nothing_that_nobody
     worker.stop().await;
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn an_attempt_that_was_stopped_and_that_nobody_wants_cancelled_goes_back() {
+    let stage = Stage::new().await;
+    // The wish is gone by the time the end is stored.
+    let forget = "CREATE FUNCTION forget() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+                      UPDATE leases SET cancel_requested_at = NULL WHERE task_id = NEW.task_id; RETURN NULL; END $$;
+                  CREATE TRIGGER forget AFTER INSERT ON events FOR EACH ROW
+                      WHEN (NEW.kind = 'cancel_requested') EXECUTE FUNCTION forget()";
+    stage.sql.batch_execute(forget).await.unwrap();
+    let worker = stage.worker().await;
+    let task = stage.working("acp").await;
+    let cancel = format!("SELECT cancel_task({task})");
+    assert_eq!(stage.text(&cancel).await, "cancel_requested");
+    let ended = "SELECT coalesce(end_kind, '') = 'interrupted' FROM attempts WHERE attempt = 1";
+    stage.holds("it went back", ended).await;
+    assert_eq!(stage.text("SELECT count(*) FROM outcomes").await, "0");
+    stage
+        .sql
+        .batch_execute("DROP TRIGGER forget ON events")
+        .await
+        .unwrap();
+    stage.text(&cancel).await;
+    stage.reaches(task, "cancelled").await;
+    worker.stop().await;
+}
+
 #[tokio::test]
 async fn tables_of_a_login_in_place_of_the_catalogue_let_a_worker_decide_nothing() {
     let (db, sql) = scene().await;
