@@ -248,18 +248,28 @@ async fn what_tasks_and_workers_write_by_themselves_is_no_act_of_an_operator() {
 }
 
 #[tokio::test]
-async fn the_log_is_append_only_for_its_owner_too() {
+async fn the_log_and_the_reviews_are_append_only_for_their_owner_too() {
     let db = TestDb::new().await;
     let sql = db.client().await;
-    sql.batch_execute("INSERT INTO projects(name, path) VALUES ('p', '/x')")
-        .await
-        .unwrap();
+    sql.batch_execute(
+        "INSERT INTO projects(name, path) VALUES ('p', '/x');
+         INSERT INTO pending_changes(task_id, attempt, token, project, base_commit, result_tree, result_commit,
+                                     result_ref, digest, files, added_lines, removed_lines)
+         VALUES (1, 1, 1, 'p', 'b', 't', 'c', 'r', 'd', 1, 1, 0);
+         INSERT INTO reviews(change_id, actor, verdict) VALUES (1, 'bob', 'approved')",
+    )
+    .await
+    .unwrap();
     let before = rows(&sql, 0).await;
     for (begin, statement) in [
         ("", "UPDATE audit_log SET actor = 'nobody'"),
         ("", "DELETE FROM audit_log"),
         ("", "TRUNCATE audit_log"),
         ("", "TRUNCATE reviews"),
+        ("", "UPDATE reviews SET actor = 'nobody'"),
+        ("", "DELETE FROM reviews"),
+        // They would go with it.
+        ("", "DELETE FROM pending_changes"),
         // Where triggers are off for what comes by replication.
         (
             "SET LOCAL session_replication_role = replica;",
@@ -268,6 +278,10 @@ async fn the_log_is_append_only_for_its_owner_too() {
         (
             "SET LOCAL session_replication_role = replica;",
             "TRUNCATE audit_log",
+        ),
+        (
+            "SET LOCAL session_replication_role = replica;",
+            "DELETE FROM reviews",
         ),
     ] {
         let refused = sql

@@ -126,6 +126,41 @@ async fn a_follow_up_makes_nobody_a_second_pair_of_eyes() {
 }
 
 #[tokio::test]
+async fn a_requeued_task_that_works_on_top_of_a_later_one_makes_nobody_a_second_pair_of_eyes() {
+    let (_db, sql) = database(BY_PROJECT).await;
+    let (first, _) = change_of(&sql, "bob", None).await;
+    let ran = "INSERT INTO attempts(task_id, attempt, token, worker_id, agent, execution_path, conversation_id)
+               VALUES ($1, 1, $1, '00000000-0000-0000-0000-000000000001', 'a', 'acp', $2)";
+    let (later, _) = change_of(&sql, "ada", Some(first)).await;
+    sql.execute(ran, &[&later, &first]).await.unwrap();
+    // Dan's comes after: nothing of his is in what the first task leaves now.
+    sql.query("SELECT requeue_task($1, 'ada')", &[&first])
+        .await
+        .unwrap();
+    let again = format!(
+        "DELETE FROM later_tasks WHERE task_id = {first};
+         INSERT INTO outcomes(task_id, seq, attempt, state) VALUES ({first}, 9, 2, 'completed');
+         INSERT INTO pending_changes(task_id, attempt, token, project, base_commit, result_tree, result_commit,
+                                     result_ref, digest, files, added_lines, removed_lines)
+         VALUES ({first}, 2, 99, 'p', 'b', 't', 'c', 'r', 'd', 1, 1, 0);
+         INSERT INTO pending_change_files(change_id, n, path, path_bytes, operation, kind)
+         SELECT max(id), 1, 'f', 'f', 'edit', 'text' FROM pending_changes"
+    );
+    sql.batch_execute(&again).await.unwrap();
+    let newest: i64 = sql
+        .query_one("SELECT max(id) FROM pending_changes", &[])
+        .await
+        .unwrap()
+        .get(0);
+    let (dans, _) = change_of(&sql, "dan", Some(first)).await;
+    sql.execute(ran, &[&dans, &first]).await.unwrap();
+    for person in ["bob", "ada"] {
+        assert!(approve(&sql, newest, person).await.is_some(), "{person}");
+    }
+    assert_eq!(approve(&sql, newest, "dan").await, None);
+}
+
+#[tokio::test]
 async fn an_author_sets_files_aside_and_takes_none_back() {
     let (_db, sql) = database(BY_PROJECT).await;
     let (_, change) = change_of(&sql, "ada", None).await;

@@ -84,7 +84,7 @@ async fn who_finds_another_at_the_parked_tasks_looks_again_at_once() {
     stage.sql.batch_execute(held).await.unwrap();
     let mut other = stage.db.client().await;
     let busy = other.transaction().await.unwrap();
-    let lock = "SELECT pg_advisory_xact_lock(hashtext('dispatch promote ' || current_schema()))";
+    let lock = "LOCK TABLE promoting IN SHARE UPDATE EXCLUSIVE MODE";
     busy.batch_execute(lock).await.unwrap();
     let due = "SELECT moved || ' moved, again in ' || coalesce(next_due_ms::text, 'never') FROM maintain(10)";
     assert_eq!(stage.text(due).await, "0 moved, again in 0");

@@ -4,6 +4,7 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
+use dispatch_worker::domain::change::ShownFile;
 use dispatch_worker::domain::sandbox::Demand;
 use dispatch_worker::sandbox::Means;
 use dispatch_worker::workspace::{
@@ -192,6 +193,8 @@ pub(crate) fn approve(change: i64, snapshot: &Snapshot) -> ApplyRequest {
         change,
         base_commit: snapshot.base_commit.clone(),
         result_commit: snapshot.result_commit.clone(),
+        digest: snapshot.digest.clone(),
+        files: snapshot.files.iter().map(ShownFile::of).collect(),
         pack: snapshot.pack.clone(),
         only_paths: None,
         message: format!("Change {change}\n\nDispatch-Change: {change}\n"),

@@ -152,6 +152,53 @@ pub struct FileChange {
     pub flags: Vec<String>,
 }
 
+/// One file of a change as a reviewer sees it, warnings left out: what has to be true when the change
+/// is applied.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ShownFile {
+    /// Exact bytes of the path.
+    pub path: Vec<u8>,
+    /// Exact bytes of the former path of a rename.
+    pub old_path: Option<Vec<u8>>,
+    /// The path for people.
+    pub path_text: String,
+    /// The former path for people.
+    pub old_path_text: Option<String>,
+    /// Name of the operation.
+    pub operation: String,
+    /// Name of the kind.
+    pub kind: String,
+    /// Modes before and after.
+    pub modes: (Option<i32>, Option<i32>),
+    /// Ids before and after.
+    pub blobs: (Option<String>, Option<String>),
+    /// Lines added and removed.
+    pub lines: (Option<i32>, Option<i32>),
+    /// The diff.
+    pub patch: Option<String>,
+    /// Whether `patch` leaves something out.
+    pub patch_cut: bool,
+}
+
+impl ShownFile {
+    /// How a file is shown.
+    pub fn of(file: &FileChange) -> Self {
+        Self {
+            path: file.path.clone(),
+            old_path: file.old_path.clone(),
+            path_text: show_path(&file.path),
+            old_path_text: file.old_path.as_deref().map(show_path),
+            operation: file.operation.as_str().to_owned(),
+            kind: file.kind.as_str().to_owned(),
+            modes: (file.old_mode, file.new_mode),
+            blobs: (file.old_blob.clone(), file.new_blob.clone()),
+            lines: (file.added_lines, file.removed_lines),
+            patch: file.patch.clone(),
+            patch_cut: file.patch_cut,
+        }
+    }
+}
+
 /// What an attempt left, recorded and pinned.
 #[derive(Clone, Debug)]
 pub struct Snapshot {

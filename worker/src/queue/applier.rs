@@ -174,6 +174,8 @@ async fn apply(
         change: claim.change,
         base_commit: claim.base_commit.clone(),
         result_commit: claim.result_commit.clone(),
+        digest: claim.digest.clone(),
+        files: claim.files.clone(),
         pack: applies::pack(store, claim.change).await?,
         only_paths: claim.only_paths.clone(),
         message: message(claim),

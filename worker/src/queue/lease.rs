@@ -45,7 +45,12 @@ impl LeaseBook {
         self.entries().remove(&token);
     }
 
-    /// Somebody wants the task cancelled. `false`: it does not run here.
+    /// Whether the task runs here.
+    pub fn runs(&self, task: i64) -> bool {
+        self.entries().values().any(|e| e.task == task)
+    }
+
+    /// The database says that somebody wants the task cancelled. `false`: it does not run here.
     pub fn cancel(&self, task: i64) -> bool {
         let mut runs_here = false;
         for entry in self.entries().values().filter(|e| e.task == task) {

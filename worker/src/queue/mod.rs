@@ -3,6 +3,7 @@
 
 pub mod alive;
 pub mod applier;
+pub mod cancels;
 pub mod finisher;
 pub mod gauges;
 pub mod janitor;

@@ -36,7 +36,12 @@ pub async fn run_once(store: &Store, ttl: Duration) -> Result<usize, StoreError>
         // One that cannot be ended must not keep the others waiting.
         match end(store, lease, Ender::Rescuer(ttl), record).await {
             Ok(Finished::Lost) => continue,
-            Ok(Finished::Stored(_) | Finished::CancelFirst | Finished::TooLate) => {}
+            Ok(
+                Finished::Stored(_)
+                | Finished::CancelFirst
+                | Finished::NotAsked
+                | Finished::TooLate,
+            ) => {}
             Err(error) if error.is_transient() => return Err(error),
             Err(error) => {
                 tracing::error!(%error, task.id = lease.lease.task().0, "a task could not be rescued");

@@ -32,7 +32,7 @@ use super::offers::Offers;
 use super::poller::Poller;
 use super::slots::Slots;
 use super::sweeper::{self, Late};
-use super::{applier, finisher, gauges, janitor, rescuer};
+use super::{applier, cancels, finisher, gauges, janitor, rescuer};
 
 /// How long interrupted attempts may take to record what is there and give back.
 const INTERRUPT_TIME: Duration = Duration::from_secs(90);
@@ -267,9 +267,11 @@ impl Worker {
         let mut services = JoinSet::new();
         let rescued = Poke::default();
         {
-            let (listener, book, stop) = (listener.clone(), self.book.clone(), stop.clone());
+            let (store, listener) = (store.clone(), listener.clone());
+            let (book, stop) = (self.book.clone(), stop.clone());
             serve(&mut services, "cancels", &stop.clone(), move || {
-                cancels(listener.clone(), book.clone(), stop.clone())
+                let (store, listener) = (store.clone(), listener.clone());
+                cancels::run(store, worker, listener, book.clone(), stop.clone())
             });
         }
         {
@@ -451,24 +453,6 @@ fn serve<F>(
             }
         }
     });
-}
-
-/// Cancel requests, as soon as they are made.
-async fn cancels(listener: Listener, book: LeaseBook, stop: CancellationToken) {
-    let mut wakeups = listener.subscribe();
-    loop {
-        tokio::select! {
-            () = stop.cancelled() => return,
-            heard = wakeups.recv() => match heard {
-                Ok(Wakeup::Cancel(task)) => {
-                    book.cancel(task);
-                }
-                // What a lagging receiver missed comes with the next heartbeat.
-                Ok(_) | Err(tokio::sync::broadcast::error::RecvError::Lagged(_)) => {}
-                Err(tokio::sync::broadcast::error::RecvError::Closed) => return,
-            }
-        }
-    }
 }
 
 /// For what attempts own.

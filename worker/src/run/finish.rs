@@ -96,6 +96,8 @@ async fn store_numbered(
         secrets::clean_finish(redactor.unwrap_or(&context.own_secrets), &mut record);
         match finish::finish(&context.store, &claimed.lease, Ender::Owner, &record).await {
             Ok(Finished::CancelFirst) => ending.end = AttemptEnd::Cancelled,
+            // Stopped all the same: it goes back as after any other stop that is not its own.
+            Ok(Finished::NotAsked) => ending.end = AttemptEnd::Interrupted,
             Ok(Finished::TooLate) => {
                 ending.end = too_late(ending.end);
                 next = Next::None;

@@ -4,12 +4,15 @@ use chrono::{DateTime, Utc};
 use serde_json::Value;
 use std::time::Duration;
 
+use tokio_postgres::Row;
+
 use super::{Store, StoreError};
+use crate::domain::change::ShownFile;
 
 crate::statements! {
     CLAIM_CHANGE = "claim_change";
     RENEW_APPLY = "renew_apply";
-    CHANGE_PATHS = "change_paths";
+    CHANGE_SHOWN = "change_shown", slow;
     CHANGE_PACK = "change_pack", slow;
     CHANGE_TASK = "change_task";
     MARK_APPLIED = "mark_applied";
@@ -38,6 +41,10 @@ pub struct ApplyClaim {
     pub decided_by: Option<String>,
     /// When; also the date of the commit, so that applying again makes the same one.
     pub decided_at: DateTime<Utc>,
+    /// Digest that was approved.
+    pub digest: String,
+    /// Its files as they were shown.
+    pub files: Vec<ShownFile>,
     /// Exact approved paths; `None`: all files.
     pub only_paths: Option<Vec<Vec<u8>>>,
     /// First line of the task, for the commit's subject.
@@ -54,14 +61,16 @@ pub async fn claim(store: &Store, time: Duration) -> Result<Option<ApplyClaim>, 
     };
     let (change, task): (i64, i64) = (row.try_get("id")?, row.try_get("task_id")?);
     let mut approved = Vec::new();
-    let mut all = true;
-    for file in store.query(&CHANGE_PATHS, &[&change]).await? {
-        if file.try_get("approved")? {
-            approved.push(file.try_get("path_bytes")?);
-        } else {
-            all = false;
+    let mut files = Vec::new();
+    for row in store.query(&CHANGE_SHOWN, &[&change]).await? {
+        let file = shown(&row)?;
+        if row.try_get("approved")? {
+            approved.push(file.path.clone());
         }
+        files.push(file);
     }
+    // Nothing shown is nothing approved, and not everything.
+    let all = !files.is_empty() && approved.len() == files.len();
     let asked = store.query_one(&CHANGE_TASK, &[&task]).await?;
     Ok(Some(ApplyClaim {
         change,
@@ -73,10 +82,28 @@ pub async fn claim(store: &Store, time: Duration) -> Result<Option<ApplyClaim>, 
         result_commit: row.try_get("result_commit")?,
         decided_by: row.try_get("decided_by")?,
         decided_at: row.try_get("decided_at")?,
+        digest: row.try_get("digest")?,
+        files,
         only_paths: (!all).then_some(approved),
         input: asked.try_get("input")?,
         agent: asked.try_get("agent")?,
     }))
+}
+
+fn shown(row: &Row) -> Result<ShownFile, StoreError> {
+    Ok(ShownFile {
+        path: row.try_get("path_bytes")?,
+        old_path: row.try_get("old_path_bytes")?,
+        path_text: row.try_get("path")?,
+        old_path_text: row.try_get("old_path")?,
+        operation: row.try_get("operation")?,
+        kind: row.try_get("kind")?,
+        modes: (row.try_get("old_mode")?, row.try_get("new_mode")?),
+        blobs: (row.try_get("old_blob")?, row.try_get("new_blob")?),
+        lines: (row.try_get("added_lines")?, row.try_get("removed_lines")?),
+        patch: row.try_get("patch")?,
+        patch_cut: row.try_get("patch_cut")?,
+    })
 }
 
 /// Keep it for so long from now on.

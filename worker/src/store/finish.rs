@@ -123,6 +123,8 @@ pub enum Finished {
     Stored(Option<i64>),
     /// A cancel request was recorded in the same instant: decide again as cancelled.
     CancelFirst,
+    /// Nobody asked for the task to be cancelled: decide again, not as cancelled.
+    NotAsked,
     /// The task's deadline comes before the next attempt would begin: decide again, without one.
     TooLate,
     /// Somebody else owns the task; nothing was stored.
@@ -151,9 +153,11 @@ pub async fn finish(
     let Some(ended) = end_lease(&tx, lease, ender).await? else {
         return Ok(Finished::Lost);
     };
-    let wants_cancel = ended.cancel_requested && finish.disposition != Disposition::Cancelled;
-    if wants_cancel {
-        return Ok(Finished::CancelFirst);
+    let is_cancelled = finish.disposition == Disposition::Cancelled;
+    match ended.cancel_requested {
+        true if !is_cancelled => return Ok(Finished::CancelFirst),
+        false if is_cancelled => return Ok(Finished::NotAsked),
+        true | false => {}
     }
     if is_too_late(&tx, lease, &finish.disposition).await? {
         return Ok(Finished::TooLate);

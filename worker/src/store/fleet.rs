@@ -11,6 +11,7 @@ use super::{Store, StoreError};
 crate::statements! {
     REGISTER_WORKER = "register_worker";
     HEARTBEAT = "heartbeat";
+    CANCEL_REQUESTS = "cancel_requests";
     LEAVE = "leave";
     FORGET_DEAD_WORKERS = "forget_dead_workers";
     ARM_BELL = "arm_bell";
@@ -67,6 +68,12 @@ pub async fn heartbeat(
         cancelled: row.try_get("cancelled")?,
         lost: row.try_get("lost")?,
     })
+}
+
+/// Tasks of the worker that somebody wants cancelled.
+pub async fn cancel_requests(store: &Store, worker: WorkerId) -> Result<Vec<i64>, StoreError> {
+    let rows = store.query(&CANCEL_REQUESTS, &[&worker.0]).await?;
+    rows.iter().map(|row| Ok(row.try_get("task_id")?)).collect()
 }
 
 /// The worker stops in good order.

@@ -18,7 +18,8 @@ use crate::domain::limits;
 /// A connection that keeps failing is told of this often.
 const WARN_EVERY: Duration = Duration::from_secs(600);
 
-/// What a notification says. Payloads carry ids only.
+/// What a notification says. Payloads carry ids only. Anybody who may connect can send one: it says
+/// when to look, never what is there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Wakeup {
     /// There are ready tasks.

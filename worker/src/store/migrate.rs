@@ -94,10 +94,7 @@ async fn migrate_locked(client: &mut Client) -> Result<Migrated, StoreError> {
         .batch_execute("SET lock_timeout = '10min'")
         .await
         .map_err(|e| StoreError::from_pg("migrate", &e))?;
-    client
-        .execute("SELECT pg_advisory_lock($1)", &[&LOCK_KEY])
-        .await
-        .map_err(|e| StoreError::from_pg("migration_lock", &e))?;
+    take_lock(client).await?;
     refuse_newer(schema_version(client).await?)?;
     let report = embedded::migrations::runner()
         .run_async(client)
@@ -113,6 +110,31 @@ async fn migrate_locked(client: &mut Client) -> Result<Migrated, StoreError> {
         false => rights::grant_by(client).await.map(|_made| ()),
     };
     Ok(Migrated { applied, rights })
+}
+
+/// One migrator at a time. Before the first one there is nothing to lock but a number, and any login can
+/// hold that: who waits says for whom.
+async fn take_lock(client: &Client) -> Result<(), StoreError> {
+    let failed = |error| StoreError::from_pg("migration_lock", &error);
+    let row = client.query_one("SELECT pg_try_advisory_lock($1)", &[&LOCK_KEY]);
+    if row.await.map_err(failed)?.try_get(0)? {
+        return Ok(());
+    }
+    let holder =
+        "SELECT a.usename::text, a.pid FROM pg_locks l JOIN pg_stat_activity a ON a.pid = l.pid
+                   WHERE l.locktype = 'advisory' AND l.granted AND l.objsubid = 1
+                     AND (l.classid::bigint << 32) | l.objid::bigint = $1
+                     AND a.datname = current_database()";
+    for row in client.query(holder, &[&LOCK_KEY]).await.map_err(failed)? {
+        let (login, process): (Option<String>, Option<i32>) = (row.try_get(0)?, row.try_get(1)?);
+        tracing::warn!(
+            login,
+            process,
+            "another session holds the lock of migrations; waiting for it. If it is no migration, end it: SELECT pg_terminate_backend(process)"
+        );
+    }
+    let wait = client.execute("SELECT pg_advisory_lock($1)", &[&LOCK_KEY]);
+    wait.await.map_err(failed).map(|_row| ())
 }
 
 /// The version the database has; 0 when it has no schema of ours.

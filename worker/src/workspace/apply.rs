@@ -16,8 +16,8 @@ use super::objects::{self, Objects};
 use super::project::{self, ProjectCheck};
 use super::walk::Slot;
 use super::{
-    Applied, ApplyRequest, NotApplied, ProjectSpec, Reached, WorkspaceError, diff, diff_failed,
-    internal, snapshot,
+    Applied, ApplyRequest, NotApplied, ProjectSpec, Reached, WorkspaceError, approval, diff,
+    diff_failed, internal, snapshot,
 };
 use crate::domain::change::{FileChange, show_path};
 use crate::domain::error_class::ErrorClass;
@@ -225,6 +225,7 @@ fn approved_tree(repo: &Repository, request: &ApplyRequest) -> Result<Approved, 
     let base = snapshot::tree_of(repo, &request.base_commit)?;
     let result = snapshot::tree_of(repo, &request.result_commit)?;
     let mut rows = diff::rows(repo, base.id(), result.id())?;
+    approval::refuse_other(request, &result.id().to_string(), &rows)?;
     let Some(only) = &request.only_paths else {
         return Ok(Approved::Tree {
             tree: result.id(),

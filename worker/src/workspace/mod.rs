@@ -7,6 +7,7 @@
 //! applied; nobody's checkout is touched.
 
 mod apply;
+mod approval;
 mod copied;
 mod diff;
 mod flags;
@@ -33,6 +34,7 @@ use std::sync::Arc;
 pub use project::ProjectCheck;
 pub use workspaces::Workspaces;
 
+use crate::domain::change::ShownFile;
 pub use crate::domain::change::Snapshot;
 use crate::domain::error_class::ErrorClass;
 use crate::domain::sandbox::Demand;
@@ -187,6 +189,10 @@ pub struct ApplyRequest {
     pub base_commit: String,
     /// Result commit of the change.
     pub result_commit: String,
+    /// Digest that was approved.
+    pub digest: String,
+    /// The files as they were shown to whoever approved, all of them, in their order.
+    pub files: Vec<ShownFile>,
     /// Objects, for a store that does not have them.
     pub pack: Option<Vec<u8>>,
     /// Exact paths that were approved; `None`: all of them. A rename is named by its new path.
