@@ -207,10 +207,14 @@ impl Known {
         self.forms.get(form).map_or("[secret]", |form| &*form.1)
     }
 
-    /// Where the first form could begin that is not complete at the end of the text.
-    fn unfinished(&self, text: &[u8]) -> usize {
-        let from = text.len().saturating_sub(self.longest.saturating_sub(1));
-        (from..text.len())
+    /// Where the first form could begin, from here on, that is not complete at the end of the text.
+    fn unfinished(&self, text: &[u8], from: usize) -> usize {
+        let last = text.len().saturating_sub(self.longest.saturating_sub(1));
+        (from.max(last)..text.len())
+            .inspect(|_| {
+                #[cfg(test)]
+                work::look();
+            })
             .find(|at| self.first[usize::from(text[*at])] && self.begins_with(&text[*at..]))
             .unwrap_or(text.len())
     }
@@ -255,19 +259,23 @@ impl RedactedText {
         self.held.push_str(fragment);
         let mut out = String::new();
         let mut from = 0;
+        let mut certain = known.unfinished(self.held.as_bytes(), from);
         loop {
             let rest = &self.held[from..];
-            let certain = known.unfinished(rest.as_bytes());
             match known.search.find(rest) {
                 // Nothing that begins earlier can still become a secret, and nothing longer here.
-                Some(found) if found.start() < certain => {
+                Some(found) if from + found.start() < certain => {
                     out.push_str(&rest[..found.start()]);
                     out.push_str(known.mark(found.pattern().as_usize()));
                     from += found.end();
+                    // Looked for anew only when it was within the secret: once for each byte then.
+                    if from > certain {
+                        certain = known.unfinished(self.held.as_bytes(), from);
+                    }
                 }
                 _ => {
-                    out.push_str(&rest[..certain]);
-                    from += certain;
+                    out.push_str(&self.held[from..certain]);
+                    from = certain;
                     break;
                 }
             }
@@ -369,6 +377,26 @@ fn json_ascii(escaped: &str) -> String {
         }
     }
     ascii
+}
+
+/// Positions that were looked at in this thread, to show that work grows with the text only.
+#[cfg(test)]
+mod work {
+    use std::cell::Cell;
+
+    thread_local! {
+        static LOOKS: Cell<usize> = const { Cell::new(0) };
+    }
+
+    pub(super) fn look() {
+        LOOKS.set(LOOKS.get() + 1);
+    }
+
+    pub(super) fn looks_of(work: impl FnOnce()) -> usize {
+        let before = LOOKS.get();
+        work();
+        LOOKS.get() - before
+    }
 }
 
 #[cfg(test)]
@@ -480,5 +508,25 @@ mod tests {
         assert_eq!(text.push("ij"), "");
         assert_eq!(text.push("x"), "[secret PART]ijx");
         assert_eq!(text.push("abcdefghijkl!"), "[secret ALL]!");
+    }
+
+    #[test]
+    fn work_grows_with_the_text_and_not_with_its_secrets() {
+        // Long beside the other one: what may be its beginning is looked for in its length.
+        let long: String = (0..300)
+            .map(|n| char::from(b'a' + (n * n % 23) as u8))
+            .collect();
+        let secrets = [("JWT", long.as_str()), ("KEY", "k-0123456789")];
+        let redactor = Redactor::new(
+            secrets
+                .into_iter()
+                .filter_map(|(name, value)| Secret::new(name, value)),
+        );
+        let text = "k-0123456789 ".repeat(5_000);
+        let mut text_of = RedactedText::new(redactor);
+        let looks = work::looks_of(|| {
+            assert_eq!(text_of.push(&text).matches("[secret KEY]").count(), 5_000);
+        });
+        assert!(looks <= text.len(), "{looks} looks at {} bytes", text.len());
     }
 }
