@@ -198,6 +198,7 @@ async fn scratch_turn(
         home: places.home,
         tmp: places.tmp,
         confinement,
+        secrets: Redactor::default(),
         mark: format!("probe-{}", uuid::Uuid::new_v4()),
         model: None,
         mode_id: None,

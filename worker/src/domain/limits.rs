@@ -162,6 +162,10 @@ pub const NOISE_LINES_MAX: usize = 20;
 /// Text kept of one such line.
 pub const NOISE_LINE_BYTES_MAX: usize = 2 * 1024;
 
+/// What is looked at of it, so that a secret across the cut is known: some forms of one have seven
+/// times its bytes.
+pub const NOISE_LINE_BYTES_SEEN: usize = NOISE_LINE_BYTES_MAX + 8 * SECRET_BYTES_MAX;
+
 /// Tool calls of one turn whose facts are remembered for later questions about them.
 pub const TOOL_CALLS_MAX: usize = 10_000;
 

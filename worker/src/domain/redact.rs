@@ -167,7 +167,60 @@ impl Redactor {
         Cow::Owned(safe)
     }
 
-    /// The same in place.
+    /// The beginning of the text without secrets, of at most so many of its bytes. A secret that
+    /// goes on after them is left out whole; whoever cuts first leaves a part that nobody knows.
+    pub fn head<'t>(&self, text: &'t str, most: usize) -> Cow<'t, str> {
+        if text.len() <= most {
+            return self.text(text);
+        }
+        let cut = text.floor_char_boundary(most);
+        let Some(known) = &self.0 else {
+            return Cow::Borrowed(&text[..cut]);
+        };
+        let looked_at = &text[..text.floor_char_boundary(cut.saturating_add(known.longest))];
+        let mut safe = String::new();
+        let mut from = 0;
+        let found = known.search.find_iter(looked_at);
+        for found in found.take_while(|found| found.start() < cut) {
+            safe.push_str(&text[from..found.start()]);
+            safe.push_str(known.mark(found.pattern().as_usize()));
+            from = found.end();
+        }
+        safe.push_str(&text[from.min(cut)..cut]);
+        Cow::Owned(safe)
+    }
+
+    /// The same of at most so many characters.
+    pub fn head_chars<'t>(&self, text: &'t str, most: usize) -> Cow<'t, str> {
+        match text.char_indices().nth(most) {
+            Some((at, _)) => self.head(text, at),
+            None => self.text(text),
+        }
+    }
+
+    /// Where a text may begin that would begin here: after the secret that this is the middle of.
+    pub fn after_secret(&self, bytes: &[u8], at: usize) -> usize {
+        let Some(known) = &self.0 else {
+            return at;
+        };
+        let from = at.saturating_sub(known.longest);
+        let to = at.saturating_add(known.longest).min(bytes.len());
+        let found = known
+            .search
+            .find_iter(bytes.get(from..to).unwrap_or_default());
+        let across = found
+            .map(|found| (from + found.start(), from + found.end()))
+            .take_while(|(start, _)| *start < at)
+            .last();
+        across.map_or(at, |(_, end)| end.max(at))
+    }
+
+    /// Bytes of the longest form of a secret: how much must be seen around a cut.
+    pub fn longest_bytes(&self) -> usize {
+        self.0.as_ref().map_or(0, |known| known.longest)
+    }
+
+    /// A text without secrets, in place.
     pub fn clean(&self, text: &mut String) {
         if let Cow::Owned(safe) = self.text(text) {
             *text = safe;
@@ -282,6 +335,11 @@ impl RedactedText {
         }
         self.held.drain(..from);
         Cow::Owned(out)
+    }
+
+    /// What is held back, as it is when nothing follows.
+    pub fn held(&self) -> Cow<'_, str> {
+        self.redactor.text(&self.held)
     }
 
     /// The text is over: the rest of it.
@@ -528,5 +586,26 @@ mod tests {
             assert_eq!(text_of.push(&text).matches("[secret KEY]").count(), 5_000);
         });
         assert!(looks <= text.len(), "{looks} looks at {} bytes", text.len());
+    }
+
+    #[test]
+    fn a_cut_leaves_no_part_of_a_secret() {
+        let redactor = redactor();
+        let text = format!("before {VALUE} after");
+        let begins = text.find(VALUE).unwrap();
+        for most in 0..=text.len() + 1 {
+            let head = redactor.head(&text, most);
+            let expected = match most {
+                _ if most <= begins => &text[..most],
+                _ if most <= begins + VALUE.len() => "before [secret API_KEY]",
+                _ => &redactor.text(&text)[..most.min(text.len()) + 16 - VALUE.len()],
+            };
+            assert_eq!(head, expected, "{most}");
+            let at = redactor.after_secret(text.as_bytes(), most);
+            let inside = most > begins && most < begins + VALUE.len();
+            let expected = if inside { begins + VALUE.len() } else { most };
+            assert_eq!(at, expected, "{most}");
+        }
+        assert_eq!(Redactor::default().head("aé", 2), "a");
     }
 }
