@@ -42,7 +42,12 @@ pub async fn of_attempt(context: &RunContext, spec: &AgentSpec) -> Redactor {
 /// The same after the turn: agents renew the tokens in their HOME.
 pub async fn renewed(redactor: &Redactor, spec: &AgentSpec, home: &Path) -> Redactor {
     let (spec, home) = (spec.clone(), home.to_owned());
-    extended(redactor, move || credentials::of_home(&spec, &home)).await
+    extended(redactor, move || {
+        let of_home = credentials::of_home(&spec, &home);
+        telemetry::keep_out_renewed(&of_home);
+        of_home
+    })
+    .await
 }
 
 /// Off the runtime: files are read, and a search for many secrets takes a tenth of a second to make.
