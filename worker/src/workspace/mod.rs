@@ -9,6 +9,7 @@
 mod apply;
 mod copied;
 mod diff;
+mod flag_rules;
 mod flags;
 mod git;
 mod hooks;
