@@ -441,4 +441,27 @@ mod tests {
             ("€", true)
         );
     }
+
+    #[test]
+    fn an_output_is_never_cut_within_a_secret() {
+        const VALUE: &str = "k-3f9a7c51e0d2b846";
+        let secrets = Redactor::new(crate::domain::redact::Secret::new("KEY", VALUE));
+        for after in 0..40 {
+            let mut kept = Kept {
+                max: 20,
+                secrets: secrets.clone(),
+                ..Kept::default()
+            };
+            let said = format!("begin {VALUE}{}", "z".repeat(after));
+            for piece in said.as_bytes().chunks(7) {
+                kept.push(piece);
+            }
+            let end = String::from_utf8_lossy(kept.end()).into_owned();
+            let rest = secrets.text(&end);
+            let left = (0..VALUE.len() - 4).any(|n| rest.contains(&VALUE[n..]));
+            assert!(!left, "{after}: {end}");
+            assert!(end.len() <= 20 && said.ends_with(&end));
+            assert_eq!(kept.truncated(), said.len() > 20);
+        }
+    }
 }

@@ -411,4 +411,30 @@ mod tests {
         assert_eq!(small["cut"], json!(true));
         assert!(small.to_string().len() < limits::TOOL_TEXT_BYTES_MAX + 200);
     }
+
+    #[test]
+    fn a_secret_across_a_cut_leaves_no_part_behind() {
+        const VALUE: &str = "k-3f9a7c51e0d2b846";
+        let secrets = Redactor::new(crate::domain::redact::Secret::new("KEY", VALUE));
+        let clean = |text: &str| (4..=VALUE.len()).all(|n| !text.contains(&VALUE[..n]));
+        let mut projection = Projection::new(Path::new("/w"), secrets.clone());
+        for ahead in 0..=VALUE.len() {
+            let before = "x".repeat(limits::TOOL_TEXT_BYTES_MAX - ahead);
+            let shown = cut(&json!(format!("{before}{VALUE} and more")), &secrets);
+            assert!(clean(&shown.to_string()), "cut {ahead} bytes into it");
+            let before = "x".repeat(limits::QUESTION_SUBJECT_CHARS_MAX - ahead);
+            let command = format!("{before}{VALUE} and more");
+            let call = json!({"toolCallId": "c", "title": VALUE, "rawInput": {"command": command}});
+            let (ask, _) = projection.ask(&json!({"toolCall": call}));
+            assert!(clean(&ask.title), "{}", ask.title);
+        }
+        let said = format!("{VALUE}{}", "y".repeat(limits::ERROR_TEXT_CHARS_MAX - 9));
+        projection.update(&json!({
+            "sessionUpdate": "agent_message_chunk", "content": {"type": "text", "text": said},
+        }));
+        assert!(
+            !projection.last_text().contains(&VALUE[9..]),
+            "the end of it"
+        );
+    }
 }
