@@ -1049,6 +1049,7 @@ impl Bench {
             tmp: root.join("tmp"),
             // Chosen when the entry is final.
             confinement: Confinement::none(HELPER.into()),
+            secrets: Default::default(),
             mark: format!("test-{}", uuid::Uuid::new_v4()),
             model: None,
             mode_id: None,

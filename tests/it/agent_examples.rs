@@ -45,6 +45,7 @@ async fn fix_the_bug(name: &str) {
         tmp: root.join("tmp"),
         confinement: sandbox::confinement(&spec, &worktree, &root.join("home"), &root.join("tmp"))
             .await,
+        secrets: Default::default(),
         mark: format!("test-{}", uuid::Uuid::new_v4()),
         model: None,
         mode_id: None,

@@ -69,6 +69,7 @@ async fn play(name: &str, spec: &AgentSpec, scenario: &str, prompt: &str) {
         tmp: root.join("tmp"),
         confinement: sandbox::confinement(spec, &worktree, &root.join("home"), &root.join("tmp"))
             .await,
+        secrets: Default::default(),
         mark: mark.clone(),
         model: None,
         mode_id: None,

@@ -7,6 +7,7 @@ use dispatch_worker::agent::acp::project::Projection;
 use dispatch_worker::agent::pipe::jsonl::Stream;
 use dispatch_worker::config::agent_spec::AgentSpec;
 use dispatch_worker::config::agents::Catalogue;
+use dispatch_worker::domain::redact::Redactor;
 use dispatch_worker::domain::usage::{SessionUsage, TokenCounts};
 use rust_decimal::Decimal;
 use serde_json::{Value, json};
@@ -58,7 +59,7 @@ fn told(events: impl IntoIterator<Item = AgentEvent>) -> Told {
 }
 
 fn replay_acp(file: &str) -> Told {
-    let mut projection = Projection::new(Path::new("/w"));
+    let mut projection = Projection::new(Path::new("/w"), Redactor::default());
     let updates = lines(file)
         .into_iter()
         .filter(|line| line["method"] == "session/update");
@@ -96,7 +97,8 @@ fn an_ordinary_edit_of_a_real_agent_is_one_in_the_worktree() {
         serde_json::from_str(&text.replace("/w/", &format!("{}/", tree.display()))).unwrap()
     };
     let edit = |call: Value| {
-        let (ask, _) = Projection::new(&tree).ask(&here(&json!({ "toolCall": call })));
+        let (ask, _) =
+            Projection::new(&tree, Redactor::default()).ask(&here(&json!({ "toolCall": call })));
         assert_eq!(ask.kind, "edit");
         assert!(!ask.outside, "{}: {}", ask.title, ask.detail);
     };
@@ -122,7 +124,7 @@ fn an_ordinary_edit_of_a_real_agent_is_one_in_the_worktree() {
         ("acp/claude-edit.jsonl", "toolu_48f501a09b0b44a299bc"),
         ("acp/codex-edit.jsonl", "call_3aee15710f0b495489e6d037"),
     ] {
-        let mut projection = Projection::new(&tree);
+        let mut projection = Projection::new(&tree, Redactor::default());
         for line in lines(file) {
             if line["method"] == "session/update" {
                 projection.update(&here(&line["params"]["update"]));
@@ -136,7 +138,7 @@ fn an_ordinary_edit_of_a_real_agent_is_one_in_the_worktree() {
 #[test]
 fn claude_in_print_mode_is_understood() {
     let spec = entry("claude-print");
-    let mut stream = Stream::new(&spec.cli.jsonl, &spec.usage, None);
+    let mut stream = Stream::new(&spec.cli.jsonl, &spec.usage, None, Redactor::default());
     let events: Vec<_> = lines("pipe/claude-print-edit.jsonl")
         .iter()
         .flat_map(|line| stream.line(line))
@@ -162,7 +164,7 @@ fn claude_in_print_mode_is_understood() {
 #[test]
 fn codex_exec_is_understood() {
     let spec = entry("codex-exec");
-    let mut stream = Stream::new(&spec.cli.jsonl, &spec.usage, None);
+    let mut stream = Stream::new(&spec.cli.jsonl, &spec.usage, None, Redactor::default());
     let events: Vec<_> = lines("pipe/codex-exec-edit.jsonl")
         .iter()
         .flat_map(|line| stream.line(line))
@@ -186,7 +188,7 @@ fn codex_exec_is_understood() {
 #[test]
 fn opencode_run_is_understood() {
     let spec = entry("opencode-run");
-    let mut stream = Stream::new(&spec.cli.jsonl, &spec.usage, None);
+    let mut stream = Stream::new(&spec.cli.jsonl, &spec.usage, None, Redactor::default());
     let events: Vec<_> = lines("pipe/opencode-run-edit.jsonl")
         .iter()
         .flat_map(|line| stream.line(line))
@@ -217,7 +219,7 @@ fn opencode_run_is_understood() {
 #[test]
 fn opencode_run_that_refused_itself_has_failed() {
     let spec = entry("opencode-run");
-    let mut stream = Stream::new(&spec.cli.jsonl, &spec.usage, None);
+    let mut stream = Stream::new(&spec.cli.jsonl, &spec.usage, None, Redactor::default());
     for line in lines("pipe/opencode-run-denied.jsonl") {
         stream.line(&line);
     }
@@ -237,7 +239,7 @@ fn a_resumed_session_counts_only_its_new_turn() {
     ] {
         let spec = entry(name);
         let report = |before| {
-            let mut stream = Stream::new(&spec.cli.jsonl, &spec.usage, before);
+            let mut stream = Stream::new(&spec.cli.jsonl, &spec.usage, before, Redactor::default());
             for line in lines(file) {
                 stream.line(&line);
             }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use dispatch_worker::ops::{self, Effect, OpContext, ProbeReport, Prober};
+use dispatch_worker::ops::{self, Effect, OpContext, OpError, ProbeReport, Prober};
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use serde_json::{Value, json};
@@ -13,7 +13,7 @@ use crate::harness::db::TestDb;
 struct Here;
 
 impl Prober for Here {
-    fn probe<'a>(&'a self, agent: &'a str) -> BoxFuture<'a, Option<ProbeReport>> {
+    fn probe<'a>(&'a self, agent: &'a str) -> BoxFuture<'a, Result<Option<ProbeReport>, OpError>> {
         let nothing = Value::Null;
         let report = ProbeReport {
             name: agent.to_owned(),
@@ -27,7 +27,7 @@ impl Prober for Here {
             commands: nothing.clone(),
             capabilities: nothing,
         };
-        async move { Some(report) }.boxed()
+        async move { Ok(Some(report)) }.boxed()
     }
 }
 

@@ -397,3 +397,33 @@ fn a_malformed_catalogue_is_refused_with_line_and_key() {
     std::fs::write(&file, head).unwrap();
     assert_eq!(Program::config_check(&file).0, Some(0));
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_probe_that_cannot_be_made_says_why_and_does_not_deny_the_agent() {
+    let stage = Stage::new().await;
+    let url = stage.db.url();
+    let file = stage.data.path().join("own.toml");
+    std::fs::write(&file, "[agents.here]\npath = \"noop\"\n").unwrap();
+    let nowhere = stage.data.path().join("nowhere");
+    let probe = |agent: &str, extra: (&str, &str)| {
+        let environment = [
+            ("DATABASE_URL", url.as_str()),
+            ("DISPATCH_AGENTS", file.to_str().unwrap()),
+            extra,
+        ];
+        Program::run(&["agents", "probe", agent, "--json"], &environment).1
+    };
+    let said = probe("here", ("TMPDIR", nowhere.to_str().unwrap()));
+    assert!(
+        said.contains("cannot make a directory for the probe"),
+        "{said}"
+    );
+    let said = probe("elsewhere", ("LANG", "C"));
+    assert!(said.contains("has no agent"), "{said}");
+    std::fs::write(&file, "[agents.here]\npath = \"noop\"\nfoo = 1\n").unwrap();
+    let said = probe("here", ("LANG", "C"));
+    assert!(
+        said.contains("foo") && !said.contains("has no agent"),
+        "{said}"
+    );
+}

@@ -22,14 +22,14 @@ const ATTACKS: [&str; 15] = [
     "tags\u{e0041}\u{e007f}",
     "bell\x07 back\x08 del\x7f nul\0",
     "\u{61c}\u{200e}\u{200f}",
-    "smuggled\u{fe00}\u{e0101}\u{1d173}\u{180e}",
+    "smuggled\u{fff0}\u{fff8}\u{fe00}\u{e0101}\u{1d173}\u{180e}",
     "<img src=x onerror=alert(1)>",
 ];
 
 fn dangerous(c: char) -> bool {
     (c.is_control() && c != '\n' && c != '\t')
         || matches!(u32::from(c), 0xad | 0x61c | 0x200b..=0x200f | 0x2028..=0x202e
-            | 0x2060..=0x206f | 0xfeff | 0x180b..=0x180f | 0xfe00..=0xfe0e | 0x1d173..=0x1d17a | 0xfff9..=0xfffb
+            | 0x2060..=0x206f | 0xfeff | 0x180b..=0x180f | 0xfe00..=0xfe0e | 0x1d173..=0x1d17a | 0xfff0..=0xfffb
             | 0xe0000..=0xe0fff)
 }
 

@@ -15,7 +15,7 @@ const KEY: &str = "sk-canary-9f/Q7x2+Wm=4Lp&8Zt";
 const TOKEN: &str = "rt-canary-5Hs8Kd3Vb6Nq1Yc0";
 
 /// What the agent makes of it during its turn.
-const RENEWED: &str = "rt-canary-renewed-7Jw2Xe4Ua9";
+const RENEWED: &str = "rt-canary-renewed-7Jw2Xe4Ua9Pd";
 
 /// In the environment of the worker alone.
 const OTHERS: &str = "worker-canary-2Gt6Rf8Ol3";
@@ -210,6 +210,91 @@ async fn a_secret_that_the_agent_tells_in_every_way_is_stored_and_logged_nowhere
     assert!(
         summary.contains("the end: [secret CANARY_API_KEY]"),
         "{summary}"
+    );
+}
+
+/// Parts of a secret that say which one it is.
+fn parts(value: &str, text: &str) -> Vec<String> {
+    let parts = (0..=value.len() - 9).filter_map(|at| value.get(at..at + 9));
+    parts
+        .filter(|part| text.contains(part))
+        .map(str::to_owned)
+        .collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_secret_across_a_cut_leaves_no_part_behind() {
+    let stage = Stage::new().await;
+    let _worker = worker(&stage).await;
+    // Wherever a text is cut, it is cut within one.
+    let many = |count: usize| "${env:CANARY_API_KEY}".repeat(count);
+    let (long, huge) = (many(400), many(10_000));
+    let refused = json!([
+        { "garbage": long },
+        { "tool": { "toolCallId": "1", "title": "t", "kind": "execute", "status": "completed",
+            "rawInput": { "command": long },
+            "content": [{ "type": "content", "content": { "type": "text", "text": huge } }] } },
+        { "ask": { "tool": { "toolCallId": "2", "title": "t", "kind": "execute",
+            "rawInput": { "command": long } } } },
+        { "stderr": many(1_000) },
+        { "error": { "code": -32603, "message": format!("429 too many requests for {long}") } },
+    ]);
+    let asked_to_wait = "429 too many requests";
+    let broken =
+        json!([{ "garbage": long }, { "say": long }, { "say": asked_to_wait }, { "exit": 3 }]);
+    let died = json!([{ "stderr": many(1_000) }, { "stderr": asked_to_wait }, { "exit": 3 }]);
+    for (agent, script) in [
+        ("acp", &refused),
+        ("cli", &broken),
+        ("cli", &died),
+        ("tty", &broken),
+    ] {
+        let task = stage.submit(agent, script).await;
+        let waits = format!("SELECT true FROM later_tasks WHERE task_id = {task}");
+        stage.holds("the attempt ended", &waits).await;
+    }
+    let mut found = Vec::new();
+    for (table, row) in database(&stage)
+        .await
+        .iter()
+        .filter(|(table, _)| table != "tasks")
+    {
+        found.extend(
+            parts(KEY, row)
+                .into_iter()
+                .map(|part| format!("{part} in {table}")),
+        );
+    }
+    assert_eq!(found, Vec::<String>::new());
+    let told = "SELECT string_agg(reason, ' ') FROM later_tasks";
+    let told = stage.text(told).await;
+    assert!(told.contains("[secret CANARY_API_KEY]"), "{told}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_agent_cannot_make_secrets_of_the_words_of_a_warning() {
+    let stage = Stage::new().await;
+    let _worker = worker(&stage).await;
+    let name = "aB3dE5fG7hI9jK1lM2nO";
+    let tokens = json!({ "token": "is a pipe, socket or device", "access_token": name });
+    let script = json!([
+        { "write": { "path": "${env:HOME}/.canary/auth.json", "text": tokens.to_string() } },
+        { "write": { "path": "plain.txt", "text": "nothing\n" } },
+        { "sh": format!("mkfifo {name}") },
+        { "say": format!("made {name}") },
+    ]);
+    let task = stage.submit("acp", &script).await;
+    stage.reaches(task, "completed").await;
+    let notices = stage
+        .text("SELECT notices::text FROM pending_changes")
+        .await;
+    let words = format!("{name} is a pipe, socket or device and was left out");
+    assert!(notices.contains(&words), "{notices}");
+    assert!(!notices.contains("[secret"), "{notices}");
+    let said = stage.status(task, "output_summary").await.unwrap();
+    assert_eq!(
+        said, "made [secret .canary/auth.json]",
+        "what the agent said is another matter"
     );
 }
 

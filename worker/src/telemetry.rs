@@ -4,7 +4,7 @@
 use std::backtrace::BacktraceStatus;
 use std::borrow::Cow;
 use std::io::{self, IsTerminal, Write};
-use std::sync::{OnceLock, PoisonError, RwLock};
+use std::sync::{Mutex, OnceLock, PoisonError, RwLock};
 
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 use tracing_subscriber::EnvFilter;
@@ -54,29 +54,83 @@ pub fn init(format: Option<&str>) {
 }
 
 /// Secrets of this process and of the agents it runs, for its log.
-static SECRETS: RwLock<Option<Redactor>> = RwLock::new(None);
+static SECRETS: LogSecrets = LogSecrets::new();
 
-/// Leave these secrets out of the log from now on.
+/// Leave these secrets out of the log from now on. Blocking: making the search takes a moment.
 pub fn keep_out(secrets: &[Secret]) {
-    let known = secrets_known();
-    let new = || secrets.iter().filter(|secret| !known.knows(secret));
-    if new().next().is_none() {
-        return;
-    }
-    // The newest first: when tokens are renewed for weeks, the oldest are forgotten.
-    let all = new().chain(known.secrets()).cloned();
-    let fresh = Redactor::new(all.take(limits::SECRETS_MAX));
-    *SECRETS.write().unwrap_or_else(PoisonError::into_inner) = Some(fresh);
+    SECRETS.add(Origin::Given, secrets);
+}
+
+/// The same for secrets that an agent made during its turn.
+pub fn keep_out_renewed(secrets: &[Secret]) {
+    SECRETS.add(Origin::Renewed, secrets);
 }
 
 /// A message for people without the secrets that this process knows.
 pub fn without_secrets(text: &str) -> String {
-    secrets_known().text(text).into_owned()
+    SECRETS.redactor().text(text).into_owned()
 }
 
-fn secrets_known() -> Redactor {
-    let known = SECRETS.read().unwrap_or_else(PoisonError::into_inner);
-    known.clone().unwrap_or_default()
+/// Who says that something is a secret.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Origin {
+    /// The operator: environment, catalogue, credential files.
+    Given,
+    /// An agent.
+    Renewed,
+}
+
+/// Secrets that grow while lines are written.
+struct LogSecrets {
+    /// What there is, the newest first. Held from reading to writing, so that none is lost.
+    all: Mutex<Gathered>,
+    /// The search for it, which no line waits for.
+    redactor: RwLock<Option<Redactor>>,
+}
+
+struct Gathered {
+    given: Vec<Secret>,
+    renewed: Vec<Secret>,
+}
+
+impl LogSecrets {
+    const fn new() -> Self {
+        Self {
+            all: Mutex::new(Gathered {
+                given: Vec::new(),
+                renewed: Vec::new(),
+            }),
+            redactor: RwLock::new(None),
+        }
+    }
+
+    fn add(&self, origin: Origin, secrets: &[Secret]) {
+        let mut all = self.all.lock().unwrap_or_else(PoisonError::into_inner);
+        let known = match origin {
+            Origin::Given => &mut all.given,
+            Origin::Renewed => &mut all.renewed,
+        };
+        let is_new = |secret: &&Secret| known.iter().all(|k| k.value() != secret.value());
+        let new: Vec<Secret> = secrets.iter().filter(is_new).cloned().collect();
+        if new.is_empty() {
+            return;
+        }
+        // When tokens are renewed for weeks, the oldest are forgotten; those of the operator never
+        // for what agents make up.
+        known.splice(..0, new);
+        known.truncate(limits::SECRETS_MAX);
+        let fresh = Redactor::new(all.given.iter().chain(&all.renewed).cloned());
+        let mut redactor = self
+            .redactor
+            .write()
+            .unwrap_or_else(PoisonError::into_inner);
+        *redactor = Some(fresh);
+    }
+
+    fn redactor(&self) -> Redactor {
+        let known = self.redactor.read().unwrap_or_else(PoisonError::into_inner);
+        known.clone().unwrap_or_default()
+    }
 }
 
 /// How lines are written.
@@ -93,7 +147,7 @@ struct Careful {
 
 impl Write for Careful {
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
-        io::stderr().write_all(careful(self.form, &secrets_known(), line).as_bytes())?;
+        io::stderr().write_all(careful(self.form, &SECRETS.redactor(), line).as_bytes())?;
         Ok(line.len())
     }
 
@@ -130,6 +184,46 @@ pub fn metrics() -> Option<PrometheusHandle> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn secrets_that_come_at_once_are_all_kept_out() {
+        let log = LogSecrets::new();
+        let together = std::sync::Barrier::new(8);
+        std::thread::scope(|scope| {
+            for n in 0..8 {
+                let (log, together) = (&log, &together);
+                scope.spawn(move || {
+                    let secret = Secret::new("KEY", &format!("canary-{n}-0123456789")).unwrap();
+                    together.wait();
+                    log.add(Origin::Given, &[secret]);
+                });
+            }
+        });
+        for n in 0..8 {
+            let value = format!("canary-{n}-0123456789");
+            assert_eq!(log.redactor().text(&value), "[secret KEY]");
+        }
+    }
+
+    #[test]
+    fn what_an_agent_makes_up_does_not_displace_what_the_operator_gave() {
+        let log = LogSecrets::new();
+        let secret = |value: &str| Secret::new("KEY", value).unwrap();
+        log.add(Origin::Given, &[secret("canary-0123456789")]);
+        log.add(Origin::Renewed, &[secret("made-up-0123456789")]);
+        log.add(Origin::Renewed, &[secret("made-up-later-0123")]);
+        let redactor = log.redactor();
+        let values: Vec<&str> = redactor.secrets().iter().map(Secret::value).collect();
+        assert_eq!(
+            values,
+            [
+                "canary-0123456789",
+                "made-up-later-0123",
+                "made-up-0123456789"
+            ],
+            "what is too many is cut off at the end"
+        );
+    }
 
     #[test]
     fn a_line_of_the_log_holds_no_secret_and_no_control() {

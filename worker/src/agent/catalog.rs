@@ -84,11 +84,49 @@ pub struct Probe {
 }
 
 impl Probe {
-    /// Leave secrets out of what the agent said of itself.
+    /// Of an agent that nobody started: what its entry says.
+    fn of(spec: &AgentSpec) -> Self {
+        Self {
+            status: ProbeStatus::Ready,
+            error: None,
+            error_class: None,
+            version: None,
+            models: spec.models.clone(),
+            modes: spec.modes.clone(),
+            thinking_options: spec.thinking_options.clone(),
+            commands: Value::Null,
+            capabilities: Value::Null,
+        }
+    }
+
+    /// Of an agent that did not work, or could not be tried.
+    pub fn failed(spec: &AgentSpec, error: AgentError) -> Self {
+        let mut probe = Self::of(spec);
+        probe.fail(error);
+        probe
+    }
+
+    fn fail(&mut self, error: AgentError) {
+        self.status = match error.class {
+            ErrorClass::AgentUnavailable => ProbeStatus::Unavailable,
+            _ => ProbeStatus::Error,
+        };
+        self.error_class = Some(error.class);
+        self.error = Some(error.message);
+    }
+
+    /// Leave secrets out of what the agent said of itself, and cut its error to what is stored.
     pub fn redact(&mut self, redactor: &Redactor) {
-        let texts = self.error.iter_mut().chain(&mut self.version);
+        if let Some(error) = &mut self.error {
+            *error = redactor
+                .head_chars(error, limits::ERROR_TEXT_CHARS_MAX)
+                .into_owned();
+        }
         let names = self.models.iter_mut().chain(&mut self.modes);
-        for text in texts.chain(names).chain(&mut self.thinking_options) {
+        for text in names
+            .chain(&mut self.version)
+            .chain(&mut self.thinking_options)
+        {
             redactor.clean(text);
         }
         redactor.clean_value(&mut self.commands);
@@ -98,29 +136,14 @@ impl Probe {
 
 /// Find out about an agent, in a directory of the probe's own that the caller removes.
 pub async fn probe(spec: &AgentSpec, sandbox: &Sandbox, scratch_dir: &Path) -> Probe {
-    let mut probe = Probe {
-        status: ProbeStatus::Ready,
-        error: None,
-        error_class: None,
-        version: None,
-        models: spec.models.clone(),
-        modes: spec.modes.clone(),
-        thinking_options: spec.thinking_options.clone(),
-        commands: Value::Null,
-        capabilities: Value::Null,
-    };
+    let mut probe = Probe::of(spec);
     if !spec.enabled {
         probe.status = ProbeStatus::Unavailable;
         probe.error = Some("it is switched off in agents.toml (enabled = false)".to_owned());
         return probe;
     }
     if let Err(error) = look(spec, sandbox, scratch_dir, &mut probe).await {
-        probe.status = match error.class {
-            ErrorClass::AgentUnavailable => ProbeStatus::Unavailable,
-            _ => ProbeStatus::Error,
-        };
-        probe.error_class = Some(error.class);
-        probe.error = Some(error.message);
+        probe.fail(error);
     }
     probe
 }
@@ -198,6 +221,7 @@ async fn scratch_turn(
         home: places.home,
         tmp: places.tmp,
         confinement,
+        secrets: Redactor::default(),
         mark: format!("probe-{}", uuid::Uuid::new_v4()),
         model: None,
         mode_id: None,
@@ -223,7 +247,11 @@ async fn version(spec: &AgentSpec, turn: &TurnRequest) -> Result<Option<String>,
     let in_time = timeout(VERSION_TIMEOUT, reading).await.is_ok();
     let exit = process.end(Manner::Firm, stdout).await?;
     if in_time && exit.code == Some(0) {
+        let is_cut = text.len() as u64 >= VERSION_BYTES_MAX;
         let text = super::utf8::clean(&String::from_utf8_lossy(&text));
+        // A line that was cut may end within a secret; a version is no such line.
+        let whole = text.rsplit_once('\n').map_or("", |(whole, _)| whole);
+        let text = if is_cut { whole } else { &text };
         return Ok(text
             .lines()
             .map(str::trim)

@@ -4,7 +4,6 @@
 use std::time::Duration;
 
 use crate::domain::error_class::ErrorClass;
-use crate::domain::limits;
 
 use super::AgentError;
 
@@ -38,7 +37,8 @@ const RATE_LIMITED: [&str; 10] = [
     "usagelimitexceeded",
 ];
 
-/// An error that an agent reported in words.
+/// An error that an agent reported in words. All of them: who keeps it takes its secrets out, then
+/// cuts it.
 pub(crate) fn reported(text: &str) -> AgentError {
     let lower = text.to_lowercase();
     let has = |signs: &[&str]| signs.iter().any(|sign| contains_sign(&lower, sign));
@@ -49,11 +49,10 @@ pub(crate) fn reported(text: &str) -> AgentError {
     } else {
         ErrorClass::AgentFailed
     };
-    let shown: String = text.chars().take(limits::ERROR_TEXT_CHARS_MAX).collect();
     let message = match class {
-        ErrorClass::Auth => format!("the agent is not logged in or its key was refused: {shown}"),
-        ErrorClass::RateLimited => format!("the agent's provider asks to wait: {shown}"),
-        _ => format!("the agent failed: {shown}"),
+        ErrorClass::Auth => format!("the agent is not logged in or its key was refused: {text}"),
+        ErrorClass::RateLimited => format!("the agent's provider asks to wait: {text}"),
+        _ => format!("the agent failed: {text}"),
     };
     let mut error = AgentError::new(class, message);
     if class == ErrorClass::RateLimited {

@@ -189,6 +189,7 @@ mod tests {
             home: "/h".into(),
             tmp: "/t".into(),
             confinement: crate::sandbox::Confinement::none(std::path::PathBuf::new()),
+            secrets: Default::default(),
             mark: "m".to_owned(),
             model: None,
             mode_id: None,

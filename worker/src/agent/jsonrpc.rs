@@ -253,7 +253,7 @@ fn parse(line: &[u8]) -> Message {
 }
 
 fn noise(line: &[u8]) -> Message {
-    let kept = line.get(..limits::NOISE_LINE_BYTES_MAX).unwrap_or(line);
+    let kept = line.get(..limits::NOISE_LINE_BYTES_SEEN).unwrap_or(line);
     Message::Noise {
         text: super::utf8::clean(&String::from_utf8_lossy(kept)),
     }

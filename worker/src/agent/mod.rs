@@ -16,6 +16,7 @@ mod environment;
 pub mod event;
 mod figures;
 pub mod jsonrpc;
+mod last_words;
 pub mod lines;
 pub mod noop;
 mod options;
@@ -37,6 +38,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::domain::attempt::ExecutionPath;
 use crate::domain::error_class::ErrorClass;
+use crate::domain::redact::Redactor;
 use crate::domain::usage::{SessionUsage, UsageReport};
 use crate::sandbox::Confinement;
 
@@ -75,6 +77,8 @@ pub struct TurnRequest {
     pub tmp: PathBuf,
     /// What its processes may do.
     pub confinement: Confinement,
+    /// What must be taken out of a text before it is cut; the run takes it out of all that it keeps.
+    pub secrets: Redactor,
     /// Value of `DISPATCH_ATTEMPT` in the environment of every process of the attempt.
     pub mark: String,
     /// Model to use; the turn fails with `InvalidOption` when the agent does not offer it.
@@ -100,6 +104,7 @@ impl TurnRequest {
             home: PathBuf::new(),
             tmp: PathBuf::new(),
             confinement: Confinement::none(PathBuf::new()),
+            secrets: Redactor::default(),
             mark: String::new(),
             model: None,
             mode_id: None,

@@ -15,12 +15,14 @@ use tokio::task::JoinSet;
 use tokio::time::timeout;
 
 use super::environment::{self, Variables};
+use super::last_words::LastWords;
 use super::process_set::ProcessSet;
-use super::{AgentError, Exit, TurnRequest, utf8, watch};
+use super::{AgentError, Exit, TurnRequest, watch};
 use crate::blocking;
 use crate::config::agent_spec::AgentSpec;
 use crate::domain::error_class::ErrorClass;
 use crate::domain::limits;
+use crate::domain::redact::Redactor;
 use crate::sandbox::{self, Confinement, exec};
 
 pub use super::process_set::{Survivors, become_subreaper, sweep_mark, sweep_marks};
@@ -44,6 +46,8 @@ pub(crate) struct Launch {
     pub(crate) kill_grace: Duration,
     /// What it may do.
     pub(crate) confinement: Confinement,
+    /// What is taken out of its stderr before the beginning of that is cut off.
+    pub(crate) secrets: Redactor,
 }
 
 /// Standard input of a process.
@@ -82,6 +86,7 @@ impl Launch {
             stdin,
             kill_grace: spec.kill_grace,
             confinement: turn.confinement.clone(),
+            secrets: turn.secrets.clone(),
         })
     }
 
@@ -113,7 +118,7 @@ impl Launch {
             Ok((pid as i32, child))
         })
         .map_err(|error| self.spawn_failed(&error))?;
-        let stderr = Tail::of(child.stderr.take());
+        let stderr = Tail::of(child.stderr.take(), self.secrets);
         Ok(AgentProcess {
             stdin: child.stdin.take(),
             stdout: child.stdout.take(),
@@ -197,7 +202,7 @@ impl AgentProcess {
                 status: None,
             },
             guard: Guard(Arc::new(set)),
-            stderr: Tail::of(None),
+            stderr: Tail::of(None, Redactor::default()),
             kill_grace: launch.kill_grace,
             confinement: launch.confinement.clone(),
         }
@@ -331,12 +336,13 @@ impl Leader {
 #[derive(Debug)]
 struct Tail {
     reading: JoinSet<()>,
-    kept: Arc<Mutex<Vec<u8>>>,
+    kept: Arc<Mutex<LastWords>>,
 }
 
 impl Tail {
-    fn of(stderr: Option<ChildStderr>) -> Self {
-        let kept = Arc::new(Mutex::new(Vec::new()));
+    fn of(stderr: Option<ChildStderr>, secrets: Redactor) -> Self {
+        let kept = LastWords::new(secrets, limits::STDERR_TAIL_BYTES_MAX);
+        let kept = Arc::new(Mutex::new(kept));
         let mut reading = JoinSet::new();
         if let Some(stderr) = stderr {
             reading.spawn(keep_tail(stderr, Arc::clone(&kept)));
@@ -347,16 +353,14 @@ impl Tail {
     async fn finish(&mut self) -> String {
         let _held_open = timeout(limits::DRAIN_TIMEOUT, self.reading.join_next()).await;
         let kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
-        utf8::clean(&String::from_utf8_lossy(&kept))
+        kept.text()
     }
 }
 
-async fn keep_tail(mut stderr: ChildStderr, kept: Arc<Mutex<Vec<u8>>>) {
+async fn keep_tail(mut stderr: ChildStderr, kept: Arc<Mutex<LastWords>>) {
     let mut bytes = vec![0; 8 * 1024];
     while let Ok(count @ 1..) = stderr.read(&mut bytes).await {
         let mut kept = kept.lock().unwrap_or_else(PoisonError::into_inner);
-        kept.extend(bytes.iter().take(count));
-        let over = kept.len().saturating_sub(limits::STDERR_TAIL_BYTES_MAX);
-        kept.drain(..over);
+        kept.push_bytes(bytes.get(..count).unwrap_or_default());
     }
 }

@@ -12,6 +12,7 @@ use crate::agent::process::{self, Input, Launch, Manner};
 use crate::agent::{MARK_VARIABLE, confine};
 use crate::config::agent_spec::AgentSpec;
 use crate::config::agents::Catalogue;
+use crate::domain::redact::Redactor;
 use crate::domain::sandbox::Rung;
 use crate::sandbox::{Confinement, Means, Places, Sandbox, Settings};
 
@@ -229,6 +230,7 @@ impl Bench {
             stdin: Input::Empty,
             kill_grace: spec.kill_grace,
             confinement,
+            secrets: Redactor::default(),
         };
         let began = Instant::now();
         let mut process = launch.start().map_err(|error| error.message)?;

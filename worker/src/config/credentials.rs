@@ -10,7 +10,7 @@ use nix::fcntl::OFlag;
 use serde_json::Value;
 
 use super::agent_spec::AgentSpec;
-use super::secret_look::{Hint, RANDOM_CHARS_MIN, is_open, is_telling, of_value};
+use super::secret_look::{Hint, RANDOM_CHARS_MIN, is_open, is_telling, looks_random, of_value};
 use crate::domain::limits;
 use crate::domain::redact::Secret;
 
@@ -26,24 +26,26 @@ pub fn of_environment() -> Vec<Secret> {
         .collect()
 }
 
-/// A URL with a password, and the password, as it stands there and decoded.
+/// A URL with a password, and the password, as it stands there and decoded. A user that looks like
+/// nothing but a token is one: `https://TOKEN@host`.
 pub fn of_url(name: &str, url: &str) -> Vec<Secret> {
     let Some((_, rest)) = url.split_once("://") else {
         return of_words(name, url);
     };
     let authority = rest.split(['/', '?', '#']).next().unwrap_or_default();
     let user_info = authority.rsplit_once('@').map(|(user_info, _)| user_info);
-    let password = user_info.and_then(|user_info| user_info.split_once(':'));
+    let (user, password) = match user_info.map(|info| info.split_once(':').ok_or(info)) {
+        Some(Ok((user, password))) => (Some(user), Some(password)),
+        Some(Err(user)) => (Some(user), None),
+        None => (None, None),
+    };
     let in_query = rest.split(['?', '&']).skip(1).filter_map(|pair| {
         let (key, value) = pair.split_once('=')?;
         is_telling(key).then_some(value)
     });
     let mut secrets = Vec::new();
-    for value in password
-        .map(|(_, password)| password)
-        .into_iter()
-        .chain(in_query)
-    {
+    let user = user.filter(|user| looks_random(&decoded(user)));
+    for value in user.into_iter().chain(password).chain(in_query) {
         secrets.extend(Secret::new(name, url));
         secrets.extend(of_value(name, value, Hint::Named));
         secrets.extend(of_value(name, &decoded(value), Hint::Named));
@@ -147,9 +149,12 @@ fn of_arguments(command: &[String]) -> Vec<Secret> {
 }
 
 /// The secrets in the entry's credential files as they lie in a HOME of its agent, who may have put
-/// anything there. Blocking: reads files.
+/// anything there: only what looks like nothing else is one, or the agent could have any word left
+/// out of what is told of it. Blocking: reads files.
 pub fn of_home(spec: &AgentSpec, home: &Path) -> Vec<Secret> {
-    in_files(spec, home, OFlag::O_NOFOLLOW)
+    let mut secrets = in_files(spec, home, OFlag::O_NOFOLLOW);
+    secrets.retain(|secret| looks_random(secret.value()));
+    secrets
 }
 
 fn in_files(spec: &AgentSpec, home: &Path, flags: OFlag) -> Vec<Secret> {
@@ -298,12 +303,36 @@ mod tests {
     }
 
     #[test]
+    fn an_agent_makes_no_secret_of_words_in_its_home() {
+        let text = "[agents.a]\npath = \"pipe\"\ncommand = [\"a\", \"{prompt}\"]\nhome_files = [\"auth.json\"]\n";
+        let catalogue = crate::config::agents::Catalogue::parse(text).unwrap();
+        let home = tempfile::tempdir().unwrap();
+        let tokens = r#"{"token": "was left out: it is absolute", "secret": "left-out-because",
+            "password": "/etc/passwd-and-others", "refresh_token": "rt-Zk3x9Qw7Lm2p8Rt5"}"#;
+        std::fs::write(home.path().join("auth.json"), tokens).unwrap();
+        let secrets = of_home(&catalogue.agents["a"], home.path());
+        let values: Vec<&str> = secrets.iter().map(Secret::value).collect();
+        assert_eq!(values, ["rt-Zk3x9Qw7Lm2p8Rt5"]);
+    }
+
+    #[test]
     fn urls_give_their_passwords() {
         let url = "postgres://ada:p%40ss-word%21@db.example.com:5432/d?sslmode=require";
         let secrets = of_url("DATABASE_URL", url);
         let values: Vec<&str> = secrets.iter().map(Secret::value).collect();
         assert_eq!(values, [url, "p%40ss-word%21", "p@ss-word!"]);
         assert!(of_url("X", "postgres://ada@db/d").is_empty());
+        for url in [
+            "https://ghp_aB3dE5fG7hI9jK1lM2nO@github.com/a/b",
+            "https://ghp_aB3dE5fG7hI9jK1lM2nO:x-oauth-basic@github.com/a",
+        ] {
+            let secrets = of_url("X", url);
+            let found = secrets
+                .iter()
+                .any(|s| s.value() == "ghp_aB3dE5fG7hI9jK1lM2nO");
+            assert!(found, "{url}");
+        }
+        assert!(of_url("X", "https://git@github.com/a/b").is_empty());
         let words = of_url("X", "host=db user=ada password=in-words");
         assert_eq!(
             words.iter().map(Secret::value).collect::<Vec<_>>(),

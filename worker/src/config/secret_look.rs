@@ -29,6 +29,20 @@ const TELLING: [&str; 21] = [
     "pat",
 ];
 
+/// Ends of such words that are written in one with what is before: `PGPASSWORD`, `MYAPIKEY`.
+const TELLING_ENDS: [&str; 10] = [
+    "token",
+    "password",
+    "passwd",
+    "passphrase",
+    "apikey",
+    "accesskey",
+    "secretkey",
+    "privatekey",
+    "secret",
+    "credential",
+];
+
 /// Last words of names whose value is none, whatever the words before.
 const OPEN: [&str; 36] = [
     "url", "uri", "host", "hostname", "port", "region", "zone", "model", "models", "mode", "path",
@@ -97,10 +111,12 @@ fn words_of(name: &str) -> Vec<String> {
 
 /// Whether a value of this name is one.
 pub(super) fn is_telling(name: &str) -> bool {
-    let sounds = words_of(name)
-        .iter()
-        .any(|word| TELLING.contains(&word.as_str()) || word.ends_with("token"));
-    sounds && !is_open(name)
+    let sounds = |word: &String| {
+        let one = word.trim_end_matches(|c: char| c.is_ascii_digit());
+        let one = one.strip_suffix('s').unwrap_or(one);
+        TELLING.contains(&word.as_str()) || TELLING_ENDS.iter().any(|end| one.ends_with(end))
+    };
+    words_of(name).iter().any(sounds) && !is_open(name)
 }
 
 /// Whether a value of this name is none, however it looks.
@@ -139,7 +155,7 @@ fn is_open_value(value: &str) -> bool {
 }
 
 /// Whether it looks like nothing but a credential: a long part of letters and digits that alternate.
-fn looks_random(value: &str) -> bool {
+pub(super) fn looks_random(value: &str) -> bool {
     if value.len() < RANDOM_CHARS_MIN || value.contains(char::is_whitespace) {
         return false;
     }
@@ -166,6 +182,12 @@ mod tests {
             "db.password",
             "GH_TOKEN",
             "--auth-token",
+            "PGPASSWORD",
+            "DBPASSWORD",
+            "MYAPIKEY",
+            "apikeys",
+            "clientsecret",
+            "DB_PASSWORD2",
         ] {
             assert!(is_telling(name), "{name}");
         }
@@ -177,6 +199,9 @@ mod tests {
             "SSH_AUTH_SOCK",
             "PATH",
             "author",
+            "PGPASSFILE",
+            "secretary",
+            "passwordless",
         ] {
             assert!(!is_telling(name), "{name}");
         }

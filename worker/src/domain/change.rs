@@ -244,6 +244,26 @@ pub fn show_path(bytes: &[u8]) -> String {
     shown
 }
 
+/// An edit of the text file at this path, for tests.
+#[cfg(test)]
+pub(crate) fn edited(path: &str) -> FileChange {
+    FileChange {
+        path: path.as_bytes().to_vec(),
+        old_path: None,
+        operation: FileOperation::Edit,
+        kind: FileKind::Text,
+        old_mode: Some(0o100_644),
+        new_mode: Some(0o100_644),
+        old_blob: Some("a".repeat(40)),
+        new_blob: Some("b".repeat(40)),
+        added_lines: None,
+        removed_lines: None,
+        patch: None,
+        patch_cut: false,
+        flags: Vec::new(),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -162,6 +162,10 @@ pub const NOISE_LINES_MAX: usize = 20;
 /// Text kept of one such line.
 pub const NOISE_LINE_BYTES_MAX: usize = 2 * 1024;
 
+/// What is looked at of it, so that a secret across the cut is known: some forms of one have seven
+/// times its bytes.
+pub const NOISE_LINE_BYTES_SEEN: usize = NOISE_LINE_BYTES_MAX + 8 * SECRET_BYTES_MAX;
+
 /// Tool calls of one turn whose facts are remembered for later questions about them.
 pub const TOOL_CALLS_MAX: usize = 10_000;
 
@@ -326,8 +330,8 @@ pub const SECRET_SCAN_BYTES_MAX: usize = 256 * 1024 * 1024;
 /// Rules in one agent's `hosts`; each connection looks at all of them.
 pub const GATEWAY_RULES_MAX: usize = 256;
 
-/// A host or rule that is shown in an error, as far as a person reads it.
-pub const GATEWAY_HOST_CHARS_SHOWN: usize = 100;
+/// A host or rule that is shown in an error: DNS has no longer names.
+pub const GATEWAY_HOST_CHARS_SHOWN: usize = 253;
 
 /// Head of one request or answer through the gateway: servers themselves take 8 to 32 KiB.
 pub const GATEWAY_HEAD_BYTES_MAX: usize = 32 * 1024;

@@ -167,7 +167,60 @@ impl Redactor {
         Cow::Owned(safe)
     }
 
-    /// The same in place.
+    /// The beginning of the text without secrets, of at most so many of its bytes. A secret that
+    /// goes on after them is left out whole; whoever cuts first leaves a part that nobody knows.
+    pub fn head<'t>(&self, text: &'t str, most: usize) -> Cow<'t, str> {
+        if text.len() <= most {
+            return self.text(text);
+        }
+        let cut = text.floor_char_boundary(most);
+        let Some(known) = &self.0 else {
+            return Cow::Borrowed(&text[..cut]);
+        };
+        let looked_at = &text[..text.floor_char_boundary(cut.saturating_add(known.longest))];
+        let mut safe = String::new();
+        let mut from = 0;
+        let found = known.search.find_iter(looked_at);
+        for found in found.take_while(|found| found.start() < cut) {
+            safe.push_str(&text[from..found.start()]);
+            safe.push_str(known.mark(found.pattern().as_usize()));
+            from = found.end();
+        }
+        safe.push_str(&text[from.min(cut)..cut]);
+        Cow::Owned(safe)
+    }
+
+    /// The same of at most so many characters.
+    pub fn head_chars<'t>(&self, text: &'t str, most: usize) -> Cow<'t, str> {
+        match text.char_indices().nth(most) {
+            Some((at, _)) => self.head(text, at),
+            None => self.text(text),
+        }
+    }
+
+    /// Where a text may begin that would begin here: after the secret that this is the middle of.
+    pub fn after_secret(&self, bytes: &[u8], at: usize) -> usize {
+        let Some(known) = &self.0 else {
+            return at;
+        };
+        let from = at.saturating_sub(known.longest);
+        let to = at.saturating_add(known.longest).min(bytes.len());
+        let found = known
+            .search
+            .find_iter(bytes.get(from..to).unwrap_or_default());
+        let across = found
+            .map(|found| (from + found.start(), from + found.end()))
+            .take_while(|(start, _)| *start < at)
+            .last();
+        across.map_or(at, |(_, end)| end.max(at))
+    }
+
+    /// Bytes of the longest form of a secret: how much must be seen around a cut.
+    pub fn longest_bytes(&self) -> usize {
+        self.0.as_ref().map_or(0, |known| known.longest)
+    }
+
+    /// A text without secrets, in place.
     pub fn clean(&self, text: &mut String) {
         if let Cow::Owned(safe) = self.text(text) {
             *text = safe;
@@ -207,10 +260,14 @@ impl Known {
         self.forms.get(form).map_or("[secret]", |form| &*form.1)
     }
 
-    /// Where the first form could begin that is not complete at the end of the text.
-    fn unfinished(&self, text: &[u8]) -> usize {
-        let from = text.len().saturating_sub(self.longest.saturating_sub(1));
-        (from..text.len())
+    /// Where the first form could begin, from here on, that is not complete at the end of the text.
+    fn unfinished(&self, text: &[u8], from: usize) -> usize {
+        let last = text.len().saturating_sub(self.longest.saturating_sub(1));
+        (from.max(last)..text.len())
+            .inspect(|_| {
+                #[cfg(test)]
+                work::look();
+            })
             .find(|at| self.first[usize::from(text[*at])] && self.begins_with(&text[*at..]))
             .unwrap_or(text.len())
     }
@@ -255,25 +312,34 @@ impl RedactedText {
         self.held.push_str(fragment);
         let mut out = String::new();
         let mut from = 0;
+        let mut certain = known.unfinished(self.held.as_bytes(), from);
         loop {
             let rest = &self.held[from..];
-            let certain = known.unfinished(rest.as_bytes());
             match known.search.find(rest) {
                 // Nothing that begins earlier can still become a secret, and nothing longer here.
-                Some(found) if found.start() < certain => {
+                Some(found) if from + found.start() < certain => {
                     out.push_str(&rest[..found.start()]);
                     out.push_str(known.mark(found.pattern().as_usize()));
                     from += found.end();
+                    // Looked for anew only when it was within the secret: once for each byte then.
+                    if from > certain {
+                        certain = known.unfinished(self.held.as_bytes(), from);
+                    }
                 }
                 _ => {
-                    out.push_str(&rest[..certain]);
-                    from += certain;
+                    out.push_str(&self.held[from..certain]);
+                    from = certain;
                     break;
                 }
             }
         }
         self.held.drain(..from);
         Cow::Owned(out)
+    }
+
+    /// What is held back, as it is when nothing follows.
+    pub fn held(&self) -> Cow<'_, str> {
+        self.redactor.text(&self.held)
     }
 
     /// The text is over: the rest of it.
@@ -369,6 +435,26 @@ fn json_ascii(escaped: &str) -> String {
         }
     }
     ascii
+}
+
+/// Positions that were looked at in this thread, to show that work grows with the text only.
+#[cfg(test)]
+mod work {
+    use std::cell::Cell;
+
+    thread_local! {
+        static LOOKS: Cell<usize> = const { Cell::new(0) };
+    }
+
+    pub(super) fn look() {
+        LOOKS.set(LOOKS.get() + 1);
+    }
+
+    pub(super) fn looks_of(work: impl FnOnce()) -> usize {
+        let before = LOOKS.get();
+        work();
+        LOOKS.get() - before
+    }
 }
 
 #[cfg(test)]
@@ -480,5 +566,46 @@ mod tests {
         assert_eq!(text.push("ij"), "");
         assert_eq!(text.push("x"), "[secret PART]ijx");
         assert_eq!(text.push("abcdefghijkl!"), "[secret ALL]!");
+    }
+
+    #[test]
+    fn work_grows_with_the_text_and_not_with_its_secrets() {
+        // Long beside the other one: what may be its beginning is looked for in its length.
+        let long: String = (0..300)
+            .map(|n| char::from(b'a' + (n * n % 23) as u8))
+            .collect();
+        let secrets = [("JWT", long.as_str()), ("KEY", "k-0123456789")];
+        let redactor = Redactor::new(
+            secrets
+                .into_iter()
+                .filter_map(|(name, value)| Secret::new(name, value)),
+        );
+        let text = "k-0123456789 ".repeat(5_000);
+        let mut text_of = RedactedText::new(redactor);
+        let looks = work::looks_of(|| {
+            assert_eq!(text_of.push(&text).matches("[secret KEY]").count(), 5_000);
+        });
+        assert!(looks <= text.len(), "{looks} looks at {} bytes", text.len());
+    }
+
+    #[test]
+    fn a_cut_leaves_no_part_of_a_secret() {
+        let redactor = redactor();
+        let text = format!("before {VALUE} after");
+        let begins = text.find(VALUE).unwrap();
+        for most in 0..=text.len() + 1 {
+            let head = redactor.head(&text, most);
+            let expected = match most {
+                _ if most <= begins => &text[..most],
+                _ if most <= begins + VALUE.len() => "before [secret API_KEY]",
+                _ => &redactor.text(&text)[..most.min(text.len()) + 16 - VALUE.len()],
+            };
+            assert_eq!(head, expected, "{most}");
+            let at = redactor.after_secret(text.as_bytes(), most);
+            let inside = most > begins && most < begins + VALUE.len();
+            let expected = if inside { begins + VALUE.len() } else { most };
+            assert_eq!(at, expected, "{most}");
+        }
+        assert_eq!(Redactor::default().head("aé", 2), "a");
     }
 }

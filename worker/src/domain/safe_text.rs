@@ -53,8 +53,10 @@ fn paint_len(text: &str) -> usize {
 /// Text of a JSON document: what a terminal could act on becomes an escape, the value stays.
 pub fn json(document: &str) -> String {
     let mut safe = String::with_capacity(document.len());
+    let mut before = None;
     for c in document.chars() {
-        if c == '\n' || !is_risky(c) {
+        let risky = is_risky(before.replace(c), c);
+        if c == '\n' || !risky {
             safe.push(c);
             continue;
         }
@@ -68,12 +70,14 @@ pub fn json(document: &str) -> String {
 
 fn shown(text: &str, keep_breaks: bool) -> String {
     let mut safe = String::with_capacity(text.len());
+    let mut before = None;
     for c in text.chars() {
+        let risky = is_risky(before.replace(c), c);
         match c {
             '\n' | '\t' if keep_breaks => safe.push(c),
             '\0'..='\x1f' => safe.push(picture(c)),
             '\x7f' => safe.push('\u{2421}'),
-            c if is_risky(c) => safe.push_str(&format!("<U+{:04X}>", u32::from(c))),
+            c if risky => safe.push_str(&format!("<U+{:04X}>", u32::from(c))),
             c => safe.push(c),
         }
     }
@@ -85,22 +89,42 @@ fn picture(control: char) -> char {
     char::from_u32(0x2400 + u32::from(control)).unwrap_or('\u{fffd}')
 }
 
-/// What a terminal may act on, or what hides or reorders other text.
-fn is_risky(c: char) -> bool {
-    c.is_control()
-        || matches!(c,
-            // soft hyphen, joiners and fillers without width
-            '\u{00ad}' | '\u{034f}' | '\u{115f}'..='\u{1160}' | '\u{17b4}'..='\u{17b5}'
-            | '\u{180b}'..='\u{180f}' | '\u{fe00}'..='\u{fe0e}' | '\u{200b}'..='\u{200d}' | '\u{2060}'..='\u{2065}'
-            | '\u{3164}' | '\u{feff}' | '\u{ffa0}'
-            // direction marks, embeddings, overrides, isolates
-            | '\u{061c}' | '\u{200e}'..='\u{200f}' | '\u{202a}'..='\u{202e}'
-            | '\u{2066}'..='\u{206f}'
-            // line and paragraph separators
-            | '\u{2028}'..='\u{2029}'
-            // annotations and tags
-            | '\u{fff9}'..='\u{fffb}' | '\u{1bca0}'..='\u{1bca3}'
-            | '\u{1d173}'..='\u{1d17a}' | '\u{e0000}'..='\u{e0fff}')
+/// What a terminal may act on, or what hides or reorders other text, after this character.
+fn is_risky(before: Option<char>, c: char) -> bool {
+    match c {
+        // Beside emoji it says nothing but "in colour", and agents write many; beside a letter it
+        // makes another name that looks the same.
+        '\u{fe0f}' => !before.is_some_and(has_emoji_form),
+        // Separators of lines and paragraphs, annotations.
+        '\u{2028}'..='\u{2029}' | '\u{fff9}'..='\u{fffb}' => true,
+        _ => c.is_control() || is_invisible(c),
+    }
+}
+
+/// Whether it is a symbol that may be drawn as text or in colour.
+fn has_emoji_form(c: char) -> bool {
+    match c {
+        '\u{a9}' | '\u{ae}' | '\u{2122}' | '\u{2139}' | '\u{24c2}' => true,
+        '\u{203c}'..='\u{2bff}' => !c.is_alphanumeric() && !is_invisible(c),
+        '\u{3030}' | '\u{303d}' | '\u{3297}' | '\u{3299}' => true,
+        _ => matches!(c, '\u{1f000}'..='\u{1faff}'),
+    }
+}
+
+/// Whether it is drawn as nothing, and ignored in names by file systems that fold (HFS+; ext4 and
+/// f2fs where they fold case): all that Unicode calls Default_Ignorable_Code_Point. What is shown to
+/// people and what is refused in names must not differ.
+pub fn is_invisible(c: char) -> bool {
+    matches!(c,
+        // soft hyphen, joiners and fillers without width
+        '\u{ad}' | '\u{34f}' | '\u{115f}'..='\u{1160}' | '\u{17b4}'..='\u{17b5}'
+        | '\u{180b}'..='\u{180f}' | '\u{3164}' | '\u{feff}' | '\u{ffa0}'
+        // joiners, direction marks, embeddings, overrides, isolates
+        | '\u{61c}' | '\u{200b}'..='\u{200f}' | '\u{202a}'..='\u{202e}'
+        | '\u{2060}'..='\u{206f}'
+        // choices of a glyph, reserved ones, shorthand and music, tags
+        | '\u{fe00}'..='\u{fe0f}' | '\u{fff0}'..='\u{fff8}' | '\u{1bca0}'..='\u{1bca3}'
+        | '\u{1d173}'..='\u{1d17a}' | '\u{e0000}'..='\u{e0fff}')
 }
 
 #[cfg(test)]
@@ -134,8 +158,30 @@ mod tests {
     fn json_keeps_its_value() {
         let value = serde_json::json!({"a": "\u{9b}\u{202e}\u{e0041}\u{7f}\u{1b}é"});
         let safe = json(&serde_json::to_string_pretty(&value).unwrap());
-        assert!(!safe.chars().any(|c| c != '\n' && is_risky(c)));
+        assert!(!safe.chars().any(|c| c != '\n' && is_risky(None, c)));
         let back: serde_json::Value = serde_json::from_str(&safe).unwrap();
         assert_eq!(back, value);
+    }
+
+    #[test]
+    fn what_is_drawn_as_nothing_is_shown_save_where_emoji_need_it() {
+        assert_eq!(line("a\u{fff0}b\u{fff8}"), "a<U+FFF0>b<U+FFF8>");
+        assert_eq!(
+            line("\u{26a0}\u{fe0f} \u{1f6e0}\u{fe0f}"),
+            "\u{26a0}\u{fe0f} \u{1f6e0}\u{fe0f}"
+        );
+        assert_eq!(line("admin\u{fe0f} \u{fe0f}"), "admin<U+FE0F> <U+FE0F>");
+        let twice = "\u{26a0}\u{fe0f}\u{fe0f}";
+        assert_eq!(
+            line(twice),
+            "\u{26a0}\u{fe0f}<U+FE0F>",
+            "a row of them is a message"
+        );
+        for c in (0..=0x10_ffff)
+            .filter_map(char::from_u32)
+            .filter(|c| is_invisible(*c))
+        {
+            assert_eq!(line(&format!("a{c}")), format!("a<U+{:04X}>", u32::from(c)));
+        }
     }
 }

@@ -66,7 +66,7 @@ fn judge(message: &Message) {
         Message::Noise { text } => {
             assert!(!text.contains('\0'));
             // A byte that is no UTF-8 becomes a character of three.
-            assert!(text.len() <= 3 * limits::NOISE_LINE_BYTES_MAX);
+            assert!(text.len() <= 3 * limits::NOISE_LINE_BYTES_SEEN);
         }
     }
 }

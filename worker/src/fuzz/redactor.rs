@@ -8,7 +8,7 @@ use crate::domain::redact::{RedactedText, Redactor, Secret};
 const MARK: &str = "[secret S]";
 
 /// Secrets, one a line, an empty line, and a text. None of them is left in the text, however it is cut
-/// into fragments.
+/// into fragments, and none of its parts at its end.
 pub fn redactor(data: &[u8]) {
     let Some((first, rest)) = data.split_first() else {
         return;
@@ -45,6 +45,20 @@ pub fn redactor(data: &[u8]) {
     }
     streamed.push_str(&stream.finish());
     assert_eq!(streamed, whole, "fragments of {size} change it");
+    for most in [
+        0,
+        1,
+        text.len() / 2,
+        text.len().saturating_sub(1),
+        text.len(),
+    ] {
+        let head = redactor.head(text, most);
+        assert!(
+            whole.starts_with(&*head),
+            "cut at {most}: {head:?} of {whole:?}"
+        );
+        assert!(most < text.len() || head == whole, "{head:?} of {whole:?}");
+    }
     let mut value = Value::String(text.to_owned());
     redactor.clean_value(&mut value);
     assert_eq!(value.as_str(), Some(&*whole));

@@ -113,11 +113,14 @@ impl Refusals {
     }
 }
 
-/// A host for people, from whatever was sent.
+/// A host for people, from whatever was sent. What is longer than names can be is not shown: half of
+/// it may be half of a secret, which nobody would know.
 pub(super) fn shown(text: &str) -> String {
     let plain = |c: char| if c.is_ascii_graphic() { c } else { '?' };
-    text.chars()
-        .take(limits::GATEWAY_HOST_CHARS_SHOWN)
-        .map(plain)
-        .collect()
+    match text.chars().count() {
+        length if length > limits::GATEWAY_HOST_CHARS_SHOWN => {
+            format!("(a name of {length} characters)")
+        }
+        _ => text.chars().map(plain).collect(),
+    }
 }

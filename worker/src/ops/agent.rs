@@ -73,7 +73,7 @@ impl Op for ProbeAgent {
         };
         let subject = format!("agent {}", self.name);
         audit::note(&context.store, &context.actor, Self::SPEC.name, &subject).await?;
-        prober.probe(&self.name).await.ok_or_else(|| {
+        prober.probe(&self.name).await?.ok_or_else(|| {
             OpError::not_found(format!("agents.toml has no agent {:?}", self.name))
                 .hint("dispatch agents list shows the agents of the fleet.")
         })

@@ -6,9 +6,12 @@ use std::sync::Arc;
 use futures::FutureExt;
 use futures::future::BoxFuture;
 
-use crate::agent::catalog;
+use crate::agent::AgentError;
+use crate::agent::catalog::{self, Probe};
+use crate::config::agent_spec::AgentSpec;
 use crate::config::agents::Catalogue;
 use crate::config::credentials;
+use crate::domain::error_class::ErrorClass;
 use crate::domain::redact::Redactor;
 use crate::ops::{OpError, ProbeReport, Prober};
 use crate::sandbox::{self, Sandbox};
@@ -67,20 +70,18 @@ struct CatalogueProber {
 }
 
 impl Prober for CatalogueProber {
-    fn probe<'a>(&'a self, agent: &'a str) -> BoxFuture<'a, Option<ProbeReport>> {
+    fn probe<'a>(&'a self, agent: &'a str) -> BoxFuture<'a, Result<Option<ProbeReport>, OpError>> {
         async move {
-            let catalogue = load(&self.file).ok()?;
-            let spec = catalogue.agents.get(agent)?;
-            let scratch = tempfile::tempdir().ok()?;
-            let sandbox = Sandbox::find(sandbox::Settings {
-                data_dir: scratch.path().to_owned(),
-                hidden: vec![self.file.clone()],
-                ..sandbox::Settings::default()
+            let catalogue = load(&self.file)?;
+            let Some(spec) = catalogue.agents.get(agent) else {
+                return Ok(None);
+            };
+            let mut probe = self.probe_entry(spec).await.unwrap_or_else(|why| {
+                let error = AgentError::new(ErrorClass::Internal, why);
+                Probe::failed(spec, error)
             });
-            let sandbox = sandbox.await.ok()?;
-            let mut probe = catalog::probe(spec, &sandbox, scratch.path()).await;
             probe.redact(&Redactor::new(credentials::of_agent(spec)));
-            Some(ProbeReport {
+            Ok(Some(ProbeReport {
                 name: spec.name.clone(),
                 status: probe.status.as_str().to_owned(),
                 error: probe.error,
@@ -91,8 +92,25 @@ impl Prober for CatalogueProber {
                 thinking_options: probe.thinking_options.into(),
                 commands: probe.commands,
                 capabilities: probe.capabilities,
-            })
+            }))
         }
         .boxed()
+    }
+}
+
+impl CatalogueProber {
+    /// Probe it in a place of its own; the error is one of this machine.
+    async fn probe_entry(&self, spec: &AgentSpec) -> Result<Probe, String> {
+        let scratch = tempfile::tempdir()
+            .map_err(|error| format!("cannot make a directory for the probe: {error}"))?;
+        let sandbox = Sandbox::find(sandbox::Settings {
+            data_dir: scratch.path().to_owned(),
+            hidden: vec![self.file.clone()],
+            ..sandbox::Settings::default()
+        });
+        let sandbox = sandbox
+            .await
+            .map_err(|why| format!("cannot set up a sandbox for the probe: {why}"))?;
+        Ok(catalog::probe(spec, &sandbox, scratch.path()).await)
     }
 }

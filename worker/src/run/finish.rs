@@ -90,10 +90,13 @@ async fn store_numbered(
     let mut next = Next::AsTheRules;
     let mut detail = Detail::Full;
     loop {
-        let mut record = describe(context, claimed, stream, seq, &ending, next, detail);
         // An attempt that ended before it had an agent has the worker's secrets only.
         let redactor = Some(stream.redactor()).filter(|redactor| !redactor.is_empty());
-        secrets::clean_finish(redactor.unwrap_or(&context.own_secrets), &mut record);
+        let redactor = redactor.unwrap_or(&context.own_secrets);
+        // Before anything is cut: of a secret across the cut, the rest is known to nobody.
+        secrets::clean_end(redactor, &mut ending.end);
+        let mut record = describe(context, claimed, stream, seq, &ending, next, detail);
+        secrets::clean_finish(redactor, &mut record);
         match finish::finish(&context.store, &claimed.lease, Ender::Owner, &record).await {
             Ok(Finished::CancelFirst) => ending.end = AttemptEnd::Cancelled,
             // Stopped all the same: it goes back as after any other stop that is not its own.

@@ -161,21 +161,23 @@ async fn attempt(context: &RunContext, claimed: &Claimed, leash: &Leash) {
         project,
         worktree,
         agent,
-        turn,
+        mut turn,
     } = prepared;
+    turn.secrets = stream.redactor().clone();
     let (home, confinement) = (turn.home.clone(), turn.confinement.clone());
-    let driven = drive::drive(context, claimed, spec, agent, turn, &mut stream, leash).await;
-    stream.redact(secrets::renewed(stream.redactor(), spec, &home).await);
+    let mut driven = drive::drive(context, claimed, spec, agent, turn, &mut stream, leash).await;
+    stream.redact_agent(secrets::renewed(stream.redactor(), spec, &home).await);
     for text in confinement.refusals() {
         stream.emit("notice", json!({ "text": text })).await;
     }
     if let Some(session) = &driven.native_session_id {
         sessions::keep(&home, session).await;
     }
+    secrets::clean_driven(stream.agent_redactor(), &mut driven);
     show(context, claimed, Phase::Snapshotting).await;
     tell_cancel(context, claimed, &driven.end, &mut stream).await;
     // Every ending snapshots before anything is cleaned, so that no result is lost.
-    let snapshot = snapshot(context, &project, &worktree, stream.redactor()).await;
+    let snapshot = snapshot(context, &project, &worktree, stream.agent_redactor()).await;
     if let Err(error) = &snapshot {
         // The attempt's own error, if it has one, stays; a person must still hear of this one.
         let text = format!("what the agent left could not be recorded: {error}");

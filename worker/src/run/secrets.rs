@@ -7,13 +7,15 @@ use std::path::Path;
 use crate::config::agent_spec::AgentSpec;
 use crate::config::credentials;
 use crate::config::worker::WorkerSettings;
-use crate::domain::attempt::Started;
+use crate::domain::attempt::{AttemptEnd, Started};
+use crate::domain::limits;
 use crate::domain::redact::{Redactor, Secret};
 use crate::domain::usage::UsageReport;
 use crate::store::finish::{Disposition, Finish};
 use crate::telemetry;
 
 use super::RunContext;
+use super::drive::Driven;
 
 /// The redactor of a worker's own secrets.
 pub fn of_worker(settings: &WorkerSettings) -> Redactor {
@@ -40,7 +42,12 @@ pub async fn of_attempt(context: &RunContext, spec: &AgentSpec) -> Redactor {
 /// The same after the turn: agents renew the tokens in their HOME.
 pub async fn renewed(redactor: &Redactor, spec: &AgentSpec, home: &Path) -> Redactor {
     let (spec, home) = (spec.clone(), home.to_owned());
-    extended(redactor, move || credentials::of_home(&spec, &home)).await
+    extended(redactor, move || {
+        let of_home = credentials::of_home(&spec, &home);
+        telemetry::keep_out_renewed(&of_home);
+        of_home
+    })
+    .await
 }
 
 /// Off the runtime: files are read, and a search for many secrets takes a tenth of a second to make.
@@ -85,6 +92,31 @@ pub(super) fn clean_started(redactor: &Redactor, started: &mut Started) {
     }
 }
 
+/// Everything that the agent said of its turn, by the time that its own renewals are known.
+pub(super) fn clean_driven(redactor: &Redactor, driven: &mut Driven) {
+    clean_end(redactor, &mut driven.end);
+    redactor.clean(&mut driven.exit.stderr_tail);
+    clean_option(redactor, &mut driven.stop_reason);
+    clean_option(redactor, &mut driven.model);
+    clean_session(redactor, &mut driven.native_session_id);
+    if let Some(report) = &mut driven.usage {
+        clean_usage(redactor, report);
+    }
+}
+
+/// Why an attempt ended, cut to what is stored of it: agents write lines of megabytes.
+pub(super) fn clean_end(redactor: &Redactor, end: &mut AttemptEnd) {
+    let (AttemptEnd::Failed { message, .. } | AttemptEnd::NotBegun { message, .. }) = end else {
+        return;
+    };
+    let most = limits::ERROR_TEXT_CHARS_MAX;
+    let mut safe = redactor.head_chars(message, most).into_owned();
+    if message.chars().nth(most).is_some() {
+        safe.push('…');
+    }
+    *message = safe;
+}
+
 /// Everything that the end of an attempt stores, save the change itself.
 pub(super) fn clean_finish(redactor: &Redactor, finish: &mut Finish) {
     if redactor.is_empty() {
@@ -103,9 +135,7 @@ pub(super) fn clean_finish(redactor: &Redactor, finish: &mut Finish) {
     };
     redactor.clean(&mut facts.exit.stderr_tail);
     clean_option(redactor, &mut facts.stop_reason);
-    // A name with a hole is none: rather no session than a wrong one.
-    let session = facts.native_session_id.take();
-    facts.native_session_id = session.filter(|id| !redactor.finds(id.as_bytes()));
+    clean_session(redactor, &mut facts.native_session_id);
     if let Some(usage) = &mut facts.usage {
         clean_option(redactor, &mut usage.model);
         if let Some(report) = &mut usage.report {
@@ -119,6 +149,11 @@ pub(super) fn clean_finish(redactor: &Redactor, finish: &mut Finish) {
         let notices = snapshot.notices.iter_mut();
         notices.for_each(|notice| redactor.clean(notice));
     }
+}
+
+/// A name with a hole is none: rather no session than a wrong one.
+fn clean_session(redactor: &Redactor, session: &mut Option<String>) {
+    *session = session.take().filter(|id| !redactor.finds(id.as_bytes()));
 }
 
 fn clean_usage(redactor: &Redactor, report: &mut UsageReport) {

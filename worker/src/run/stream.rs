@@ -40,7 +40,10 @@ pub struct AttemptStream {
     delta: Option<Delta>,
     piece: Option<Piece>,
     tools: HashMap<String, (i32, ToolCall)>,
+    /// For what the worker says.
     redactor: Redactor,
+    /// For what the agent said: it knows what the agent renewed, too.
+    of_agent: Redactor,
     /// What is being said, of which the last characters may wait for the next ones.
     spoken: RedactedText,
     voice: Voice,
@@ -98,6 +101,7 @@ impl AttemptStream {
             piece: None,
             tools: HashMap::new(),
             redactor: Redactor::default(),
+            of_agent: Redactor::default(),
             spoken: RedactedText::default(),
             voice: Voice::Text,
             summary: String::new(),
@@ -108,13 +112,25 @@ impl AttemptStream {
 
     /// Leave these secrets out of everything from now on.
     pub fn redact(&mut self, redactor: Redactor) {
-        self.spoken.look_for(redactor.clone());
-        self.redactor = redactor;
+        self.redactor = redactor.clone();
+        self.redact_agent(redactor);
     }
 
-    /// What it leaves out.
+    /// Leave these out of what the agent said. The agent had a say in which they are: what the worker
+    /// tells of it is not theirs to change.
+    pub fn redact_agent(&mut self, redactor: Redactor) {
+        self.spoken.look_for(redactor.clone());
+        self.of_agent = redactor;
+    }
+
+    /// What is left out of what the worker says.
     pub fn redactor(&self) -> &Redactor {
         &self.redactor
+    }
+
+    /// What is left out of what the agent said.
+    pub fn agent_redactor(&self) -> &Redactor {
+        &self.of_agent
     }
 
     /// Number of the next event.
@@ -129,8 +145,8 @@ impl AttemptStream {
 
     /// The agent's last words, for `output_summary`.
     pub fn summary(&self) -> Option<String> {
-        let text = self.summary.trim();
-        (!text.is_empty()).then(|| tail_chars(text, limits::SUMMARY_CHARS_MAX).to_owned())
+        let text = self.of_agent.text(self.summary.trim());
+        (!text.is_empty()).then(|| tail_chars(&text, limits::SUMMARY_CHARS_MAX).to_owned())
     }
 
     /// Whether the attempt has stored more than one attempt may.
@@ -339,7 +355,8 @@ impl AttemptStream {
             return;
         };
         if piece.kind == "text" {
-            self.summary = tail_chars(&piece.text, limits::SUMMARY_CHARS_MAX).to_owned();
+            let text = self.of_agent.text(&piece.text);
+            self.summary = tail_chars(&text, limits::SUMMARY_CHARS_MAX).to_owned();
         }
         self.write_item(piece.kind, Some(piece.text), None).await;
     }
@@ -395,8 +412,8 @@ impl AttemptStream {
         mut text: Option<String>,
         mut detail: Option<Value>,
     ) {
-        text.iter_mut().for_each(|text| self.redactor.clean(text));
-        detail.iter_mut().for_each(|d| self.redactor.clean_value(d));
+        text.iter_mut().for_each(|text| self.of_agent.clean(text));
+        detail.iter_mut().for_each(|d| self.of_agent.clean_value(d));
         let row = ItemRow {
             task: self.task,
             token: self.token,

@@ -308,24 +308,7 @@ pub(super) fn digest(base_commit: &str, result_tree: &str, rows: &[FileChange]) 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn edit(path: &str) -> FileChange {
-        FileChange {
-            path: path.as_bytes().to_vec(),
-            old_path: None,
-            operation: FileOperation::Edit,
-            kind: FileKind::Text,
-            old_mode: Some(0o100_644),
-            new_mode: Some(0o100_644),
-            old_blob: Some("a".repeat(40)),
-            new_blob: Some("b".repeat(40)),
-            added_lines: None,
-            removed_lines: None,
-            patch: None,
-            patch_cut: false,
-            flags: Vec::new(),
-        }
-    }
+    use crate::domain::change::edited as edit;
 
     #[test]
     fn the_digest_covers_every_part_of_a_change() {

@@ -1,8 +1,10 @@
 //! Which changed files a reviewer must not overlook: those that act by themselves somewhere, or on
 //! those who work here next. Pure. Names are compared as a file system without case would.
 
+use Rule::{Begins, Dir, DirIn, Ends, EndsIn, File};
 use serde_json::Value;
 
+use super::flag_rules::{RULES, Rule};
 use super::tree_check::fold;
 use crate::domain::change::{FileChange, FileKind};
 use crate::domain::flag::Flag;
@@ -13,255 +15,6 @@ pub(super) struct Contents<'c> {
     pub(super) old: Option<&'c [u8]>,
     pub(super) new: Option<&'c [u8]>,
 }
-
-/// A rule about names. The last component of a path is its file name, the others are directories.
-enum Rule {
-    /// Files of this name.
-    File(&'static str),
-    /// Files whose names begin so.
-    Begins(&'static str),
-    /// Files whose names end so.
-    Ends(&'static str),
-    /// All below a directory of this name.
-    Dir(&'static str),
-    /// All below a directory of this name in one of that name.
-    DirIn(&'static str, &'static str),
-    /// Files of such names in a directory of this name: its name, and how theirs end.
-    EndsIn(&'static str, &'static str),
-}
-
-use Rule::{Begins, Dir, DirIn, Ends, EndsIn, File};
-
-const RULES: &[(Flag, &[Rule])] = &[
-    (
-        Flag::RunsInCi,
-        &[
-            DirIn(".github", "workflows"),
-            DirIn(".github", "actions"),
-            File("action.yml"),
-            File("action.yaml"),
-            EndsIn(".github", ".yml"),
-            EndsIn(".github", ".yaml"),
-            Begins(".gitlab-ci"),
-            Dir(".gitlab"),
-            Dir(".gitea"),
-            Dir(".forgejo"),
-            Dir(".circleci"),
-            Dir(".buildkite"),
-            Dir(".teamcity"),
-            Dir(".woodpecker"),
-            Dir(".azure-pipelines"),
-            Dir(".semaphore"),
-            Dir(".ci"),
-            Begins("jenkinsfile"),
-            Begins("azure-pipelines"),
-            Begins(".drone."),
-            Begins(".woodpecker."),
-            Begins("bitbucket-pipelines"),
-            Begins("cloudbuild."),
-            Begins("buildspec."),
-            File(".travis.yml"),
-            File(".cirrus.yml"),
-            File("appveyor.yml"),
-            File(".appveyor.yml"),
-        ],
-    ),
-    (
-        Flag::RunsAsHook,
-        &[
-            Dir(".husky"),
-            Dir(".githooks"),
-            Dir("githooks"),
-            Begins("lefthook."),
-            Begins(".lefthook."),
-            Begins(".pre-commit-"),
-            Begins(".huskyrc"),
-            Begins(".lintstagedrc"),
-            File(".overcommit.yml"),
-            File(".envrc"),
-            Dir(".direnv"),
-            File(".autoenv"),
-            File(".mise.toml"),
-            File("mise.toml"),
-        ],
-    ),
-    (
-        Flag::RunsInBuild,
-        &[
-            File("makefile"),
-            File("gnumakefile"),
-            File("bsdmakefile"),
-            Ends(".mk"),
-            Ends(".mak"),
-            File("justfile"),
-            File(".justfile"),
-            Begins("taskfile."),
-            File("rakefile"),
-            Ends(".rake"),
-            File("cmakelists.txt"),
-            Ends(".cmake"),
-            File("configure"),
-            File("configure.ac"),
-            File("meson.build"),
-            File("build.rs"),
-            Dir(".cargo"),
-            File("rust-toolchain.toml"),
-            File("setup.py"),
-            File("setup.cfg"),
-            File("pyproject.toml"),
-            File("conftest.py"),
-            File("noxfile.py"),
-            File("tox.ini"),
-            File("sitecustomize.py"),
-            File("usercustomize.py"),
-            Ends(".pth"),
-            File("package.json"),
-            File(".npmrc"),
-            Begins(".yarnrc"),
-            Dir(".yarn"),
-            File(".pnpmfile.cjs"),
-            File("binding.gyp"),
-            Begins("gruntfile."),
-            Begins("gulpfile."),
-            Begins("vite.config."),
-            Begins("webpack.config."),
-            Begins("rollup.config."),
-            Begins("jest.config."),
-            Begins("vitest.config."),
-            Begins("babel.config."),
-            Begins("eslint.config."),
-            Begins(".eslintrc"),
-            Begins("next.config."),
-            Begins("dockerfile"),
-            Ends(".dockerfile"),
-            Begins("containerfile"),
-            Begins("docker-compose"),
-            File("compose.yml"),
-            File("compose.yaml"),
-            Ends(".gradle"),
-            Ends(".gradle.kts"),
-            File("gradlew"),
-            File("gradle-wrapper.properties"),
-            Dir("buildsrc"),
-            File("pom.xml"),
-            Dir(".mvn"),
-            File("mvnw"),
-            File("build.xml"),
-            File("build.sbt"),
-            Ends(".csproj"),
-            Ends(".fsproj"),
-            Ends(".vcxproj"),
-            Ends(".targets"),
-            Ends(".props"),
-            Ends(".gemspec"),
-            File("gemfile"),
-            Ends(".bzl"),
-            File("build.bazel"),
-            Begins("workspace.bazel"),
-            File(".bazelrc"),
-            File("package.swift"),
-            File("mix.exs"),
-            File("flake.nix"),
-            File("shell.nix"),
-            File("default.nix"),
-            File("vagrantfile"),
-            File("procfile"),
-        ],
-    ),
-    (
-        Flag::RunsInEditor,
-        &[
-            Dir(".vscode"),
-            Dir(".idea"),
-            Dir(".devcontainer"),
-            Dir(".zed"),
-            Dir(".fleet"),
-            Ends(".code-workspace"),
-            File(".devcontainer.json"),
-            File(".vimrc"),
-            File(".exrc"),
-            File(".nvimrc"),
-            File(".nvim.lua"),
-            File(".dir-locals.el"),
-        ],
-    ),
-    (
-        Flag::SteersAgents,
-        &[
-            File("claude.md"),
-            File("claude.local.md"),
-            File("agents.md"),
-            File("agents.override.md"),
-            File("agent.md"),
-            File("gemini.md"),
-            File("qwen.md"),
-            File("codex.md"),
-            File("warp.md"),
-            File("conventions.md"),
-            File("copilot-instructions.md"),
-            Ends(".instructions.md"),
-            Ends(".prompt.md"),
-            Ends(".chatmode.md"),
-            Ends(".agent.md"),
-            File("skill.md"),
-            DirIn(".github", "instructions"),
-            DirIn(".github", "prompts"),
-            DirIn(".github", "chatmodes"),
-            DirIn(".github", "agents"),
-            DirIn(".github", "copilot"),
-            File("mcp.json"),
-            File(".mcp.json"),
-            Begins(".cursorrules"),
-            File(".cursorignore"),
-            File(".windsurfrules"),
-            Begins(".clinerules"),
-            Begins(".roorules"),
-            Begins(".roomodes"),
-            Begins(".aider"),
-            File(".goosehints"),
-            File("opencode.json"),
-            File("opencode.jsonc"),
-            File("llms.txt"),
-            Dir(".claude"),
-            Dir(".codex"),
-            Dir(".gemini"),
-            Dir(".qwen"),
-            Dir(".cursor"),
-            Dir(".opencode"),
-            Dir(".agents"),
-            Dir(".agent"),
-            Dir(".windsurf"),
-            Dir(".continue"),
-            Dir(".clinerules"),
-            Dir(".cline"),
-            Dir(".roo"),
-            Dir(".kiro"),
-            Dir(".kilocode"),
-            Dir(".amazonq"),
-            Dir(".junie"),
-            Dir(".goose"),
-            Dir(".aider"),
-            Dir(".trae"),
-            Dir(".augment"),
-            Dir(".factory"),
-            // A server for tools may be named there.
-            EndsIn(".vscode", "mcp.json"),
-            EndsIn(".vscode", "settings.json"),
-        ],
-    ),
-    (
-        Flag::SteersGit,
-        &[
-            File(".gitattributes"),
-            File(".gitmodules"),
-            File(".gitignore"),
-            File(".gitconfig"),
-            File(".lfsconfig"),
-            File(".mailmap"),
-        ],
-    ),
-    (Flag::SteersReview, &[File("codeowners")]),
-];
 
 /// Fields of a package.json that nothing runs; any other one may be.
 const PACKAGE_IDLE: [&str; 11] = [
@@ -278,6 +31,28 @@ const PACKAGE_IDLE: [&str; 11] = [
     "funding",
 ];
 
+/// Fields of a Cargo.toml that nothing runs, in `[package]` and `[workspace.package]` …
+const CARGO_IDLE: [&str; 14] = [
+    "name",
+    "version",
+    "authors",
+    "description",
+    "documentation",
+    "readme",
+    "homepage",
+    "repository",
+    "license",
+    "license-file",
+    "keywords",
+    "categories",
+    "publish",
+    "rust-version",
+];
+
+/// … and tables of it. Every other one may bring code that the build runs: its own script, scripts
+/// and macros of dependencies, wrappers of the compiler.
+const CARGO_IDLE_TABLES: [&str; 2] = ["badges", "lints"];
+
 /// The flags of a file, the worst first.
 pub(super) fn of(row: &FileChange, contents: Contents<'_>) -> Vec<Flag> {
     let mut flags = Vec::new();
@@ -287,7 +62,7 @@ pub(super) fn of(row: &FileChange, contents: Contents<'_>) -> Vec<Flag> {
             flags.push(*flag);
         }
     }
-    if row.old_path.is_none() && name_of(&row.path) == "package.json" && is_idle(contents) {
+    if row.old_path.is_none() && is_idle(&name_of(&row.path), contents) {
         flags.retain(|flag| *flag != Flag::RunsInBuild);
     }
     match row.kind {
@@ -315,7 +90,8 @@ pub(super) fn of(row: &FileChange, contents: Contents<'_>) -> Vec<Flag> {
 
 /// Whether the flags of a file of this name depend on what is in it.
 pub(super) fn needs_contents(row: &FileChange) -> bool {
-    row.kind == FileKind::Symlink || name_of(&row.path) == "package.json"
+    let name = name_of(&row.path);
+    row.kind == FileKind::Symlink || matches!(name.as_str(), "package.json" | "cargo.toml")
 }
 
 fn name_of(path: &[u8]) -> String {
@@ -345,16 +121,44 @@ fn meets(path: &[u8], rules: &[Rule]) -> bool {
     })
 }
 
-/// Whether a package.json changed only where nothing runs.
-fn is_idle(contents: Contents<'_>) -> bool {
-    let parsed = |bytes: Option<&[u8]>| serde_json::from_slice::<Value>(bytes?).ok();
-    let (Some(Value::Object(old)), Some(Value::Object(new))) =
-        (parsed(contents.old), parsed(contents.new))
-    else {
+/// Whether a list of what a build needs changed only where nothing runs.
+fn is_idle(name: &str, contents: Contents<'_>) -> bool {
+    let (Some(old), Some(new)) = (contents.old, contents.new) else {
         return false;
     };
-    let mut names = old.keys().chain(new.keys());
-    names.all(|name| PACKAGE_IDLE.contains(&name.as_str()) || old.get(name) == new.get(name))
+    match name {
+        "package.json" => {
+            let parsed = |bytes| serde_json::from_slice::<Value>(bytes).ok();
+            let busy = |bytes| without(parsed(bytes)?, &PACKAGE_IDLE);
+            busy(old).is_some() && busy(old) == busy(new)
+        }
+        "cargo.toml" => busy_of_cargo(old).is_some() && busy_of_cargo(old) == busy_of_cargo(new),
+        _ => false,
+    }
+}
+
+/// What of a Cargo.toml decides about what runs; `None`: it cannot be read.
+fn busy_of_cargo(bytes: &[u8]) -> Option<Value> {
+    let text = std::str::from_utf8(bytes).ok()?;
+    let mut all = without(toml::from_str::<Value>(text).ok()?, &CARGO_IDLE_TABLES)?;
+    if let Some(workspace) = all.get_mut("workspace") {
+        *workspace = without(workspace.take(), &CARGO_IDLE_TABLES)?;
+    }
+    for place in ["/package", "/workspace/package"] {
+        if let Some(package) = all.pointer_mut(place) {
+            *package = without(package.take(), &CARGO_IDLE)?;
+        }
+    }
+    Some(all)
+}
+
+/// A document without these fields; `None`: it has none.
+fn without(document: Value, fields: &[&str]) -> Option<Value> {
+    let Value::Object(mut all) = document else {
+        return None;
+    };
+    all.retain(|name, _| !fields.contains(&name.as_str()));
+    Some(Value::Object(all))
 }
 
 /// Whether a link at this path leads to something outside of the tree (or into a git directory).
@@ -378,25 +182,7 @@ fn leads_out(path: &[u8], target: &[u8]) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::domain::change::FileOperation;
-
-    fn edit(path: &str) -> FileChange {
-        FileChange {
-            path: path.as_bytes().to_vec(),
-            old_path: None,
-            operation: FileOperation::Edit,
-            kind: FileKind::Text,
-            old_mode: Some(0o100_644),
-            new_mode: Some(0o100_644),
-            old_blob: Some("a".repeat(40)),
-            new_blob: Some("b".repeat(40)),
-            added_lines: None,
-            removed_lines: None,
-            patch: None,
-            patch_cut: false,
-            flags: Vec::new(),
-        }
-    }
+    use crate::domain::change::{FileOperation, edited as edit};
 
     fn flags(row: &FileChange) -> Vec<&'static str> {
         of(row, Contents::default())
@@ -409,6 +195,14 @@ mod tests {
         (
             "steers_agents",
             &[
+                "fast-agent.yaml",
+                "fastagent.config.yaml",
+                "sub/fastagent.secrets.yaml",
+                ".fast-agent/skills/x.md",
+                "opencode.json",
+                "agents.toml",
+                ".vibe/config.toml",
+                "crush.json",
                 "CLAUDE.md",
                 "sub/AGENTS.md",
                 "a/b/Gemini.MD",
@@ -434,6 +228,9 @@ mod tests {
         (
             "runs_as_hook",
             &[
+                ".tool-versions",
+                ".commitlintrc.yml",
+                ".config/mise/config.toml",
                 ".husky/pre-commit",
                 ".githooks/pre-push",
                 "lefthook.yml",
@@ -446,6 +243,8 @@ mod tests {
         (
             "runs_in_ci",
             &[
+                "renovate.json",
+                ".tekton/x.yaml",
                 ".github/workflows/ci.yml",
                 ".github/actions/x/index.js",
                 ".gitlab-ci.yml",
@@ -466,6 +265,21 @@ mod tests {
         (
             "runs_in_build",
             &[
+                "Cargo.toml",
+                "crates/x/Cargo.toml",
+                "rust-toolchain",
+                "rust-toolchain.toml",
+                "pytest.ini",
+                "composer.json",
+                "bunfig.toml",
+                "tailwind.config.js",
+                "BUILD",
+                "MODULE.bazel",
+                "deps/build.jl",
+                "tools/bazel",
+                "app.xcodeproj/project.pbxproj",
+                ".rspec",
+                "build.zig",
                 "Makefile",
                 "a/rules.mk",
                 "crates/x/build.rs",
@@ -488,6 +302,10 @@ mod tests {
         (
             "runs_in_editor",
             &[
+                ".helix/languages.toml",
+                ".gitpod.yml",
+                ".gdbinit",
+                ".run/x.run.xml",
                 ".vscode/tasks.json",
                 ".idea/x.xml",
                 ".devcontainer/x",
@@ -496,11 +314,21 @@ mod tests {
         ),
         (
             "steers_git",
-            &[".gitattributes", ".gitmodules", "sub/.gitignore"],
+            &[
+                ".gitattributes",
+                ".gitmodules",
+                "sub/.gitignore",
+                ".git-blame-ignore-revs",
+            ],
         ),
         (
             "steers_review",
-            &["CODEOWNERS", ".github/CODEOWNERS", "docs/codeowners"],
+            &[
+                "CODEOWNERS",
+                ".github/CODEOWNERS",
+                "docs/codeowners",
+                ".mergify.yml",
+            ],
         ),
     ];
 
@@ -528,7 +356,11 @@ mod tests {
             "a.github/workflows/x",
             "workflows/x.yml",
             "tests/ci_test.py",
-            "Cargo.toml",
+            "Cargo.lock",
+            "src/config.js",
+            "build/main.rs",
+            "docs/fast-agent.md",
+            "owners/list.txt",
         ];
         for path in harmless {
             assert_eq!(flags(&edit(path)), [""; 0], "{path}");
@@ -610,5 +442,39 @@ mod tests {
         ));
         assert!(flagged(old, "no JSON"));
         assert!(flagged("{}", "[]"));
+    }
+
+    #[test]
+    fn a_cargo_toml_counts_unless_only_its_description_changed() {
+        let row = edit("crates/x/Cargo.toml");
+        let flagged = |old: &str, new: &str| {
+            let contents = Contents {
+                old: Some(old.as_bytes()),
+                new: Some(new.as_bytes()),
+            };
+            !of(&row, contents).is_empty()
+        };
+        assert!(needs_contents(&row));
+        let old = "[package]\nname = \"a\"\nversion = \"1.0.0\"\n[dependencies]\nb = \"1\"\n";
+        let idle = "# a\n[package]\nversion = \"2.0.0\"\nname = \"c\"\n[lints.rust]\nunsafe_code = \"deny\"\n[dependencies]\nb = \"1\"\n";
+        assert!(!flagged(old, idle));
+        let workspace = "[workspace]\nmembers = []\n[workspace.package]\nlicense = \"MIT\"\n";
+        assert!(!flagged(workspace, &workspace.replace("MIT", "ISC")));
+        for more in [
+            "[build-dependencies]\nc = \"1\"\n",
+            "[patch.crates-io]\nb = { path = \"b\" }\n",
+            "[profile.dev]\nopt-level = 1\n",
+            "[lib]\nproc-macro = true\n",
+            "c = \"1\"\n",
+            "[package.metadata.x]\nrun = \"y\"\n",
+            "not TOML",
+        ] {
+            assert!(flagged(old, &format!("{old}{more}")), "{more}");
+        }
+        assert!(flagged(
+            old,
+            &old.replace("version", "build = \"x.rs\"\nversion")
+        ));
+        assert!(flagged(workspace, &workspace.replace("[]", "[\"x\"]")));
     }
 }

@@ -10,6 +10,7 @@ mod apply;
 mod approval;
 mod copied;
 mod diff;
+mod flag_rules;
 mod flags;
 mod git;
 mod hooks;

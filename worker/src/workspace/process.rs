@@ -156,6 +156,7 @@ async fn converse(
             return Ok(String::new());
         };
         let mut kept = Vec::new();
+        let mut is_cut = false;
         let mut buffer = [0; 4096];
         loop {
             let n = pipe.read(&mut buffer).await?;
@@ -165,9 +166,11 @@ async fn converse(
             kept.extend_from_slice(&buffer[..n]);
             if kept.len() > 2 * limits::STDERR_TAIL_BYTES_MAX {
                 kept.drain(..kept.len() - limits::STDERR_TAIL_BYTES_MAX);
+                is_cut = true;
             }
         }
-        Ok::<_, std::io::Error>(String::from_utf8_lossy(&kept).trim().to_owned())
+        let kept = if is_cut { whole_lines(&kept) } else { &kept };
+        Ok::<_, std::io::Error>(String::from_utf8_lossy(kept).trim().to_owned())
     };
     let ((), out, err) = tokio::join!(feed, read_out, read_err);
     let (stdout, cut) = out?;
@@ -184,6 +187,14 @@ async fn converse(
     })
 }
 
+/// What follows the first line of a text whose beginning was cut off: of a secret in that, the rest
+/// would be known to nobody. A line that goes on for ever loses as much as a secret can have.
+fn whole_lines(tail: &[u8]) -> &[u8] {
+    let end = tail.iter().position(|byte| *byte == b'\n');
+    let from = end.unwrap_or(limits::SECRET_BYTES_MAX).min(tail.len());
+    &tail[from..]
+}
+
 async fn read_capped(
     pipe: impl AsyncRead + Unpin,
     max: usize,
@@ -193,4 +204,16 @@ async fn read_capped(
     pipe.take(limit).read_to_end(&mut kept).await?;
     let cut = kept.len() > max;
     Ok((kept, cut))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_cut_stderr_begins_with_a_whole_line() {
+        assert_eq!(whole_lines(b"cret-0123\nfatal: no\n"), b"\nfatal: no\n");
+        let endless = vec![b'x'; limits::SECRET_BYTES_MAX + 3];
+        assert_eq!(whole_lines(&endless), b"xxx");
+    }
 }

@@ -4,6 +4,7 @@
 use unicode_normalization::UnicodeNormalization;
 
 use crate::domain::limits;
+use crate::domain::safe_text::is_invisible;
 
 /// Why this path may not be added to a tree; `None`: it may. `symlink`: the entry is a link.
 pub(crate) fn refuse_path(path: &[u8], symlink: Symlink) -> Option<&'static str> {
@@ -62,36 +63,11 @@ fn refuse_name(name: &[u8], symlink: Symlink) -> Option<&'static str> {
 pub(super) fn fold(name: &[u8]) -> String {
     let text = String::from_utf8_lossy(name);
     text.chars()
-        .filter(|c| !invisible(*c))
+        .filter(|c| !is_invisible(*c))
         .nfkc()
         .flat_map(char::to_lowercase)
-        .filter(|c| !invisible(*c))
+        .filter(|c| !is_invisible(*c))
         .collect()
-}
-
-/// Characters that HFS+ ignores, or ext4 and f2fs in directories that fold case: all that Unicode
-/// calls Default_Ignorable_Code_Point.
-fn invisible(c: char) -> bool {
-    matches!(
-        c,
-        '\u{ad}'
-            | '\u{34f}'
-            | '\u{61c}'
-            | '\u{115f}'..='\u{1160}'
-            | '\u{17b4}'..='\u{17b5}'
-            | '\u{180b}'..='\u{180f}'
-            | '\u{200b}'..='\u{200f}'
-            | '\u{202a}'..='\u{202e}'
-            | '\u{2060}'..='\u{206f}'
-            | '\u{3164}'
-            | '\u{fe00}'..='\u{fe0f}'
-            | '\u{feff}'
-            | '\u{ffa0}'
-            | '\u{fff0}'..='\u{fff8}'
-            | '\u{1bca0}'..='\u{1bca3}'
-            | '\u{1d173}'..='\u{1d17a}'
-            | '\u{e0000}'..='\u{e0fff}'
-    )
 }
 
 /// `git~1`, the short name that NTFS makes for `.git`.
@@ -107,7 +83,7 @@ pub(crate) fn fold_case(path: &[u8]) -> Vec<u8> {
     match std::str::from_utf8(path) {
         Ok(text) => text
             .chars()
-            .filter(|c| !invisible(*c))
+            .filter(|c| !is_invisible(*c))
             .nfc()
             .flat_map(char::to_lowercase)
             .collect::<String>()

@@ -7,6 +7,7 @@ use serde_json::Value;
 use super::files::NamedFiles;
 use crate::agent::event::ToolCall;
 use crate::domain::limits;
+use crate::domain::redact::Redactor;
 
 /// One call.
 #[derive(Debug, Default)]
@@ -20,7 +21,13 @@ pub(super) struct KnownCall {
 
 impl KnownCall {
     /// Take in a message about it. Fields that are absent in a change are unchanged.
-    pub(super) fn merge(&mut self, change: &ToolCall, wire: &Value, worktree: &Path) {
+    pub(super) fn merge(
+        &mut self,
+        change: &ToolCall,
+        wire: &Value,
+        worktree: &Path,
+        secrets: &Redactor,
+    ) {
         let set = |to: &mut Option<String>, from: &Option<String>| {
             if from.is_some() {
                 to.clone_from(from);
@@ -28,7 +35,7 @@ impl KnownCall {
         };
         set(&mut self.title, &change.title);
         set(&mut self.kind, &change.kind);
-        set(&mut self.command, &command(wire, worktree));
+        set(&mut self.command, &command(wire, worktree, secrets));
         self.files.note(wire);
     }
 
@@ -44,15 +51,16 @@ impl KnownCall {
 
     /// The title with what the question is about, where it does not say so itself: fast-agent names
     /// the tool only, and codex-acp calls every edit "Edit files".
-    pub(super) fn question(&self, worktree: &Path) -> String {
-        let title = self.title.clone();
-        let title = title.unwrap_or_else(|| "the agent asks for permission".to_owned());
+    pub(super) fn question(&self, worktree: &Path, secrets: &Redactor) -> String {
+        let title = self.title.as_deref();
+        let title = secrets.text(title.unwrap_or("the agent asks for permission"));
         let about = match &self.command {
             Some(command) => command.clone(),
             None => {
                 let mut unsaid: Vec<String> = Vec::new();
                 for name in self.files.names() {
                     let name = without_worktree(name, worktree);
+                    let name = secrets.text(&name).into_owned();
                     if !title.contains(&name) && !unsaid.contains(&name) {
                         unsaid.push(name);
                     }
@@ -61,7 +69,7 @@ impl KnownCall {
             }
         };
         if title.contains(&about) {
-            return title;
+            return title.into_owned();
         }
         let max = limits::QUESTION_SUBJECT_CHARS_MAX;
         match about.char_indices().nth(max) {
@@ -77,7 +85,7 @@ pub(super) fn without_worktree(text: &str, worktree: &Path) -> String {
 }
 
 /// The command line in a call's input, as much of it as is shown.
-fn command(wire: &Value, worktree: &Path) -> Option<String> {
+fn command(wire: &Value, worktree: &Path, secrets: &Redactor) -> Option<String> {
     let command = match wire.pointer("/rawInput/command")? {
         Value::String(command) => without_worktree(command, worktree),
         Value::Array(words) => {
@@ -86,6 +94,6 @@ fn command(wire: &Value, worktree: &Path) -> Option<String> {
         }
         _ => return None,
     };
-    let shown = command.chars().take(limits::QUESTION_SUBJECT_CHARS_MAX + 1);
-    Some(shown.collect()).filter(|command: &String| !command.is_empty())
+    let shown = secrets.head_chars(&command, limits::QUESTION_SUBJECT_CHARS_MAX + 1);
+    (!shown.is_empty()).then(|| shown.into_owned())
 }

@@ -23,6 +23,7 @@ use crate::agent::{Exit, MARK_VARIABLE, TurnRequest};
 use crate::blocking;
 use crate::config::agent_spec::AgentSpec;
 use crate::domain::limits;
+use crate::domain::redact::Redactor;
 use crate::sandbox::Confinement;
 
 /// The files and terminals of one attempt.
@@ -33,6 +34,7 @@ pub(crate) struct Host {
     variables: Variables,
     mark: String,
     confinement: Confinement,
+    secrets: Redactor,
     /// Its limits are for what runs in terminals too.
     agent: Arc<ProcessSet>,
     opened: usize,
@@ -52,7 +54,8 @@ struct Terminal {
 struct Kept {
     bytes: Vec<u8>,
     max: usize,
-    truncated: bool,
+    cut: bool,
+    secrets: Redactor,
 }
 
 impl Host {
@@ -63,6 +66,7 @@ impl Host {
             worktree: turn.worktree.clone(),
             mark: turn.mark.clone(),
             confinement: turn.confinement.clone(),
+            secrets: turn.secrets.clone(),
             agent: Arc::clone(agent),
             opened: 0,
             terminals: HashMap::new(),
@@ -187,6 +191,7 @@ impl Host {
         let max = max.min(limits::TERMINAL_OUTPUT_BYTES_MAX);
         let output = Arc::new(Mutex::new(Kept {
             max,
+            secrets: self.secrets.clone(),
             ..Kept::default()
         }));
         let (ended, exit) = watch::channel(None);
@@ -243,6 +248,7 @@ impl Host {
             stdin: Input::Empty,
             kill_grace: self.spec.kill_grace,
             confinement: self.confinement.clone(),
+            secrets: self.secrets.clone(),
         };
         launch.start().map_err(|error| refused(&error.message))
     }
@@ -279,26 +285,39 @@ impl Terminal {
         let kept = self.output.lock().unwrap_or_else(PoisonError::into_inner);
         let exit = self.exit.borrow();
         json!({
-            "output": String::from_utf8_lossy(&kept.bytes),
-            "truncated": kept.truncated,
+            "output": String::from_utf8_lossy(kept.end()),
+            "truncated": kept.truncated(),
             "exitStatus": exit.as_ref().map(exit_status),
         })
     }
 }
 
 impl Kept {
-    /// Keep the end, cut at a character boundary, as the protocol wants it.
+    /// The end is kept, and before it as much as a secret across the cut can have.
     fn push(&mut self, more: &[u8]) {
         self.bytes.extend(more);
-        let mut over = self.bytes.len().saturating_sub(self.max);
-        if over == 0 {
-            return;
+        let seen = self.max.saturating_add(self.secrets.longest_bytes());
+        let over = self.bytes.len().saturating_sub(seen);
+        self.cut |= over > 0;
+        self.bytes.drain(..over);
+    }
+
+    fn truncated(&self) -> bool {
+        self.cut || self.bytes.len() > self.max
+    }
+
+    /// The end, cut at a character boundary, as the protocol wants it, and never within a secret: the
+    /// agent quotes what it is shown, and half of one is known to nobody.
+    fn end(&self) -> &[u8] {
+        if !self.truncated() {
+            return &self.bytes;
         }
-        self.truncated = true;
+        let over = self.bytes.len().saturating_sub(self.max);
+        let mut over = self.secrets.after_secret(&self.bytes, over);
         while self.bytes.get(over).is_some_and(|byte| byte & 0xC0 == 0x80) {
             over += 1;
         }
-        self.bytes.drain(..over);
+        self.bytes.get(over..).unwrap_or_default()
     }
 }
 
@@ -416,10 +435,33 @@ mod tests {
         kept.push("aé€".as_bytes());
         assert_eq!(
             (
-                String::from_utf8_lossy(&kept.bytes).as_ref(),
-                kept.truncated
+                String::from_utf8_lossy(kept.end()).as_ref(),
+                kept.truncated()
             ),
             ("€", true)
         );
+    }
+
+    #[test]
+    fn an_output_is_never_cut_within_a_secret() {
+        const VALUE: &str = "k-3f9a7c51e0d2b846";
+        let secrets = Redactor::new(crate::domain::redact::Secret::new("KEY", VALUE));
+        for after in 0..40 {
+            let mut kept = Kept {
+                max: 20,
+                secrets: secrets.clone(),
+                ..Kept::default()
+            };
+            let said = format!("begin {VALUE}{}", "z".repeat(after));
+            for piece in said.as_bytes().chunks(7) {
+                kept.push(piece);
+            }
+            let end = String::from_utf8_lossy(kept.end()).into_owned();
+            let rest = secrets.text(&end);
+            let left = (0..VALUE.len() - 4).any(|n| rest.contains(&VALUE[n..]));
+            assert!(!left, "{after}: {end}");
+            assert!(end.len() <= 20 && said.ends_with(&end));
+            assert_eq!(kept.truncated(), said.len() > 20);
+        }
     }
 }

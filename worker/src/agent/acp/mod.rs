@@ -139,14 +139,7 @@ fn connect<'a>(
     };
     let peer = Peer::new(stdout, stdin, Dialect::Versioned);
     let host = Host::new(spec, turn, process.set());
-    Ok(Session::new(
-        spec,
-        peer,
-        host,
-        &turn.worktree,
-        events,
-        permission,
-    ))
+    Ok(Session::new(spec, peer, host, turn, events, permission))
 }
 
 async fn converse(

@@ -8,8 +8,10 @@ use serde_json::{Value, json};
 use super::calls::{KnownCall, without_worktree};
 use super::files::told_places;
 use crate::agent::event::{AgentEvent, PlanEntry, ToolCall};
+use crate::agent::last_words::LastWords;
 use crate::agent::permission::PermissionAsk;
 use crate::domain::limits;
+use crate::domain::redact::Redactor;
 
 /// Turns the updates of one session into events and remembers its tool calls, because later
 /// messages about a call name only what changed.
@@ -19,18 +21,20 @@ pub struct Projection {
     calls: HashMap<String, KnownCall>,
     failed: Option<String>,
     denied: bool,
-    last_text: String,
+    last_text: LastWords,
+    secrets: Redactor,
 }
 
 impl Projection {
-    /// For a session in this worktree.
-    pub fn new(worktree: &Path) -> Self {
+    /// For a session in this worktree; the secrets are taken out of what is cut.
+    pub fn new(worktree: &Path, secrets: Redactor) -> Self {
         Self {
             worktree: worktree.to_owned(),
             calls: HashMap::new(),
             failed: None,
             denied: false,
-            last_text: String::new(),
+            last_text: LastWords::new(secrets.clone(), limits::ERROR_TEXT_CHARS_MAX),
+            secrets,
         }
     }
 
@@ -42,18 +46,18 @@ impl Projection {
             .unwrap_or_default();
         match kind {
             "agent_message_chunk" => {
-                let events = content_text(update, "agent_message_chunk", |text| AgentEvent::Text {
-                    text,
+                let events = self.content_text(update, "agent_message_chunk", |text| {
+                    AgentEvent::Text { text }
                 });
                 for event in &events {
                     if let AgentEvent::Text { text } = event {
                         self.denied = false;
-                        self.remember_text(text);
+                        self.last_text.push(text);
                     }
                 }
                 events
             }
-            "agent_thought_chunk" => content_text(update, "agent_thought_chunk", |text| {
+            "agent_thought_chunk" => self.content_text(update, "agent_thought_chunk", |text| {
                 AgentEvent::Thought { text }
             }),
             // Our own prompt, or history; never the agent's words.
@@ -76,7 +80,7 @@ impl Projection {
             }],
             "current_mode_update" => match text_at(update, "/currentModeId") {
                 Some(mode_id) => vec![AgentEvent::Mode { mode_id }],
-                None => vec![unknown(kind, update)],
+                None => vec![self.unknown(kind, update)],
             },
             "session_info_update" => {
                 self.session_info(update);
@@ -86,9 +90,9 @@ impl Projection {
             "config_option_update" | "usage_update" => Vec::new(),
             "notice" => match text_at(update, "/message").or_else(|| text_at(update, "/text")) {
                 Some(text) => vec![AgentEvent::Notice { text }],
-                None => vec![unknown(kind, update)],
+                None => vec![self.unknown(kind, update)],
             },
-            other => vec![unknown(other, update)],
+            other => vec![self.unknown(other, update)],
         }
     }
 
@@ -104,9 +108,9 @@ impl Projection {
         let ask = PermissionAsk {
             outside: !known.is_inside(&self.worktree),
             kind: known.kind().unwrap_or("other").to_owned(),
-            title: known.question(&self.worktree),
-            detail: cut(call),
-            options: cut(params.get("options").unwrap_or(&Value::Null)),
+            title: known.question(&self.worktree, &self.secrets),
+            detail: cut(call, &self.secrets),
+            options: cut(params.get("options").unwrap_or(&Value::Null), &self.secrets),
             tool_call_id: id,
         };
         (ask, event)
@@ -129,8 +133,8 @@ impl Projection {
     }
 
     /// The end of the answer so far: agents put error texts there.
-    pub fn last_text(&self) -> &str {
-        &self.last_text
+    pub fn last_text(&self) -> String {
+        self.last_text.text()
     }
 
     /// A new turn begins: what was said before it does not count.
@@ -140,14 +144,29 @@ impl Projection {
         self.last_text.clear();
     }
 
-    fn remember_text(&mut self, text: &str) {
-        self.last_text.push_str(text);
-        let over = self
-            .last_text
-            .len()
-            .saturating_sub(limits::ERROR_TEXT_CHARS_MAX);
-        let cut = self.last_text.ceil_char_boundary(over);
-        self.last_text.drain(..cut);
+    fn unknown(&self, method: &str, raw: &Value) -> AgentEvent {
+        AgentEvent::Unknown {
+            method: method.to_owned(),
+            raw: cut(raw, &self.secrets),
+        }
+    }
+
+    fn content_text(
+        &self,
+        update: &Value,
+        method: &str,
+        event: impl Fn(String) -> AgentEvent,
+    ) -> Vec<AgentEvent> {
+        let content = update.get("content").unwrap_or(&Value::Null);
+        if content.get("type").and_then(Value::as_str) != Some("text") {
+            return vec![self.unknown(method, update)];
+        }
+        // qwen hangs its usage on chunks without text.
+        text_at(content, "/text")
+            .filter(|text| !text.is_empty())
+            .map(event)
+            .into_iter()
+            .collect()
     }
 
     fn session_info(&mut self, update: &Value) {
@@ -170,14 +189,14 @@ impl Projection {
             input: wire
                 .get("rawInput")
                 .filter(|input| !input.is_null())
-                .map(cut),
-            output: output(wire),
+                .map(|input| cut(input, &self.secrets)),
+            output: output(wire).map(|output| cut(output, &self.secrets)),
             paths: self.paths(wire),
             id,
         };
         if self.calls.len() < limits::TOOL_CALLS_MAX || self.calls.contains_key(&change.id) {
             let call = self.calls.entry(change.id.clone()).or_default();
-            call.merge(&change, wire, &self.worktree);
+            call.merge(&change, wire, &self.worktree, &self.secrets);
         }
         Some(change)
     }
@@ -196,29 +215,12 @@ impl Projection {
 }
 
 /// The output of a call: its content where it has some, else its raw output.
-fn output(wire: &Value) -> Option<Value> {
+fn output(wire: &Value) -> Option<&Value> {
     let content = wire
         .get("content")
         .filter(|c| c.as_array().is_some_and(|list| !list.is_empty()));
     let raw = wire.get("rawOutput").filter(|raw| !raw.is_null());
-    content.or(raw).map(cut)
-}
-
-fn content_text(
-    update: &Value,
-    method: &str,
-    event: impl Fn(String) -> AgentEvent,
-) -> Vec<AgentEvent> {
-    let content = update.get("content").unwrap_or(&Value::Null);
-    if content.get("type").and_then(Value::as_str) != Some("text") {
-        return vec![unknown(method, update)];
-    }
-    // qwen hangs its usage on chunks without text.
-    text_at(content, "/text")
-        .filter(|text| !text.is_empty())
-        .map(event)
-        .into_iter()
-        .collect()
+    content.or(raw)
 }
 
 fn plan(update: &Value) -> Vec<PlanEntry> {
@@ -236,25 +238,18 @@ fn plan(update: &Value) -> Vec<PlanEntry> {
         .collect()
 }
 
-fn unknown(method: &str, raw: &Value) -> AgentEvent {
-    AgentEvent::Unknown {
-        method: method.to_owned(),
-        raw: cut(raw),
-    }
-}
-
 fn text_at(value: &Value, pointer: &str) -> Option<String> {
     value.pointer(pointer)?.as_str().map(str::to_owned)
 }
 
 /// The value itself when it is small, else the beginning of its text with a word about the rest.
-pub(crate) fn cut(value: &Value) -> Value {
+pub(crate) fn cut(value: &Value, secrets: &Redactor) -> Value {
     let text = value.to_string();
     if text.len() <= limits::TOOL_TEXT_BYTES_MAX {
         return value.clone();
     }
-    let end = text.floor_char_boundary(limits::TOOL_TEXT_BYTES_MAX);
-    json!({"cut": true, "bytes": text.len(), "text": text.get(..end)})
+    let shown = secrets.head(&text, limits::TOOL_TEXT_BYTES_MAX);
+    json!({"cut": true, "bytes": text.len(), "text": shown})
 }
 
 #[cfg(test)]
@@ -262,7 +257,7 @@ mod tests {
     use super::*;
 
     fn projection() -> Projection {
-        Projection::new(Path::new("/w"))
+        Projection::new(Path::new("/w"), Redactor::default())
     }
 
     #[test]
@@ -329,7 +324,7 @@ mod tests {
         let tree = tempfile::tempdir().unwrap();
         let tree = tree.path().canonicalize().unwrap();
         let outside = |earlier: Value, asked: Value| {
-            let mut projection = Projection::new(&tree);
+            let mut projection = Projection::new(&tree, Redactor::default());
             let call = |kind: &str, mut call: Value| {
                 call["toolCallId"] = json!("c");
                 call["sessionUpdate"] = json!(kind);
@@ -412,8 +407,34 @@ mod tests {
     #[test]
     fn a_huge_input_is_cut_and_says_so() {
         let big = json!({"text": "é".repeat(limits::TOOL_TEXT_BYTES_MAX)});
-        let small = cut(&big);
+        let small = cut(&big, &Redactor::default());
         assert_eq!(small["cut"], json!(true));
         assert!(small.to_string().len() < limits::TOOL_TEXT_BYTES_MAX + 200);
+    }
+
+    #[test]
+    fn a_secret_across_a_cut_leaves_no_part_behind() {
+        const VALUE: &str = "k-3f9a7c51e0d2b846";
+        let secrets = Redactor::new(crate::domain::redact::Secret::new("KEY", VALUE));
+        let clean = |text: &str| (4..=VALUE.len()).all(|n| !text.contains(&VALUE[..n]));
+        let mut projection = Projection::new(Path::new("/w"), secrets.clone());
+        for ahead in 0..=VALUE.len() {
+            let before = "x".repeat(limits::TOOL_TEXT_BYTES_MAX - ahead);
+            let shown = cut(&json!(format!("{before}{VALUE} and more")), &secrets);
+            assert!(clean(&shown.to_string()), "cut {ahead} bytes into it");
+            let before = "x".repeat(limits::QUESTION_SUBJECT_CHARS_MAX - ahead);
+            let command = format!("{before}{VALUE} and more");
+            let call = json!({"toolCallId": "c", "title": VALUE, "rawInput": {"command": command}});
+            let (ask, _) = projection.ask(&json!({"toolCall": call}));
+            assert!(clean(&ask.title), "{}", ask.title);
+        }
+        let said = format!("{VALUE}{}", "y".repeat(limits::ERROR_TEXT_CHARS_MAX - 9));
+        projection.update(&json!({
+            "sessionUpdate": "agent_message_chunk", "content": {"type": "text", "text": said},
+        }));
+        assert!(
+            !projection.last_text().contains(&VALUE[9..]),
+            "the end of it"
+        );
     }
 }

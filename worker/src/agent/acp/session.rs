@@ -3,7 +3,6 @@
 //! last event was taken.
 
 use std::collections::HashMap;
-use std::path::Path;
 
 use futures::StreamExt;
 use futures::future::{AbortHandle, Abortable, BoxFuture};
@@ -23,6 +22,7 @@ use crate::agent::permission::{Permission, PermissionAnswer};
 use crate::agent::{AgentError, EventSink, TurnRequest};
 use crate::config::agent_spec::AgentSpec;
 use crate::domain::limits;
+use crate::domain::redact::Redactor;
 use crate::domain::usage::UsageReport;
 
 /// An open connection to an agent.
@@ -41,6 +41,7 @@ pub(crate) struct Session<'a> {
     session_id: Option<String>,
     prompt_id: Option<u64>,
     noise: usize,
+    secrets: Redactor,
     phase: Phase,
 }
 
@@ -86,7 +87,7 @@ impl<'a> Session<'a> {
         spec: &'a AgentSpec,
         peer: Peer<ChildStdout, ChildStdin>,
         host: Host,
-        worktree: &Path,
+        turn: &TurnRequest,
         events: EventSink,
         permission: &'a dyn Permission,
     ) -> Self {
@@ -95,7 +96,8 @@ impl<'a> Session<'a> {
             peer,
             events,
             permission,
-            projection: Projection::new(worktree),
+            projection: Projection::new(&turn.worktree, turn.secrets.clone()),
+            secrets: turn.secrets.clone(),
             meter: Meter::new(&spec.usage),
             host,
             pending: FuturesUnordered::new(),
@@ -358,6 +360,7 @@ impl<'a> Session<'a> {
             Message::Noise { text } => {
                 self.noise += 1;
                 if self.noise <= limits::NOISE_LINES_MAX {
+                    let text = self.secrets.head(&text, limits::NOISE_LINE_BYTES_MAX);
                     let text = format!("the agent wrote a line that is not protocol: {text}");
                     self.events.send(AgentEvent::Notice { text }).await;
                 }
@@ -383,7 +386,7 @@ impl<'a> Session<'a> {
             // Extensions of vendors concern whoever asked for them.
             vendor if vendor.starts_with('_') => {}
             other => {
-                let raw = super::project::cut(params);
+                let raw = super::project::cut(params, &self.secrets);
                 self.events
                     .send(AgentEvent::Unknown {
                         method: other.to_owned(),

@@ -8,7 +8,6 @@ use crate::agent::permission::PermissionAnswer;
 use crate::agent::{AgentError, TurnRequest, classify};
 use crate::config::agent_spec::Resume;
 use crate::domain::error_class::ErrorClass;
-use crate::domain::limits;
 
 /// What the end of a turn means: the word for why it ended, or the failure that it was.
 pub(super) fn of_turn(answer: &Value, said: &Projection) -> Result<String, AgentError> {
@@ -16,7 +15,7 @@ pub(super) fn of_turn(answer: &Value, said: &Projection) -> Result<String, Agent
         .get("stopReason")
         .and_then(Value::as_str)
         .unwrap_or_default();
-    let text = said.last_text();
+    let text = &said.last_text();
     let failed = |what: &str| {
         AgentError::new(
             ErrorClass::AgentFailed,
@@ -51,12 +50,7 @@ fn refusal(text: &str) -> AgentError {
     if text.contains(FAILED_REQUEST) {
         return classify::reported(text);
     }
-    let said: String = text
-        .trim()
-        .chars()
-        .take(limits::ERROR_TEXT_CHARS_MAX)
-        .collect();
-    let message = match said.as_str() {
+    let message = match text.trim() {
         "" => "the agent's model refused the work".to_owned(),
         said => format!("the agent's model refused the work: {said}"),
     };

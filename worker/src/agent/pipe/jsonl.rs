@@ -10,6 +10,7 @@ use crate::config::agent_spec::{
     CostIs, JsonlSpec, Select, ToolSelect, UsageFormat, UsageMode, UsageSemantics, UsageSpec, When,
 };
 use crate::domain::limits;
+use crate::domain::redact::Redactor;
 use crate::domain::usage::{Cost, SessionUsage, TokenCounts, UsageReport};
 
 /// What the lines of one turn said so far.
@@ -28,11 +29,18 @@ pub struct Stream<'a> {
     tokens: Option<TokenCounts>,
     cost: Option<Decimal>,
     raw: Vec<Value>,
+    secrets: Redactor,
 }
 
 impl<'a> Stream<'a> {
     /// By these rules; `before` is what was recorded for the session that goes on; `None`: it is new.
-    pub fn new(rules: &'a JsonlSpec, usage: &'a UsageSpec, before: Option<SessionUsage>) -> Self {
+    /// The secrets are taken out of what is cut.
+    pub fn new(
+        rules: &'a JsonlSpec,
+        usage: &'a UsageSpec,
+        before: Option<SessionUsage>,
+        secrets: Redactor,
+    ) -> Self {
         Self {
             rules,
             usage,
@@ -44,6 +52,7 @@ impl<'a> Stream<'a> {
             tokens: None,
             cost: None,
             raw: Vec::new(),
+            secrets,
         }
     }
 
@@ -60,7 +69,7 @@ impl<'a> Stream<'a> {
             let items = items(line, &rule.when, rule.each.as_deref(), &rule.only);
             events.extend(
                 items
-                    .filter_map(|item| tool(rule, item))
+                    .filter_map(|item| tool(rule, item, &self.secrets))
                     .map(AgentEvent::ToolCall),
             );
         }
@@ -147,7 +156,7 @@ impl<'a> Stream<'a> {
             self.model = Some(model);
         }
         if self.raw.len() < limits::USAGE_RAW_MAX {
-            self.raw.push(cut(line));
+            self.raw.push(cut(line, &self.secrets));
         }
     }
 }
@@ -205,7 +214,7 @@ fn texts(rules: &[Select], line: &Value) -> impl Iterator<Item = String> {
     })
 }
 
-fn tool(rule: &ToolSelect, item: &Value) -> Option<ToolCall> {
+fn tool(rule: &ToolSelect, item: &Value, secrets: &Redactor) -> Option<ToolCall> {
     let at = |pointer: &Option<String>| {
         item.pointer(pointer.as_deref()?)
             .filter(|value| !value.is_null())
@@ -220,8 +229,8 @@ fn tool(rule: &ToolSelect, item: &Value) -> Option<ToolCall> {
             .status
             .clone()
             .or_else(|| at(&rule.status_at).map(|s| status(&plain(s)))),
-        input: at(&rule.input).map(cut),
-        output: at(&rule.output).map(cut),
+        input: at(&rule.input).map(|input| cut(input, secrets)),
+        output: at(&rule.output).map(|output| cut(output, secrets)),
         paths: at(&rule.paths).map(paths).unwrap_or_default(),
     })
 }

@@ -14,6 +14,7 @@ use tokio_util::sync::CancellationToken;
 
 use self::jsonl::Stream;
 use super::event::Started;
+use super::last_words::LastWords;
 use super::lines::{Line, Lines};
 use super::options::Choice;
 use super::process::{AgentProcess, Input, Manner};
@@ -23,6 +24,7 @@ use crate::config::agent_spec::{AgentSpec, Output, PromptVia};
 use crate::domain::attempt::ExecutionPath;
 use crate::domain::error_class::ErrorClass;
 use crate::domain::limits;
+use crate::domain::redact::Redactor;
 
 /// A program on pipes.
 #[derive(Debug)]
@@ -63,8 +65,8 @@ impl PipeAgent {
         })?;
         let goes_on = turn.resume.is_some() && cli::resume_failed(spec, &turn).is_none();
         let before = goes_on.then(|| turn.session_used.clone());
-        let stream = Stream::new(&spec.cli.jsonl, &spec.usage, before);
-        let mut reader = Reader::new(spec, stdout, stream, events);
+        let stream = Stream::new(&spec.cli.jsonl, &spec.usage, before, turn.secrets.clone());
+        let mut reader = Reader::new(spec, stdout, stream, turn.secrets.clone(), events);
         let over_limit = process.over_limit();
         let exited = reader.exited.clone();
         let talk = tokio::select! {
@@ -91,7 +93,7 @@ impl PipeAgent {
         if let Some(error) = reader.stream.failure() {
             return Err(failed(error));
         }
-        let mut stop_reason = cli::judge(spec, &exit, &reader.last_text).map_err(failed)?;
+        let mut stop_reason = cli::judge(spec, &exit, &reader.last_text.text()).map_err(failed)?;
         match (&spec.cli.jsonl.end, reader.stream.ended.take()) {
             (Some(_), None) => {
                 let message = format!("the agent ended ({stop_reason}) without finishing its turn");
@@ -203,7 +205,8 @@ struct Reader<'a> {
     decoder: Decoder,
     events: EventSink,
     noise: usize,
-    last_text: String,
+    last_text: LastWords,
+    secrets: Redactor,
 }
 
 impl<'a> Reader<'a> {
@@ -211,6 +214,7 @@ impl<'a> Reader<'a> {
         spec: &'a AgentSpec,
         stdout: ChildStdout,
         stream: Stream<'a>,
+        secrets: Redactor,
         events: EventSink,
     ) -> Self {
         Self {
@@ -223,7 +227,8 @@ impl<'a> Reader<'a> {
             decoder: Decoder::default(),
             events,
             noise: 0,
-            last_text: String::new(),
+            last_text: LastWords::new(secrets.clone(), limits::ERROR_TEXT_CHARS_MAX),
+            secrets,
         }
     }
 
@@ -301,9 +306,10 @@ impl<'a> Reader<'a> {
     }
 
     async fn noise(&mut self, line: &[u8]) {
-        let kept = line.get(..limits::NOISE_LINE_BYTES_MAX).unwrap_or(line);
-        let text = String::from_utf8_lossy(kept).replace('\0', "\u{FFFD}");
-        self.remember(&text);
+        let seen = line.get(..limits::NOISE_LINE_BYTES_SEEN).unwrap_or(line);
+        let text = utf8::clean(&String::from_utf8_lossy(seen));
+        let text = self.secrets.head(&text, limits::NOISE_LINE_BYTES_MAX);
+        self.last_text.push(&text);
         self.noise += 1;
         if self.noise <= limits::NOISE_LINES_MAX {
             let text = format!("the agent wrote a line that is not JSON: {text}");
@@ -320,18 +326,8 @@ impl<'a> Reader<'a> {
         if text.is_empty() {
             return;
         }
-        self.remember(&text);
+        self.last_text.push(&text);
         self.events.send(AgentEvent::Text { text }).await;
-    }
-
-    fn remember(&mut self, text: &str) {
-        self.last_text.push_str(text);
-        let over = self
-            .last_text
-            .len()
-            .saturating_sub(limits::ERROR_TEXT_CHARS_MAX);
-        let cut = self.last_text.ceil_char_boundary(over);
-        self.last_text.drain(..cut);
     }
 
     fn take_stdout(&mut self) -> Option<ChildStdout> {

@@ -14,6 +14,7 @@ use tokio::time::{Instant, sleep, sleep_until};
 use tokio_util::sync::CancellationToken;
 
 use self::screen::Screen;
+use super::last_words::LastWords;
 use super::process::{AgentProcess, Input, Launch, Manner};
 use super::process_set::ProcessSet;
 use super::{
@@ -62,7 +63,7 @@ impl PtyAgent {
             screen,
             events,
             to_type: (spec.cli.prompt_via == PromptVia::Type).then(|| turn.prompt.clone()),
-            last_text: String::new(),
+            last_text: LastWords::new(turn.secrets.clone(), limits::ERROR_TEXT_CHARS_MAX),
             exited: CancellationToken::new(),
         };
         let over_limit = process.over_limit();
@@ -76,7 +77,10 @@ impl PtyAgent {
         let rest = talk.screen.finish();
         talk.say(rest).await;
         let exit = process.end(Manner::Firm, None).await?;
-        let usage = regex_usage::report(&spec.usage, &format!("{}\n{visible}", talk.last_text));
+        let usage = regex_usage::report(
+            &spec.usage,
+            &format!("{}\n{visible}", talk.last_text.text()),
+        );
         let failed = |error| {
             let (exit, usage) = (exit.clone(), usage.clone());
             AgentError {
@@ -86,7 +90,7 @@ impl PtyAgent {
             }
         };
         result.map_err(failed)?;
-        let stop_reason = cli::judge(spec, &exit, &talk.last_text).map_err(failed)?;
+        let stop_reason = cli::judge(spec, &exit, &talk.last_text.text()).map_err(failed)?;
         Ok(TurnOutcome {
             stop_reason,
             native_session_id: None,
@@ -212,7 +216,7 @@ struct Talk {
     screen: Screen,
     events: EventSink,
     to_type: Option<String>,
-    last_text: String,
+    last_text: LastWords,
     exited: CancellationToken,
 }
 
@@ -286,13 +290,7 @@ impl Talk {
         if text.is_empty() {
             return;
         }
-        self.last_text.push_str(&text);
-        let over = self
-            .last_text
-            .len()
-            .saturating_sub(limits::ERROR_TEXT_CHARS_MAX);
-        let cut = self.last_text.ceil_char_boundary(over);
-        self.last_text.drain(..cut);
+        self.last_text.push(&text);
         self.events.send(AgentEvent::Text { text }).await;
     }
 }

@@ -162,8 +162,7 @@ fn diff(out: &mut Out, file: &Value) -> io::Result<()> {
     }
     match file["patch"].as_str() {
         Some(patch) => {
-            for line in patch.lines() {
-                let line = coloured(out.paint, line);
+            for line in lines_of(out.paint, patch) {
                 out.line(&line)?;
             }
         }
@@ -181,7 +180,15 @@ fn diff(out: &mut Out, file: &Value) -> io::Result<()> {
     Ok(())
 }
 
-/// A line of a unified diff. A tab stays, all else that a terminal would obey is shown.
+/// The lines of a unified diff, each as it is shown.
+fn lines_of(paint: Paint, patch: &str) -> impl Iterator<Item = String> {
+    patch
+        .split_terminator('\n')
+        .map(move |line| coloured(paint, line))
+}
+
+/// A line of a unified diff. A tab stays, all else that a terminal would obey is shown, the end of a
+/// line in a file from Windows too: it may be all that changed.
 fn coloured(paint: Paint, line: &str) -> String {
     let safe = safe_text::block(line);
     match line.as_bytes().first() {
@@ -241,4 +248,24 @@ fn decide(out: &mut Out, value: &Value) -> io::Result<()> {
     );
     let next = out.paint.dim(&next);
     out.line(&next)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_change_of_nothing_but_line_ends_is_seen() {
+        let patch = "@@ -1 +1 @@\n-one\n+one\r\n\\ No newline at end of file\n";
+        let lines: Vec<String> = lines_of(Paint(false), patch).collect();
+        assert_eq!(
+            lines,
+            [
+                "@@ -1 +1 @@",
+                "-one",
+                "+one␍",
+                "\\ No newline at end of file"
+            ]
+        );
+    }
 }
