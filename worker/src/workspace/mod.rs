@@ -19,6 +19,7 @@ mod objects;
 mod places;
 mod process;
 mod project;
+mod remove;
 mod snapshot;
 pub(crate) mod tree_check;
 mod undo;
