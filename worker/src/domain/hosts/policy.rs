@@ -385,8 +385,14 @@ mod tests {
             grant(&["localhost:4001"], "localhost:4001"),
             Ok(Grant::Addresses(LOCALHOST.to_vec()))
         );
-        assert_eq!(grant(&["localhost:4001"], "127.0.0.2:4001"), Err(Denied::Host));
-        assert_eq!(grant(&["localhost:4001"], "a.localhost:4001"), Err(Denied::Host));
+        assert_eq!(
+            grant(&["localhost:4001"], "127.0.0.2:4001"),
+            Err(Denied::Host)
+        );
+        assert_eq!(
+            grant(&["localhost:4001"], "a.localhost:4001"),
+            Err(Denied::Host)
+        );
     }
 
     #[test]
