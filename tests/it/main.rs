@@ -34,6 +34,7 @@ mod diff;
 mod docs_sql;
 mod four_eyes;
 mod gateway;
+mod hooks;
 mod hostile_logins;
 mod http;
 mod idle;

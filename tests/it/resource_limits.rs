@@ -23,7 +23,11 @@ fn greedy(bomb: bool) -> Vec<Greedy> {
         false => "i=0; while [ $i -lt 200 ]; do sleep 1000 & i=$((i+1)); done".to_owned(),
     };
     let files = |dir: &str| format!("head -c 30000000 /dev/zero | split -a 4 -b 16k - {dir}/x");
-    let all: [Greedy; 9] = [
+    let nested = |levels: usize, then: &str| {
+        let all = format!("for (1..{levels}) {{ $d = \"d\" x 100; mkdir $d; chdir $d }} {then}");
+        format!("cd $TMPDIR; perl -e '{all}'; cd -")
+    };
+    let all: [Greedy; 12] = [
         (
             "memory",
             "memory_mb = 100",
@@ -63,6 +67,25 @@ fn greedy(bomb: bool) -> Vec<Greedy> {
         ),
         ("disk-home", "disk_mb = 8", "disk_mb = 8", files("$HOME")),
         ("disk-tmp", "disk_mb = 8", "disk_mb = 8", files("$TMPDIR")),
+        (
+            "disk-shut",
+            "disk_mb = 8",
+            "disk_mb = 8",
+            "mkdir $TMPDIR/d; chmod 300 $TMPDIR/d; head -c 30000000 /dev/zero >$TMPDIR/d/x"
+                .to_owned(),
+        ),
+        (
+            "disk-far",
+            "disk_mb = 8",
+            "disk_mb = 8",
+            nested(60, "open F, \">x\"; print F \"x\" x 30000000; close F"),
+        ),
+        (
+            "disk-deep",
+            "disk_mb = 8",
+            "nested deeper",
+            nested(5_000, ""),
+        ),
     ];
     all.to_vec()
 }

@@ -46,11 +46,7 @@ impl Cell {
     }
 
     fn means(&self) -> Means {
-        let owner = self.sandbox.owner(self.rung).unwrap();
-        Means {
-            rung: self.rung,
-            owner,
-        }
+        Means::of(self.rung, self.sandbox.owner(self.rung).unwrap())
     }
 
     /// What a script wrote into the file `out` of its worktree.
@@ -59,7 +55,7 @@ impl Cell {
         let out = places.tree.join("out");
         let owner = self.means();
         for dir in [&places.tree, &places.home, &places.tmp] {
-            let confinement = Confinement::of_hook(&self.sandbox, &owner, &places);
+            let confinement = Confinement::of_hook(&self.sandbox, &owner, &places).unwrap();
             confinement.give(dir).unwrap();
         }
         run_confined(&self.sandbox, owner, places, script).await;
@@ -155,7 +151,7 @@ async fn the_terminal_of_whoever_started_the_worker_is_not_that_of_what_it_start
     for rung in working_rungs().await {
         let cell = Cell::on(rung).await;
         let places = cell.places();
-        let confinement = Confinement::of_hook(&cell.sandbox, &cell.means(), &places);
+        let confinement = Confinement::of_hook(&cell.sandbox, &cell.means(), &places).unwrap();
         for dir in [&places.tree, &places.home, &places.tmp] {
             confinement.give(dir).unwrap();
         }
@@ -175,6 +171,7 @@ async fn the_terminal_of_whoever_started_the_worker_is_not_that_of_what_it_start
         // the first.
         let shell = format!("{}; exit", command.join(" "));
         let path = exec::variable("PATH");
+        #[expect(clippy::disallowed_methods, reason = "what an operator does")]
         let run = tokio::process::Command::new("script")
             .args(["-qec", &shell, "/dev/null"])
             .env(path, "/usr/bin:/bin")

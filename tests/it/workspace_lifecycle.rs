@@ -3,8 +3,9 @@
 use std::fs;
 
 use dispatch_worker::domain::error_class::ErrorClass;
+use dispatch_worker::domain::limits;
 use dispatch_worker::sandbox::Means;
-use dispatch_worker::workspace::{HooksPolicy, Start, Workspaces, WorktreeMode};
+use dispatch_worker::workspace::{HooksPolicy, Start, WorkspaceError, Workspaces, WorktreeMode};
 use tokio_util::sync::CancellationToken;
 
 use crate::harness::eventually;
@@ -56,6 +57,44 @@ async fn a_worktree_left_by_a_dead_worker_is_found_recorded_and_removed() {
     assert_eq!(later.leftovers().await, []);
     assert_eq!(fs::read_dir(root.join("trash")).unwrap().count(), 0);
     assert_eq!(fs::read_dir(root.join("worktrees")).unwrap().count(), 0);
+}
+
+#[tokio::test]
+async fn a_worktree_with_too_much_in_it_is_kept_and_not_read_again() {
+    let ground = Ground::files(&[("a", "1\n")]);
+    let project = ground.project();
+    let worktree = ground.worktree(6).await;
+    let deep = "d/".repeat(250);
+    write(&worktree.tree.join(deep).join("x"), "x");
+    let tree = worktree.tree.clone();
+    drop(worktree);
+    assert_eq!(ground.work.leftovers().await.len(), 1);
+    let adopted = ground.work.adopt(&project, key(6)).await.unwrap();
+    let error = ground.work.snapshot(&project, &adopted).await.unwrap_err();
+    assert_eq!(error.class, ErrorClass::Budget, "{error}");
+    ground.work.keep(&adopted, &error);
+    drop(adopted);
+    assert_eq!(ground.work.leftovers().await, []);
+    let note = ground
+        .dir
+        .path()
+        .join("work/worktrees/t6-a1-1006/unrecorded");
+    assert!(fs::read_to_string(&note).unwrap().contains("nested deeper"));
+    assert!(tree.join("d").exists());
+    // Whoever made it smaller says so by removing the note.
+    fs::remove_dir_all(tree.join("d")).unwrap();
+    fs::remove_file(&note).unwrap();
+    assert_eq!(ground.work.leftovers().await.len(), 1);
+    // What may be better later is tried again, not at once.
+    let adopted = ground.work.adopt(&project, key(6)).await.unwrap();
+    let error = WorkspaceError::new(ErrorClass::DiffFailed, "the disk was away");
+    ground.work.keep(&adopted, &error);
+    drop(adopted);
+    assert_eq!(ground.work.leftovers().await, []);
+    let long_ago = std::time::SystemTime::now() - limits::UNRECORDED_LOOK * 2;
+    let noted = fs::File::options().write(true).open(&note).unwrap();
+    noted.set_modified(long_ago).unwrap();
+    assert_eq!(ground.work.leftovers().await.len(), 1);
 }
 
 #[tokio::test]

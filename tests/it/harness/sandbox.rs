@@ -113,10 +113,7 @@ pub async fn means_of(ground: &Ground, rung: Rung) -> Means {
         return Means::NONE.clone();
     }
     let sandbox = ground_sandbox(ground, rung).await;
-    Means {
-        rung,
-        owner: sandbox.owner(rung).unwrap(),
-    }
+    Means::of(rung, sandbox.owner(rung).unwrap())
 }
 
 /// Run a script as an agent would be run.

@@ -9,9 +9,14 @@ use crate::sandbox::{Confinement, Means, Places, Sandbox};
 /// Choose them. `demand` is the weaker of what the entry and the project ask for. The error is one
 /// of the machine: another worker may have what is missing here.
 pub fn means(sandbox: &Sandbox, spec: &AgentSpec, demand: Demand) -> Result<Means, AgentError> {
-    sandbox
+    let means = sandbox
         .means(demand.min(spec.sandbox), spec.network, spec.nested_sandbox)
-        .map_err(|why| unavailable(spec, &why))
+        .map_err(|why| unavailable(spec, &why))?;
+    Ok(Means {
+        hosts: Some(spec.hosts.clone()),
+        limits: spec.limits,
+        ..means
+    })
 }
 
 /// Everything else. Reads the disk to see what the agent's program needs.
@@ -24,7 +29,7 @@ pub fn confine(
     let program = environment::resolve_program(spec, &places.tree)?;
     let path = environment::search_path(&places.tree);
     places.search_path = std::env::split_paths(&path).collect();
-    let Means { rung, owner } = means;
+    let Means { rung, owner, .. } = means;
     Confinement::of_agent(sandbox, rung, owner, &places, spec, &program)
         .map_err(|why| unavailable(spec, &why))
 }

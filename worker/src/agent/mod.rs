@@ -23,12 +23,10 @@ mod options;
 pub mod permission;
 pub mod pipe;
 pub mod process;
-mod process_set;
 pub mod pty;
 mod regex_usage;
 mod seed;
 pub(crate) mod utf8;
-mod watch;
 
 use std::path::PathBuf;
 use std::time::Duration;

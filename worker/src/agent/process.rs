@@ -16,16 +16,17 @@ use tokio::time::timeout;
 
 use super::environment::{self, Variables};
 use super::last_words::LastWords;
-use super::process_set::ProcessSet;
-use super::{AgentError, Exit, TurnRequest, watch};
+use super::{AgentError, Exit, TurnRequest};
 use crate::blocking;
 use crate::config::agent_spec::AgentSpec;
 use crate::domain::error_class::ErrorClass;
 use crate::domain::limits;
 use crate::domain::redact::Redactor;
+use crate::sandbox::process_set::ProcessSet;
+use crate::sandbox::watch::{self, Who};
 use crate::sandbox::{self, Confinement, exec};
 
-pub use super::process_set::{Survivors, become_subreaper, sweep_mark, sweep_marks};
+pub use crate::sandbox::process_set::{Survivors, become_subreaper, sweep_mark, sweep_marks};
 
 /// A process to be started.
 #[derive(Debug)]
@@ -226,7 +227,9 @@ impl AgentProcess {
 
     /// Look at the set every second; resolves only when it uses more than allowed.
     pub(crate) fn over_limit(&self) -> impl Future<Output = AgentError> + use<> {
-        watch::over_limit(Arc::clone(&self.guard.0), self.confinement.clone())
+        let set = Arc::clone(&self.guard.0);
+        let over = watch::over_limit(Who::Agent, set, self.confinement.clone());
+        async { AgentError::new(ErrorClass::Budget, over.await) }
     }
 
     /// End it and everything it started; returns when nothing of the set is left. `rest` is what
@@ -250,7 +253,7 @@ impl AgentProcess {
             if timeout(grace, self.wait()).await.is_err() {
                 self.look().await;
                 // The helper ends what it is the parent of, which is all of it.
-                self.guard.0.signal_leader(sandbox::END);
+                self.guard.0.ask_leader();
                 if timeout(limits::HELPER_END, self.wait()).await.is_err() {
                     self.guard.0.signal_group(Signal::SIGKILL);
                 }
@@ -263,12 +266,25 @@ impl AgentProcess {
         }
         let mut exit = self.leader.exit();
         exit.stderr_tail = self.stderr.finish().await;
+        let swept = match swept {
+            Ok(Ok(())) if exit.signal == Some(sandbox::SURVIVED as i32) => Ok(Err(Survivors::Told)),
+            swept => swept,
+        };
         match swept {
-            Ok(Ok(())) => match watch::ended_for(&self.confinement.limits(), &exit) {
-                Some(error) => Err(AgentError { exit, ..error }),
-                None => Ok(exit),
-            },
-            Ok(Err(survivors)) => Err(with_exit(survivors.to_string(), exit)),
+            Ok(Ok(())) => {
+                let allowed = self.confinement.limits();
+                match watch::ended_for(Who::Agent, &allowed, exit.code, exit.signal) {
+                    Some(message) => Err(AgentError {
+                        exit,
+                        ..AgentError::new(ErrorClass::Budget, message)
+                    }),
+                    None => Ok(exit),
+                }
+            }
+            Ok(Err(survivors)) => {
+                tracing::error!(%survivors, "the end of an agent is not complete");
+                Err(with_exit(survivors.to_string(), exit))
+            }
             Err(panicked) => Err(with_exit(panicked.to_string(), exit)),
         }
     }

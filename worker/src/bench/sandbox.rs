@@ -251,10 +251,7 @@ impl Bench {
     }
 
     fn confinement(&self, rung: Rung, spec: &AgentSpec) -> Result<Confinement, String> {
-        let means = Means {
-            rung,
-            owner: self.sandbox.owner(rung)?,
-        };
+        let means = Means::of(rung, self.sandbox.owner(rung)?);
         let confinement = confine::confine(&self.sandbox, spec, means, self.places.clone())
             .map_err(|error| error.message)?;
         for dir in [&self.places.tree, &self.places.home, &self.places.tmp] {

@@ -228,6 +228,13 @@ pub const APPLY_TRIES_MAX: usize = 5;
 /// Commits remembered as free of filters; forgetting one costs a listing of its tree.
 pub const PLAIN_COMMITS_MAX: usize = 10_000;
 
+/// Names of one directory that are held while what an agent left is removed.
+pub const REMOVE_NAMES_MAX: usize = 10_000;
+
+/// A worktree whose content cannot be recorded is looked at again after so long, unless the reason
+/// is one that does not change.
+pub const UNRECORDED_LOOK: Duration = Duration::from_secs(3_600);
+
 /// A directory of the workspace that is neither locked nor complete is left alone for so long:
 /// another process may be between making and locking it.
 pub const DIRECTORY_SETTLED: Duration = Duration::from_secs(10);
@@ -299,14 +306,32 @@ pub const ATTEMPT_DISK_MB: u64 = 20_480;
 /// the worker, which looks every second, does not.
 pub const CPU_SLACK_S: u64 = 10;
 
+/// When the helper stops trying to end processes one by one, if they have a user of their own.
+pub const HELPER_PATIENCE: Duration = Duration::from_secs(3);
+
+/// Looks in a row at an attempt's processes to stop them before they are killed: each finds fewer.
+pub const FREEZE_LOOKS_MAX: usize = 100;
+
 /// How long the helper gets to end what it is the parent of, before it is killed itself.
 pub const HELPER_END: Duration = Duration::from_secs(11);
 
 /// The disk space of an attempt is looked at this often, unless that takes long.
 pub const DISK_WATCH: Duration = Duration::from_secs(5);
 
-/// Entries of one look at an attempt's disk space: a million files are refused by the snapshot.
+/// Entries of one look at an attempt's disk space; who has more takes too much. A million files are
+/// refused by the snapshot.
 pub const DISK_WATCH_ENTRIES_MAX: usize = 2_000_000;
+
+/// Directories inside one another that such a look goes into, with a descriptor each: as deep as a
+/// snapshot does.
+pub const DISK_WATCH_DEPTH_MAX: usize = SNAPSHOT_DEPTH_MAX;
+
+/// Names of directories that wait for such a look to come to them, in bytes.
+pub const DISK_WATCH_NAMES_BYTES_MAX: usize = 64 * 1024 * 1024;
+
+/// Looks at disk space at once, of all attempts: so that hostile ones take few of the worker's
+/// descriptors.
+pub const DISK_LOOKS_MAX: usize = 2;
 
 /// Shortest value that is looked for as a secret: shorter ones stand in other words by chance.
 pub const SECRET_BYTES_MIN: usize = 8;

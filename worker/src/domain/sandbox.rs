@@ -4,6 +4,8 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
+use super::limits;
+
 /// A rung of the confinement ladder, best first; recorded on every attempt.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Rung {
@@ -116,6 +118,26 @@ pub struct ResourceLimits {
     pub file_mb: Option<u64>,
     /// Disk space of worktree, HOME and temporary files, in MiB.
     pub disk_mb: Option<u64>,
+}
+
+impl ResourceLimits {
+    /// No limit at all.
+    pub const NONE: Self = Self {
+        memory_mb: None,
+        pids: None,
+        cpu_s: None,
+        file_mb: None,
+        disk_mb: None,
+    };
+
+    /// What holds when an entry says nothing.
+    pub const USUAL: Self = Self {
+        memory_mb: Some(limits::ATTEMPT_MEMORY_MB),
+        pids: Some(limits::ATTEMPT_PIDS),
+        cpu_s: None,
+        file_mb: Some(limits::ATTEMPT_FILE_MB),
+        disk_mb: Some(limits::ATTEMPT_DISK_MB),
+    };
 }
 
 #[cfg(test)]

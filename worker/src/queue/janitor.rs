@@ -74,7 +74,7 @@ async fn keep_and_remove(
             Ok(true)
         }
         Err(error) => {
-            tracing::warn!(task.id = key.task, %error, "a worktree left by a crash is kept: it cannot be recorded");
+            workspaces.keep(&worktree, &error);
             Ok(false)
         }
     }

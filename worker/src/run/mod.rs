@@ -182,6 +182,7 @@ async fn attempt(context: &RunContext, claimed: &Claimed, leash: &Leash) {
         // The attempt's own error, if it has one, stays; a person must still hear of this one.
         let text = format!("what the agent left could not be recorded: {error}");
         stream.emit("notice", json!({ "text": text })).await;
+        context.workspaces.keep(&worktree, error);
     }
     let (end, snapshot, keep) = with_snapshot(&driven, snapshot);
     stream.close().await;
@@ -193,7 +194,6 @@ async fn attempt(context: &RunContext, claimed: &Claimed, leash: &Leash) {
     };
     let stored = finish::store_end(context, claimed, &stream, ending).await;
     if keep == Keep::Worktree || stored == Finished::CancelFirst {
-        tracing::warn!(path = %worktree.tree.display(), "the worktree is kept: its content could not be recorded");
         return;
     }
     let hooked = project.teardown.is_some();

@@ -63,10 +63,13 @@ impl Confinement {
         }))
     }
 
-    /// The confinement of a hook of an attempt with these means.
-    pub fn of_hook(sandbox: &Sandbox, means: &Means, places: &Places) -> Self {
-        let limits = ResourceLimits::default();
-        Self::of(sandbox, means.rung, means.owner.clone(), places, limits)
+    /// The confinement of a hook of an attempt with these means. Must be called inside the runtime.
+    /// The error is one of the machine.
+    pub fn of_hook(sandbox: &Sandbox, means: &Means, places: &Places) -> Result<Self, String> {
+        let owner = means.owner.clone();
+        let this = Self::of(sandbox, means.rung, owner, places, means.limits);
+        let hosts = means.hosts.clone().unwrap_or_default();
+        this.reaching(sandbox, means.network, &hosts)
     }
 
     /// What this rung makes of these places.
@@ -114,11 +117,8 @@ impl Confinement {
         };
         let seen = visible::find(&wanted);
         let this = Self::seeing(sandbox, rung, owner, places, spec.limits, seen);
-        let this = this.network(spec.network).nested(spec.nested_sandbox);
-        match spec.network {
-            Network::Gateway => this.through_gateway(sandbox, &spec.hosts),
-            Network::Full | Network::None => Ok(this),
-        }
+        let this = this.nested(spec.nested_sandbox);
+        this.reaching(sandbox, spec.network, &spec.hosts)
     }
 
     fn seeing(
@@ -162,8 +162,12 @@ impl Confinement {
     }
 
     /// The same with this network.
-    fn network(self, network: Network) -> Self {
-        self.changed(|plan| plan.network = network)
+    fn reaching(self, sandbox: &Sandbox, network: Network, hosts: &Policy) -> Result<Self, String> {
+        let this = self.changed(|plan| plan.network = network);
+        match network {
+            Network::Gateway => this.through_gateway(sandbox, hosts),
+            Network::Full | Network::None => Ok(this),
+        }
     }
 
     fn nested(self, nested: bool) -> Self {

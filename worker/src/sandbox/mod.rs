@@ -7,9 +7,10 @@
 
 #[cfg(target_os = "linux")]
 mod bwrap;
-pub mod children;
+mod children;
 pub mod confinement;
 pub mod descriptors;
+mod disk;
 pub mod exec;
 #[cfg(target_os = "linux")]
 mod filter;
@@ -18,19 +19,23 @@ mod give;
 mod kernel;
 mod plan;
 mod probe;
+pub(crate) mod process_set;
 #[cfg(target_os = "linux")]
 mod stages;
+mod stat;
 #[cfg(target_os = "linux")]
 mod supervise;
 mod uids;
 pub mod visible;
+pub(crate) mod watch;
 mod way_out;
 
 use std::path::PathBuf;
 
 use nix::sys::signal::Signal;
 
-use crate::domain::sandbox::{Demand, Network, Rung};
+use crate::domain::hosts::Policy;
+use crate::domain::sandbox::{Demand, Network, ResourceLimits, Rung};
 
 pub use confinement::{Confinement, Places};
 pub use give::{give, passage};
@@ -38,6 +43,10 @@ pub use uids::Owner;
 
 /// The worker's request to a helper to end everything now.
 pub const END: Signal = Signal::SIGUSR1;
+
+/// What a helper dies of when something of the attempt outlives it. A program that this signal ends
+/// is told by 128 and its number instead.
+pub(crate) const SURVIVED: Signal = Signal::SIGUSR2;
 
 /// What a worker has for confining its agents; found out once, at its start.
 #[derive(Clone, Debug)]
@@ -52,13 +61,20 @@ pub struct Sandbox {
     rungs: Vec<(Rung, Result<(), String>)>,
 }
 
-/// What is settled before a worktree is made, because that belongs to the attempt's user.
+/// What is settled before a worktree is made: that belongs to the attempt's user, and a hook that
+/// runs before and after the agent may do what the agent may.
 #[derive(Clone, Debug)]
 pub struct Means {
     /// The rung of the ladder.
     pub rung: Rung,
     /// The attempt's own user, where it has one.
     pub owner: Option<Owner>,
+    /// What may be reached.
+    pub network: Network,
+    /// Hosts, when that is the gateway.
+    pub hosts: Option<Policy>,
+    /// What may be used up.
+    pub limits: ResourceLimits,
 }
 
 impl Means {
@@ -66,7 +82,19 @@ impl Means {
     pub const NONE: Self = Self {
         rung: Rung::None,
         owner: None,
+        network: Network::Full,
+        hosts: None,
+        limits: ResourceLimits::NONE,
     };
+
+    /// This rung and user, and nothing else that holds it.
+    pub fn of(rung: Rung, owner: Option<Owner>) -> Self {
+        Self {
+            rung,
+            owner,
+            ..Self::NONE
+        }
+    }
 }
 
 /// What the search needs.
@@ -112,6 +140,7 @@ impl Sandbox {
             };
             sandbox.rungs.push((rung, works));
         }
+        way_out::clear(&sandbox.data_dir);
         sandbox.tell();
         Ok(sandbox)
     }
@@ -191,11 +220,16 @@ impl Sandbox {
         }
     }
 
-    /// The rung, and a user where the attempt gets one of its own. `nested` as for `choose`.
+    /// The rung, and a user where the attempt gets one of its own; limits are the usual ones.
+    /// `nested` as for `choose`.
     pub fn means(&self, demand: Demand, network: Network, nested: bool) -> Result<Means, String> {
         let rung = self.choose(demand, network, nested)?;
         let owner = self.owner(rung)?;
-        Ok(Means { rung, owner })
+        Ok(Means {
+            network,
+            limits: ResourceLimits::USUAL,
+            ..Means::of(rung, owner)
+        })
     }
 
     fn refusal(&self, network: Network, nested: bool) -> String {

@@ -10,9 +10,14 @@ use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Command, ExitCode, Stdio};
 
+use nix::errno::Errno;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::{Pid, Uid};
+
 use super::exec::{CHECK, SUPERVISE, VARIABLE, WORD};
 use super::plan::Plan;
 use super::supervise::{self, Ends};
+use super::uids::Users;
 use super::{bwrap, kernel};
 use crate::domain::attempt::MARK_VARIABLE;
 use crate::domain::sandbox::Rung;
@@ -26,6 +31,7 @@ const FAILED: u8 = 126;
 const CONFINE: &str = "confine";
 const RELAY: &str = "relay";
 const DETACH: &str = "detach";
+const END_USER: &str = "end-user";
 
 /// Run the stage of these arguments.
 pub(super) fn run(stage: &OsStr, rest: &[OsString]) -> ExitCode {
@@ -33,6 +39,7 @@ pub(super) fn run(stage: &OsStr, rest: &[OsString]) -> ExitCode {
         Some(SUPERVISE) => read(rest).and_then(|(plan, program)| first(&plan, program)),
         Some(CONFINE) => read(rest).and_then(|(plan, program)| confine(&plan, program)),
         Some(DETACH) => detach(rest),
+        Some(END_USER) => end_user(rest),
         Some(RELAY) => relay_on_stdin(rest),
         _ => Err("it is started by a worker, not by people".to_owned()),
     };
@@ -94,7 +101,34 @@ fn first(plan: &Plan, program: &[OsString]) -> Result<ExitCode, String> {
     supervise::own_streams(plan.owner);
     close_inherited()?;
     sys::ignore_requests_to_stop();
-    supervise::until_nothing_is_left(child, plan.worker, ends)
+    let last_resort = plan.owner.filter(|_| plan.rung == Rung::LandlockUid);
+    let last_resort = last_resort.map(|(uid, gid)| {
+        let mut last = command(&plan.helper);
+        last.args([WORD, END_USER])
+            .args([uid.to_string(), gid.to_string()]);
+        last
+    });
+    supervise::until_nothing_is_left(child, plan.worker, ends, last_resort)
+}
+
+/// End all processes of an attempt's user in one step, which nobody can fork away from. That ends
+/// what else the attempt runs, too: for when one by one has failed.
+fn end_user(args: &[OsString]) -> Result<ExitCode, String> {
+    let mut numbers = args.iter().filter_map(|arg| arg.to_str()?.parse().ok());
+    let (Some(uid), Some(gid)) = (numbers.next(), numbers.next()) else {
+        return Err("a user and a group are expected".to_owned());
+    };
+    if !Users::is_one(uid) {
+        return Err(format!("{uid} is no user of attempts"));
+    }
+    kernel::become_owner((uid, gid))?;
+    if Uid::current().as_raw() != uid || Uid::effective().as_raw() != uid {
+        return Err(format!("cannot become user {uid}"));
+    }
+    match kill(Pid::from_raw(-1), Signal::SIGKILL) {
+        Ok(()) | Err(Errno::ESRCH) => Ok(ExitCode::SUCCESS),
+        Err(errno) => Err(format!("cannot end the processes of user {uid}: {errno}")),
+    }
 }
 
 /// The second stage: accept the rules and become the program.

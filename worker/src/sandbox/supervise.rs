@@ -2,6 +2,7 @@
 //! ends only when nothing is left. It holds none of the agent's pipes, takes no request to stop
 //! and, where Landlock can say so, no signal of the agent.
 
+use std::collections::HashSet;
 use std::ops::RangeInclusive;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::process::{Command, ExitCode};
@@ -15,12 +16,13 @@ use nix::sys::resource::{Resource, setrlimit};
 use nix::sys::signal::{SigSet, Signal, kill, raise};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use nix::sys::stat::{Mode, SFlag, fstat, major};
-use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
+use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid, waitpid};
 use nix::unistd::{
     Gid, Pid, Uid, dup2_stderr, dup2_stdin, dup2_stdout, fchown, getpid, getppid, getsid,
 };
 
-use super::{END, children};
+use super::children::Children;
+use super::{END, SURVIVED};
 use crate::domain::limits;
 use crate::sys;
 
@@ -80,10 +82,12 @@ impl Ends {
 }
 
 /// Start the child, wait for its end or a reason to bring it about, end what it left, and report.
+/// `last_resort` ends all of the attempt's user.
 pub(super) fn until_nothing_is_left(
     mut command: Command,
     worker: u32,
     ends: Ends,
+    last_resort: Option<Command>,
 ) -> Result<ExitCode, String> {
     let failed = |what: &'static str| move |errno: Errno| format!("cannot {what}: {errno}");
     prctl::set_child_subreaper(true).map_err(failed("adopt what the agent leaves"))?;
@@ -104,15 +108,26 @@ pub(super) fn until_nothing_is_left(
         worker: Pid::from_raw(worker as i32),
     };
     while watch.ended.is_none() && watch.goes_on() {}
-    watch.end_everything();
+    if !watch.end_everything(last_resort) {
+        return Ok(die_of(SURVIVED));
+    }
     Ok(match watch.ended {
-        Some(WaitStatus::Exited(_, code)) => match ends.signal(code) {
-            Some(signal) if ends_a_process(signal) => die_of(signal),
+        Some(End::Code(code)) => match ends.signal(code) {
+            Some(signal) if ends_a_process(signal) => end_by(signal),
             Some(_) | None => ExitCode::from(u8::try_from(code).unwrap_or(u8::MAX)),
         },
-        Some(WaitStatus::Signaled(_, signal, _)) => die_of(signal),
-        _ => ExitCode::FAILURE,
+        Some(End::Signal(signal)) => end_by(signal),
+        Some(End::Unnamed) | None => ExitCode::FAILURE,
     })
+}
+
+/// How the program ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum End {
+    Code(i32),
+    Signal(Signal),
+    /// By a signal without a name here, such as a real-time one.
+    Unnamed,
 }
 
 /// Else they would stay open for as long as this process lives.
@@ -126,7 +141,7 @@ fn let_go_of_streams() -> nix::Result<()> {
 struct Watch {
     signals: SignalFd,
     main: Pid,
-    ended: Option<WaitStatus>,
+    ended: Option<End>,
     worker: Pid,
 }
 
@@ -156,36 +171,79 @@ impl Watch {
         loop {
             match waitpid(None, Some(WaitPidFlag::WNOHANG)) {
                 Ok(WaitStatus::StillAlive) => return true,
-                Ok(status) if status.pid() == Some(self.main) => self.ended = Some(status),
+                Ok(WaitStatus::Exited(pid, code)) if pid == self.main => {
+                    self.ended = Some(End::Code(code));
+                }
+                Ok(WaitStatus::Signaled(pid, signal, _)) if pid == self.main => {
+                    self.ended = Some(End::Signal(signal));
+                }
+                // One was collected, by a signal that has no name here: nothing else tells who.
+                Err(Errno::EINVAL) => self.miss_main(),
                 Ok(_) | Err(Errno::EINTR) => {}
                 Err(_) => return false,
             }
         }
     }
 
+    fn miss_main(&mut self) {
+        let look = WaitPidFlag::WEXITED | WaitPidFlag::WNOHANG | WaitPidFlag::WNOWAIT;
+        if self.ended.is_none() && waitid(Id::Pid(self.main), look) == Err(Errno::ECHILD) {
+            self.ended = Some(End::Unnamed);
+        }
+    }
+
     /// Kill what is below this process until nothing is: whoever escapes its parent becomes a child
-    /// of this one.
-    fn end_everything(&mut self) {
+    /// of this one. `false`: something outlives that, as what hangs in the kernel does.
+    fn end_everything(&mut self, mut last_resort: Option<Command>) -> bool {
         let began = Instant::now();
-        while self.reap() && began.elapsed() < limits::SWEEP_TIMEOUT {
-            for pid in below(getpid()) {
-                let _gone = kill(pid, Signal::SIGKILL);
+        while self.reap() {
+            if began.elapsed() >= limits::SWEEP_TIMEOUT {
+                return false;
             }
+            if began.elapsed() >= limits::HELPER_PATIENCE
+                && let Some(mut last) = last_resort.take()
+            {
+                let _what_it_missed_is_seen = last.status();
+            }
+            freeze_below();
+            each_below(getpid(), |pid| {
+                let _gone = kill(pid, Signal::SIGKILL);
+            });
             self.wait(Duration::from_millis(5));
+        }
+        true
+    }
+}
+
+/// Stop everybody first: a kill makes room for what others fork, and one that forks and ends is
+/// another when the next look comes.
+fn freeze_below() {
+    let mut known = HashSet::new();
+    for _ in 0..limits::FREEZE_LOOKS_MAX {
+        let before = known.len();
+        each_below(getpid(), |pid| {
+            if known.insert(pid) {
+                let _gone = kill(pid, Signal::SIGSTOP);
+            }
+        });
+        if known.len() == before {
+            return;
         }
     }
 }
 
-/// All descendants, as far as they can be seen in one look.
-fn below(pid: Pid) -> Vec<Pid> {
-    let mut found = Vec::new();
+/// All descendants, as far as they can be seen in one look; the youngest of a parent first, and each
+/// at the moment when it is seen.
+fn each_below(pid: Pid, mut act: impl FnMut(Pid)) {
+    let children = Children::look();
     let mut open = vec![pid.as_raw()];
     while let Some(parent) = open.pop() {
-        let children = children::of(parent);
-        found.extend(children.iter().copied().map(Pid::from_raw));
-        open.extend(children);
+        let found = children.of(parent);
+        for child in found.iter().rev() {
+            act(Pid::from_raw(*child));
+        }
+        open.extend(found);
     }
-    found
 }
 
 /// Whether it ends who does not handle it; a program may choose an exit code that looks like another.
@@ -203,11 +261,23 @@ fn ends_a_process(signal: Signal) -> bool {
     )
 }
 
-/// End as the program did, so that who waits sees its signal.
+/// End as the program did. The one signal that has a meaning of its own is told by its number.
+fn end_by(signal: Signal) -> ExitCode {
+    match signal {
+        SURVIVED => ExitCode::from(code_of(SURVIVED)),
+        signal => die_of(signal),
+    }
+}
+
+/// End by a signal, so that who waits sees it.
 fn die_of(signal: Signal) -> ExitCode {
     sys::heed_requests_to_stop();
     let _unblocked = SigSet::all().thread_unblock();
     let _no_core = setrlimit(Resource::RLIMIT_CORE, 0, 0);
     let _now = raise(signal);
-    ExitCode::from(128_u8.saturating_add(u8::try_from(signal as i32).unwrap_or_default()))
+    ExitCode::from(code_of(signal))
+}
+
+fn code_of(signal: Signal) -> u8 {
+    128_u8.saturating_add(u8::try_from(signal as i32).unwrap_or_default())
 }

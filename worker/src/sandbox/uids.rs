@@ -9,6 +9,8 @@ use std::sync::Arc;
 
 use nix::unistd::{Uid, User};
 
+use super::stat;
+
 /// Users that systemd's list keeps free (systemd.io/UIDS-GIDS), so that they are nobody's.
 const FIRST: u32 = 60_706;
 const LAST: u32 = 61_183;
@@ -52,9 +54,15 @@ impl Users {
         Some(Self { locks })
     }
 
-    /// A user that nobody has, on this machine.
+    /// A user that nobody has and nobody is, on this machine: what an attempt left would be the next
+    /// one's.
     pub(super) fn take(&self) -> io::Result<Owner> {
+        let alive = stat::users_of_processes();
         for id in FIRST..=LAST {
+            if alive.contains(&id) {
+                tracing::debug!(id, "a process still has this user of attempts");
+                continue;
+            }
             if matches!(User::from_uid(Uid::from_raw(id)), Ok(Some(_))) {
                 continue;
             }

@@ -174,7 +174,10 @@ impl Git {
                 ExecError::Cancelled => {
                     WorkspaceError::new(ErrorClass::Cancelled, format!("git {what}: {error}"))
                 }
-                ExecError::TimedOut(_) | ExecError::Io(_) => {
+                ExecError::TimedOut(_)
+                | ExecError::OverLimit(_)
+                | ExecError::Survived(_)
+                | ExecError::Io(_) => {
                     WorkspaceError::new(ErrorClass::Internal, format!("git {what}: {error}"))
                 }
             })
@@ -246,6 +249,7 @@ impl Git {
             stdout_bytes_max: call.stdout_bytes_max,
             timeout: limits::GIT_TIMEOUT,
             owner: call.owner,
+            held: None,
         }
     }
 }

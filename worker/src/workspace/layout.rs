@@ -9,7 +9,9 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use super::{WorktreeKey, WorktreeMode};
+use super::{WorkspaceError, WorktreeKey, WorktreeMode};
+use crate::domain::error_class::ErrorClass;
+use crate::domain::limits;
 
 /// The directory of one attempt: `tree` or a linked checkout, `home`, `tmp`, and our notes.
 #[derive(Clone, Debug)]
@@ -88,6 +90,27 @@ impl AttemptDir {
         let place = Place(PathBuf::from(OsStr::from_bytes(&path)));
         let mine = OsStr::new(&place.owner()?) == self.0.file_name()?;
         mine.then_some(place)
+    }
+
+    /// Note why what is in there cannot be recorded, so that it is not read again and again.
+    pub(super) fn note_unrecorded(&self, error: &WorkspaceError) -> io::Result<()> {
+        let text = format!("{}\n{}\n", error.class.as_str(), error.message);
+        fs::write(self.unrecorded(), text)
+    }
+
+    /// Whether it may be tried (again): who left too much has left too much for ever.
+    pub(super) fn may_be_recorded(&self) -> bool {
+        let Ok(text) = fs::read_to_string(self.unrecorded()) else {
+            return true;
+        };
+        let noted = fs::metadata(self.unrecorded()).and_then(|facts| facts.modified());
+        let age = noted.map(|at| at.elapsed().unwrap_or_default());
+        let due = age.is_ok_and(|age| age > limits::UNRECORDED_LOOK);
+        due && text.lines().next() != Some(ErrorClass::Budget.as_str())
+    }
+
+    fn unrecorded(&self) -> PathBuf {
+        self.0.join("unrecorded")
     }
 
     fn lock(&self) -> PathBuf {

@@ -14,7 +14,7 @@ use crate::domain::limits;
 
 impl Workspaces {
     /// Complete worktrees that nobody uses: their worker died. Half-made ones and old trash are
-    /// removed on the way.
+    /// removed on the way; those that `keep` was called for are left alone.
     pub async fn leftovers(&self) -> Vec<(WorktreeKey, PathBuf)> {
         let this = self.clone();
         let found = crate::blocking::run(move || this.scan()).await;
@@ -68,9 +68,19 @@ impl Workspaces {
             meta,
             Arc::new(lock),
             borrowed,
-            // Its agent is gone.
-            None,
+            // Its agent is gone; its hook is not.
+            dir.linked().map(|(common_dir, _)| common_dir),
         ))
+    }
+
+    /// Keep a worktree that cannot be recorded, for this reason. One with too much in it is for a
+    /// person; others are tried again later.
+    pub fn keep(&self, worktree: &Worktree, why: &WorkspaceError) {
+        let noted = worktree.dir.note_unrecorded(why);
+        tracing::warn!(
+            task.id = worktree.key.task, path = %worktree.tree.display(), %why, noted = noted.is_ok(),
+            "the worktree is kept: its content could not be recorded"
+        );
     }
 
     fn scan(&self) -> Result<Vec<(WorktreeKey, PathBuf)>, io::Error> {
@@ -93,7 +103,9 @@ impl Workspaces {
                 continue;
             };
             if dir.read_meta().is_ok() {
-                found.push((key, dir.0));
+                if dir.may_be_recorded() {
+                    found.push((key, dir.0));
+                }
             } else if let Err(error) = self.put_away(&dir) {
                 tracing::warn!(%error, "a half-made worktree stays on disk");
             }

@@ -21,6 +21,7 @@ mod objects;
 mod places;
 mod process;
 mod project;
+mod remove;
 mod snapshot;
 pub(crate) mod tree_check;
 mod undo;

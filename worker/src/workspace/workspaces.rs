@@ -1,9 +1,7 @@
 //! The workspace of one worker: every operation on worktrees and changes, in one place.
 
 use std::collections::HashSet;
-use std::fs;
 use std::io;
-use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -19,7 +17,7 @@ use super::worktree::{self, Plan};
 use super::{
     Applied, ApplyRequest, HooksPolicy, NotApplied, ProjectSpec, Reached, Snapshot, Start,
     UndoRequest, Undone, WorkspaceError, Worktree, WorktreeKey, apply, diff, hooks, internal,
-    snapshot, undo,
+    remove, snapshot, undo,
 };
 use crate::domain::error_class::ErrorClass;
 use crate::domain::limits;
@@ -368,7 +366,7 @@ impl Workspaces {
     pub(super) fn remove_later(&self, path: PathBuf) {
         self.inner.background.spawn(async move {
             let shown = path.clone();
-            match crate::blocking::run(move || remove(&path)).await {
+            match crate::blocking::run(move || remove::remove(&path)).await {
                 Ok(Ok(())) => {}
                 Ok(Err(error)) => {
                     tracing::warn!(path = %shown.display(), %error, "trash stays on disk");
@@ -379,30 +377,4 @@ impl Workspaces {
             }
         });
     }
-}
-
-/// Removes also what an agent made unwritable. Follows no link.
-fn remove(path: &Path) -> io::Result<()> {
-    match fs::remove_dir_all(path) {
-        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
-            open_up(path, 0)?;
-            fs::remove_dir_all(path)
-        }
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-        other => other,
-    }
-}
-
-fn open_up(dir: &Path, depth: usize) -> io::Result<()> {
-    if depth > limits::SNAPSHOT_DEPTH_MAX {
-        return Ok(());
-    }
-    fs::set_permissions(dir, fs::Permissions::from_mode(0o700))?;
-    for entry in fs::read_dir(dir)? {
-        let entry = entry?;
-        if entry.file_type()?.is_dir() {
-            open_up(&entry.path(), depth + 1)?;
-        }
-    }
-    Ok(())
 }

@@ -114,6 +114,7 @@ pub(super) async fn create(plan: Plan<'_>, commits: Commits) -> Result<Worktree,
         WorktreeMode::Private => private(&plan, &tree, &commits).await?,
         WorktreeMode::Linked => linked(&plan, &tree, &commits).await?,
     };
+    let copied = copied::copy(plan.project, plan.check, &tree).await?;
     let kept = plan.dir.index();
     fs::copy(&index, &kept).map_err(|error| disk(&plan.dir.0, "keep the index", &error))?;
     let mut dated = index;
@@ -138,28 +139,13 @@ pub(super) async fn create(plan: Plan<'_>, commits: Commits) -> Result<Worktree,
         index_nanoseconds: written.mtime_nsec(),
         prepared: Vec::new(),
     };
-    let copied = copied::copy(plan.project, plan.check, &tree).await?;
     let setup = plan
         .project
         .setup
         .as_deref()
         .filter(|_| plan.hooks == HooksPolicy::Allowed);
     if let Some(line) = setup {
-        let hook = hooks::Hook {
-            name: "setup",
-            line,
-            project: plan.project,
-            tree: &tree,
-            dir: &plan.dir,
-            key: plan.key,
-            mark: plan.mark.clone(),
-            held: plan.sandbox.map(|sandbox| {
-                let common = (mode == WorktreeMode::Linked).then(|| plan.check.common_dir.clone());
-                let borrowed = common.into_iter().chain([plan.objects.base()]).collect();
-                hooks::held(sandbox, plan.means, &tree, &plan.dir, borrowed)
-            }),
-        };
-        hooks::run(hook, plan.cancel).await?;
+        set_up(&plan, &tree, line).await?;
     }
     if copied > 0 || setup.is_some() {
         meta.prepared = snapshot::prepared(plan.objects, &plan.dir, &tree, &meta).await?;
@@ -177,6 +163,26 @@ pub(super) async fn create(plan: Plan<'_>, commits: Commits) -> Result<Worktree,
         (mode == WorktreeMode::Linked).then(|| plan.check.common_dir.clone()),
     )
     .with_means(plan.means.clone()))
+}
+
+async fn set_up(plan: &Plan<'_>, tree: &Path, line: &str) -> Result<(), WorkspaceError> {
+    let mode = plan.project.mode;
+    let held = plan.sandbox.map(|sandbox| {
+        let common = (mode == WorktreeMode::Linked).then(|| plan.check.common_dir.clone());
+        let borrowed = common.into_iter().chain([plan.objects.base()]).collect();
+        hooks::held(sandbox, plan.means, tree, &plan.dir, mode, borrowed)
+    });
+    let hook = hooks::Hook {
+        name: "setup",
+        line,
+        project: plan.project,
+        tree,
+        dir: &plan.dir,
+        key: plan.key,
+        mark: plan.mark.clone(),
+        held: held.transpose()?,
+    };
+    hooks::run(hook, plan.cancel).await
 }
 
 /// Let the attempt's user own the checkout. That changes when each file's status changed last, which

@@ -18,13 +18,13 @@ use crate::agent::acp::beneath;
 use crate::agent::environment::{self, Variables};
 use crate::agent::jsonrpc::{RpcError, unknown_method};
 use crate::agent::process::{AgentProcess, Input, Launch, Manner};
-use crate::agent::process_set::ProcessSet;
 use crate::agent::{Exit, MARK_VARIABLE, TurnRequest};
 use crate::blocking;
 use crate::config::agent_spec::AgentSpec;
 use crate::domain::limits;
 use crate::domain::redact::Redactor;
 use crate::sandbox::Confinement;
+use crate::sandbox::process_set::ProcessSet;
 
 /// The files and terminals of one attempt.
 #[derive(Debug)]

@@ -16,7 +16,6 @@ use tokio_util::sync::CancellationToken;
 use self::screen::Screen;
 use super::last_words::LastWords;
 use super::process::{AgentProcess, Input, Launch, Manner};
-use super::process_set::ProcessSet;
 use super::{
     Agent, AgentError, AgentEvent, EventSink, Permission, TurnOutcome, TurnRequest, cli, pipe,
     regex_usage,
@@ -26,6 +25,7 @@ use crate::config::agent_spec::{AgentSpec, PromptVia};
 use crate::domain::attempt::ExecutionPath;
 use crate::domain::error_class::ErrorClass;
 use crate::domain::limits;
+use crate::sandbox::process_set::ProcessSet;
 
 /// Pieces of output read ahead; each is at most 16 KiB.
 const PIECES_MAX: usize = 16;

@@ -4,6 +4,7 @@
 //! Reads `/proc`; on systems without it only the leader's process group is known.
 
 use std::collections::{HashMap, HashSet};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
@@ -11,9 +12,11 @@ use nix::sys::signal::{Signal, kill, killpg};
 use nix::sys::wait::{WaitPidFlag, waitpid};
 use nix::unistd::Pid;
 
-use super::MARK_VARIABLE;
+use super::children::Children;
+use super::stat::{Stat, all_processes};
+use super::{END, exec};
+use crate::domain::attempt::MARK_VARIABLE;
 use crate::domain::limits;
-use crate::sandbox::children;
 
 /// Leaders that somebody waits for. The lock is held while one is started and while orphans are
 /// reaped, so that no leader's exit is taken from the one who waits for it.
@@ -29,12 +32,20 @@ pub fn become_subreaper() -> std::io::Result<()> {
 
 /// Processes that KILL did not end.
 #[derive(Debug, thiserror::Error)]
-#[error(
-    "{count} processes of the attempt survived KILL, among them {first}; they hang in the kernel"
-)]
-pub struct Survivors {
-    count: usize,
-    first: i32,
+pub enum Survivors {
+    /// Seen from here.
+    #[error(
+        "{count} processes of the attempt survived KILL, among them {first}; they hang in the kernel"
+    )]
+    Seen {
+        /// How many.
+        count: usize,
+        /// One of them.
+        first: i32,
+    },
+    /// The helper said so.
+    #[error("processes of the attempt survived KILL, as its helper told before it gave up")]
+    Told,
 }
 
 /// What a set of processes uses.
@@ -57,6 +68,8 @@ pub(crate) struct ProcessSet {
     seen: Mutex<HashMap<i32, u64>>,
     /// Sets that count as a part of this one.
     joined: Mutex<Joined>,
+    /// Its pid may be anybody's by now.
+    reaped: AtomicBool,
 }
 
 /// What was started for the members of a set and is ended on its own: what it uses is theirs.
@@ -104,6 +117,7 @@ impl ProcessSet {
             mark: mark.to_owned(),
             seen: Mutex::new(HashMap::new()),
             joined: Mutex::default(),
+            reaped: AtomicBool::new(false),
         };
         Ok((set, value))
     }
@@ -116,6 +130,7 @@ impl ProcessSet {
 
     /// The leader was waited for by its owner.
     pub(crate) fn leader_reaped(&self) {
+        self.reaped.store(true, Ordering::Release);
         if let Some(leaders) = lock(&LEADERS).as_mut() {
             leaders.remove(&self.leader);
         }
@@ -126,9 +141,17 @@ impl ProcessSet {
         let _gone = killpg(Pid::from_raw(self.leader), signal);
     }
 
-    /// Signal the leader alone.
-    pub(crate) fn signal_leader(&self, signal: Signal) {
-        let _gone = kill(Pid::from_raw(self.leader), signal);
+    /// Have the helper that leads it end all of it. One that was stopped goes on for that.
+    pub(crate) fn ask_leader(&self) {
+        if cfg!(not(target_os = "linux")) {
+            return self.signal_group(Signal::SIGKILL);
+        }
+        if self.reaped.load(Ordering::Acquire) || !is_helper(self.leader) {
+            return;
+        }
+        for signal in [END, Signal::SIGCONT] {
+            let _gone = kill(Pid::from_raw(self.leader), signal);
+        }
     }
 
     /// Remember who is below the leader now and return what they use. Reads only the set's own
@@ -139,6 +162,7 @@ impl ProcessSet {
         todo.extend(seen.keys());
         let mut done = HashSet::new();
         let mut used = lock(&self.joined).look();
+        let children = Children::look();
         while let Some(pid) = todo.pop() {
             if !done.insert(pid) {
                 continue;
@@ -155,7 +179,7 @@ impl ProcessSet {
             used.memory_bytes += stat.resident_bytes;
             used.threads += stat.threads;
             used.cpu_ticks += stat.cpu_ticks;
-            todo.extend(children::of(pid));
+            todo.extend(children.of(pid));
         }
         used
     }
@@ -163,42 +187,30 @@ impl ProcessSet {
     /// End every member: TERM, up to `polite` to obey, KILL until none is left. Blocking.
     pub(crate) fn sweep(&self, polite: Duration) -> Result<(), Survivors> {
         self.look();
-        let began = Instant::now();
-        let mut termed = HashSet::new();
+        let mut sweep = Sweep::begin();
         let mut met = HashSet::new();
         loop {
             let members = self.members();
             met.extend(members.iter().map(|member| member.pid));
             reap_orphans(&met);
-            let Some(first) = members.first() else {
+            if members.is_empty() {
                 return Ok(());
-            };
-            let spent = began.elapsed();
-            if spent > polite + limits::SWEEP_TIMEOUT {
-                return Err(Survivors {
-                    count: members.len(),
-                    first: first.pid,
-                });
             }
-            for member in &members {
-                if spent >= polite {
-                    member.signal(Signal::SIGKILL);
-                } else if termed.insert(member.pid) {
-                    member.signal(Signal::SIGTERM);
-                }
-            }
-            std::thread::sleep(Duration::from_millis(5));
+            sweep.pass(&members, polite)?;
         }
     }
 
-    /// The same without courtesy and without waiting for the last; for destructors.
+    /// The same without courtesy and without waiting for the last; for destructors. The helper ends
+    /// what it is the parent of, and then itself.
     pub(crate) fn kill_now(&self) {
         self.look();
-        self.signal_group(Signal::SIGKILL);
+        self.ask_leader();
         // Twice: what the first look misses was forked during it, by a process that is now dead.
         for _ in 0..2 {
             for member in self.members() {
-                member.signal(Signal::SIGKILL);
+                if !is_helper(member.pid) {
+                    member.signal(Signal::SIGKILL);
+                }
             }
         }
         reap_orphans(&HashSet::new());
@@ -247,7 +259,7 @@ impl Drop for ProcessSet {
 /// End every process whose mark `is_leftover`, such as those of a worker that was killed. Blocking;
 /// returns how many there were.
 pub fn sweep_marks(is_leftover: impl Fn(&str) -> bool) -> Result<usize, Survivors> {
-    let began = Instant::now();
+    let mut sweep = Sweep::begin();
     let mut ended = HashSet::new();
     loop {
         let all = all_processes();
@@ -258,21 +270,72 @@ pub fn sweep_marks(is_leftover: impl Fn(&str) -> bool) -> Result<usize, Survivor
             .filter(|stat| mark_of(stat.pid).is_some_and(|mark| is_leftover(&mark)))
             .collect();
         reap_orphans(&ended);
-        let Some(first) = left.first() else {
+        if left.is_empty() {
             return Ok(ended.len());
+        }
+        ended.extend(left.iter().map(|process| process.pid));
+        sweep.pass(&left, Duration::ZERO)?;
+    }
+}
+
+/// Ends processes, again and again until none is left.
+struct Sweep {
+    began: Instant,
+    asked: HashSet<i32>,
+}
+
+impl Sweep {
+    fn begin() -> Self {
+        Self {
+            began: Instant::now(),
+            asked: HashSet::new(),
+        }
+    }
+
+    /// One more time. A helper is asked and gets its time: killed, it would leave those of whom
+    /// only it knows whose they are.
+    fn pass(&mut self, left: &[Stat], polite: Duration) -> Result<(), Survivors> {
+        let spent = self.began.elapsed();
+        let (mut helpers, mut others): (Vec<&Stat>, Vec<&Stat>) =
+            left.iter().partition(|stat| is_helper(stat.pid));
+        if spent > limits::HELPER_END {
+            others.append(&mut helpers);
+        }
+        let patience = match helpers.is_empty() && spent <= limits::HELPER_END {
+            true => polite,
+            false => limits::HELPER_END,
         };
-        if began.elapsed() > limits::SWEEP_TIMEOUT {
-            return Err(Survivors {
-                count: left.len(),
+        if let Some(first) = others.first()
+            && spent > patience + limits::SWEEP_TIMEOUT
+        {
+            return Err(Survivors::Seen {
+                count: others.len(),
                 first: first.pid,
             });
         }
-        for process in &left {
-            ended.insert(process.pid);
-            process.signal(Signal::SIGKILL);
+        for helper in helpers {
+            if self.asked.insert(helper.pid) {
+                helper.signal(END);
+                helper.signal(Signal::SIGCONT);
+            }
+        }
+        for other in others {
+            if spent >= polite {
+                other.signal(Signal::SIGKILL);
+            } else if self.asked.insert(other.pid) {
+                other.signal(Signal::SIGTERM);
+            }
         }
         std::thread::sleep(Duration::from_millis(5));
+        Ok(())
     }
+}
+
+/// Whether it says that it is one. Who lies gains no more than the time that a helper gets.
+fn is_helper(pid: i32) -> bool {
+    let line = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+    let mut args = line.split(|byte| *byte == 0).skip(1);
+    args.next() == Some(exec::WORD.as_bytes()) && args.next() == Some(exec::SUPERVISE.as_bytes())
 }
 
 /// End every process with this mark. Blocking.
@@ -296,7 +359,7 @@ fn reap_orphans(ended: &HashSet<i32>) {
         return;
     };
     let leaders = lock(&LEADERS);
-    for pid in children::of(me) {
+    for pid in Children::look().of(me) {
         let waited_for = leaders
             .as_ref()
             .is_some_and(|leaders| leaders.contains(&pid));
@@ -321,79 +384,6 @@ fn own_line(all: &[Stat]) -> HashSet<i32> {
     line
 }
 
-/// What `/proc/<pid>/stat` says.
-#[derive(Clone, Copy, Debug)]
-struct Stat {
-    pid: i32,
-    state: u8,
-    parent: i32,
-    group: i32,
-    session: i32,
-    threads: u64,
-    cpu_ticks: u64,
-    start: u64,
-    resident_bytes: u64,
-}
-
-impl Stat {
-    fn of(pid: i32) -> Option<Self> {
-        let text = std::fs::read(format!("/proc/{pid}/stat")).ok()?;
-        Self::parse(&String::from_utf8_lossy(&text))
-    }
-
-    /// The name in parentheses may hold anything, so the fields count from the last one.
-    fn parse(text: &str) -> Option<Self> {
-        let pid = text.split_whitespace().next()?.parse().ok()?;
-        let rest: Vec<&str> = text.rsplit_once(')')?.1.split_whitespace().collect();
-        let number = |at: usize| rest.get(at)?.parse::<i64>().ok();
-        Some(Self {
-            pid,
-            state: rest.first()?.bytes().next()?,
-            parent: number(1)? as i32,
-            group: number(2)? as i32,
-            session: number(3)? as i32,
-            // Its own in user and kernel, and that of children it waited for.
-            cpu_ticks: [11, 12, 13, 14]
-                .into_iter()
-                .filter_map(number)
-                .map(|ticks| ticks.max(0) as u64)
-                .sum(),
-            threads: number(17)?.max(0) as u64,
-            start: number(19)? as u64,
-            resident_bytes: number(21)?.max(0) as u64 * page_bytes(),
-        })
-    }
-
-    fn is_dead(&self) -> bool {
-        matches!(self.state, b'Z' | b'X')
-    }
-
-    /// Signal it, unless the pid belongs to another process by now.
-    fn signal(&self, signal: Signal) {
-        if Self::of(self.pid).is_some_and(|now| now.start == self.start) {
-            let _gone = kill(Pid::from_raw(self.pid), signal);
-        }
-    }
-}
-
-fn page_bytes() -> u64 {
-    nix::unistd::sysconf(nix::unistd::SysconfVar::PAGE_SIZE)
-        .ok()
-        .flatten()
-        .map_or(4096, |bytes| bytes as u64)
-}
-
-fn all_processes() -> Vec<Stat> {
-    let Ok(entries) = std::fs::read_dir("/proc") else {
-        return Vec::new();
-    };
-    entries
-        .flatten()
-        .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
-        .filter_map(Stat::of)
-        .collect()
-}
-
 /// The attempt's mark in a process's environment, if we may read it and it has one.
 fn mark_of(pid: i32) -> Option<String> {
     let environment = std::fs::read(format!("/proc/{pid}/environ")).ok()?;
@@ -408,20 +398,4 @@ fn mark_of(pid: i32) -> Option<String> {
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     // A panic while it was held leaves a set of numbers, which is as good as before.
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_name_with_spaces_and_parentheses_does_not_shift_the_fields() {
-        let mut fields = vec!["S", "7", "8", "9"];
-        fields.extend(vec!["0"; 15]);
-        fields.extend(["4242", "0", "2"]);
-        let stat = Stat::parse(&format!("12 (a ) b (c)) {}", fields.join(" "))).unwrap();
-        assert_eq!((stat.pid, stat.state, stat.parent), (12, b'S', 7));
-        assert_eq!((stat.group, stat.session, stat.start), (8, 9, 4242));
-        assert_eq!(stat.resident_bytes, 2 * page_bytes());
-    }
 }
