@@ -70,7 +70,7 @@ mod tests {
         #[expect(clippy::disallowed_methods, reason = "a child to look for")]
         let mut shell = std::process::Command::new("/bin/sh");
         let mut shell = shell
-            .args(["-c", "sleep 1000 & sleep 1000 & read x; kill %1 %2"])
+            .args(["-c", "sleep 1000 & a=$!; sleep 1000 & read x; kill $a $!"])
             .stdin(std::process::Stdio::piped())
             .spawn()
             .unwrap();
