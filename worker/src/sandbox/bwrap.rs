@@ -71,8 +71,9 @@ pub(super) fn args(plan: &Plan, knows_size: bool) -> Vec<OsString> {
     for place in ["/dev", "/run", "/var", "/"] {
         args.flags(&["--remount-ro", place]);
     }
-    args.flags(&["--chdir"]);
-    args.push(&plan.cwd);
+    // The worktree is closed to everybody but the attempt's user, whom the next stage becomes before it
+    // goes there.
+    args.flags(&["--chdir", "/"]);
     args.flags(&["--"]);
     args.args
 }
