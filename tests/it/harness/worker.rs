@@ -186,7 +186,9 @@ pub fn gates() -> TempDir {
 
 /// What the agents of `agents()` may read beside what every agent may.
 fn in_sight() -> PathBuf {
-    let dir = std::env::temp_dir().join("dispatch-test-gates");
+    // One for each person who tests here.
+    let name = format!("dispatch-test-gates-{}", nix::unistd::Uid::current());
+    let dir = std::env::temp_dir().join(name);
     std::fs::create_dir_all(&dir).unwrap();
     dir
 }

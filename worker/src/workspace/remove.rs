@@ -180,6 +180,14 @@ mod tests {
         fs::write(outside.join("kept"), "x").unwrap();
         let bin = dir.path().join("bin");
         fs::create_dir(&bin).unwrap();
+        let shut = bin.join("shut");
+        fs::create_dir_all(shut.join("a/b")).unwrap();
+        fs::write(shut.join("a/b/c"), "x").unwrap();
+        symlink(&outside, shut.join("a/link")).unwrap();
+        for path in ["a/b/c", "a/b", "a", ""] {
+            let nothing = fs::Permissions::from_mode(0o0);
+            fs::set_permissions(shut.join(path), nothing).unwrap();
+        }
         let mut deep = open(&bin, DIRECTORY, Mode::empty()).unwrap();
         for level in 0..5_000 {
             mkdirat(&deep, "d", Mode::S_IRWXU).unwrap();
@@ -189,14 +197,6 @@ mod tests {
                 fchmod(&deep, Mode::empty()).unwrap();
             }
             deep = next;
-        }
-        let shut = bin.join("shut");
-        fs::create_dir_all(shut.join("a/b")).unwrap();
-        fs::write(shut.join("a/b/c"), "x").unwrap();
-        symlink(&outside, shut.join("a/link")).unwrap();
-        for path in ["a/b/c", "a/b", "a", ""] {
-            let nothing = fs::Permissions::from_mode(0o0);
-            fs::set_permissions(shut.join(path), nothing).unwrap();
         }
         let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE).unwrap();
         // What many machines give.
