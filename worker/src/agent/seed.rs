@@ -12,10 +12,7 @@ use nix::fcntl::{OFlag, open, openat, renameat};
 use nix::sys::stat::{Mode, mkdirat};
 use nix::unistd::{UnlinkatFlags, unlinkat};
 
-const DIRECTORY: OFlag = OFlag::O_RDONLY
-    .union(OFlag::O_DIRECTORY)
-    .union(OFlag::O_NOFOLLOW)
-    .union(OFlag::O_CLOEXEC);
+use crate::sandbox::DIRECTORY;
 
 /// Write a file below `root`, with directories for it where there are none. A link or a pipe in the
 /// way is replaced; the file appears whole, by renaming.

@@ -9,16 +9,12 @@ use std::path::{Path, PathBuf};
 
 use nix::dir::Dir;
 use nix::errno::Errno;
-use nix::fcntl::{AT_FDCWD, AtFlags, OFlag, openat};
+use nix::fcntl::{AT_FDCWD, AtFlags, openat};
 use nix::sys::stat::{FchmodatFlags, FileStat, Mode, fchmod, fchmodat, fstat, fstatat};
 use nix::unistd::Uid;
 
+use super::DIRECTORY;
 use crate::domain::limits;
-
-const DIRECTORY: OFlag = OFlag::O_RDONLY
-    .union(OFlag::O_DIRECTORY)
-    .union(OFlag::O_NOFOLLOW)
-    .union(OFlag::O_CLOEXEC);
 
 /// What is on the disk.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -195,6 +191,8 @@ fn open_dir(parent: impl AsFd, name: &CStr) -> nix::Result<(OwnedFd, Option<Mode
 
 #[cfg(test)]
 mod tests {
+    use nix::fcntl::OFlag;
+
     use super::*;
     use std::fs;
     use std::os::unix::fs::PermissionsExt;
@@ -206,7 +204,7 @@ mod tests {
             nix::sys::stat::mkdirat(&dir, name.as_str(), Mode::S_IRWXU).unwrap();
             dir = openat(&dir, name.as_str(), DIRECTORY, Mode::empty()).unwrap();
         }
-        let file = nix::fcntl::openat(&dir, "x", OFlag::O_CREAT | OFlag::O_WRONLY, Mode::S_IRUSR);
+        let file = openat(&dir, "x", OFlag::O_CREAT | OFlag::O_WRONLY, Mode::S_IRUSR);
         std::io::Write::write_all(&mut fs::File::from(file.unwrap()), &[1; 100_000]).unwrap();
     }
 

@@ -32,6 +32,7 @@ mod way_out;
 
 use std::path::PathBuf;
 
+use nix::fcntl::OFlag;
 use nix::sys::signal::Signal;
 
 use crate::domain::hosts::Policy;
@@ -40,6 +41,12 @@ use crate::domain::sandbox::{Demand, Network, ResourceLimits, Rung};
 pub use confinement::{Confinement, Places};
 pub use give::{give, passage};
 pub use uids::Owner;
+
+/// How a directory is opened that an agent may have put a link in the place of.
+pub(crate) const DIRECTORY: OFlag = OFlag::O_RDONLY
+    .union(OFlag::O_DIRECTORY)
+    .union(OFlag::O_NOFOLLOW)
+    .union(OFlag::O_CLOEXEC);
 
 /// The worker's request to a helper to end everything now.
 pub const END: Signal = Signal::SIGUSR1;

@@ -20,6 +20,7 @@ use super::{WorkspaceError, diff_failed};
 use crate::domain::change::show_path;
 use crate::domain::error_class::ErrorClass;
 use crate::domain::limits;
+use crate::sandbox::DIRECTORY;
 
 /// Files up to this are hashed in memory first, so that an unchanged one is not written.
 const IN_MEMORY_BYTES_MAX: u64 = 8 * 1024 * 1024;
@@ -81,8 +82,7 @@ pub(super) fn walk(
     odb: &Odb<'_>,
     keep: Keep,
 ) -> Result<Found, WorkspaceError> {
-    let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
-    let root = open(tree, flags, Mode::empty()).map_err(|errno| {
+    let root = open(tree, DIRECTORY, Mode::empty()).map_err(|errno| {
         diff_failed(format!(
             "cannot read the worktree {}: {errno}",
             tree.display()
@@ -440,8 +440,7 @@ fn shorten(stat: &FileStat) -> Stat {
 }
 
 fn open_dir(parent: impl AsFd, name: &OsStr) -> nix::Result<OwnedFd> {
-    let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
-    open_in(parent, name, flags, Mode::S_IRWXU)
+    open_in(parent, name, DIRECTORY, Mode::S_IRWXU)
 }
 
 fn open_file(parent: impl AsFd, name: &OsStr) -> nix::Result<File> {
