@@ -26,4 +26,5 @@ pub mod surface;
 )]
 mod sys;
 pub mod telemetry;
+pub mod toolhost;
 pub mod workspace;

@@ -4,5 +4,6 @@ pub mod agent_check;
 pub mod agent_spec;
 pub mod agents;
 pub mod credentials;
+pub mod native_spec;
 mod secret_look;
 pub mod worker;

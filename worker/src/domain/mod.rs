@@ -8,6 +8,7 @@ pub mod flag;
 pub mod hosts;
 pub mod ids;
 pub mod limits;
+pub mod llm;
 pub mod redact;
 pub mod retry;
 pub mod safe_text;
