@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
@@ -14,6 +14,7 @@ use dispatch_worker::agent::{
 };
 use dispatch_worker::config::agent_spec::{AgentSpec, Resume};
 use dispatch_worker::config::agents::Catalogue;
+use dispatch_worker::config::native_spec::Api;
 use dispatch_worker::domain::error_class::ErrorClass;
 use dispatch_worker::sandbox::Confinement;
 use futures::future::BoxFuture;
@@ -21,6 +22,8 @@ use serde_json::{Value, json};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
+use crate::harness::llm::{FakeLlm, script};
+use crate::harness::native::native_turn;
 use crate::harness::sandbox;
 use crate::harness::worker::HELPER;
 
@@ -36,11 +39,16 @@ enum Kind {
     Text,
     Jsonl,
     Pty,
+    /// The scripted agent is a command of its shell; what the command writes is what is heard.
+    Native,
 }
 
-use Kind::{Acp, Jsonl, Pty, Text};
+use Kind::{Acp, Jsonl, Native, Pty, Text};
 
-const ALL: &[Kind] = &[Acp, Text, Jsonl, Pty];
+const ALL: &[Kind] = &[Acp, Text, Jsonl, Pty, Native];
+
+/// Those whose process is the agent: how a command ends is the model's to judge.
+const PROGRAMS: &[Kind] = &[Acp, Text, Jsonl, Pty];
 
 type Case = fn(Kind) -> BoxFuture<'static, Result<()>>;
 
@@ -70,25 +78,27 @@ const CASES: &[(&str, &[Kind], Case)] = &[
     ("an end leaves no process", ALL, |k| {
         Box::pin(end_leaves_nothing(k))
     }),
-    ("an exit code decides", ALL, |k| {
+    ("an exit code decides", PROGRAMS, |k| {
         Box::pin(exit_code_decides(k))
     }),
-    ("a signal decides", ALL, |k| Box::pin(signal_decides(k))),
+    ("a signal decides", PROGRAMS, |k| {
+        Box::pin(signal_decides(k))
+    }),
     // Text is never garbage where text is expected.
     (
         "lines that are not protocol are tolerated",
         &[Acp, Jsonl],
         |k| Box::pin(garbage(k)),
     ),
-    ("a line of 20 MB is no problem", ALL, |k| {
+    ("a line of 20 MB is no problem", PROGRAMS, |k| {
         Box::pin(big_line(k))
     }),
     // Text has no lines that are held in memory.
     ("an endless line is a protocol error", &[Acp, Jsonl], |k| {
         Box::pin(endless_line(k))
     }),
-    ("a flood arrives complete", ALL, |k| Box::pin(flood(k))),
-    ("a missing program is named", ALL, |k| {
+    ("a flood arrives complete", PROGRAMS, |k| Box::pin(flood(k))),
+    ("a missing program is named", PROGRAMS, |k| {
         Box::pin(missing_program(k))
     }),
     (
@@ -96,12 +106,12 @@ const CASES: &[(&str, &[Kind], Case)] = &[
         ALL,
         |k| Box::pin(bad_option(k)),
     ),
-    ("an error text is a failure", ALL, |k| {
+    ("an error text is a failure", PROGRAMS, |k| {
         Box::pin(error_text(k))
     }),
     (
         "refused keys and full providers have their class",
-        ALL,
+        PROGRAMS,
         |k| Box::pin(error_classes(k)),
     ),
     // What a program prints for people holds figures only where a pattern says so: the pty case.
@@ -158,6 +168,11 @@ async fn contract_of_terminals() {
     contract(Pty).await;
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn contract_of_the_native_agent() {
+    contract(Native).await;
+}
+
 // The cases.
 
 async fn text_streams(kind: Kind) -> Result<()> {
@@ -172,7 +187,7 @@ async fn text_streams(kind: Kind) -> Result<()> {
         matches!(ran.events.first(), Some(AgentEvent::Started(_))),
         "Started comes first"
     );
-    let expected = if kind == Acp { None } else { Some(0) };
+    let expected = if kind == Native { None } else { Some(0) };
     ensure!(
         kind == Acp || outcome.exit.code == expected,
         "exit: {:?}",
@@ -238,6 +253,14 @@ async fn environment_is_a_list(kind: Kind) -> Result<()> {
         "DISPATCH_ATTEMPT",
         "FAKE_LITERAL",
         "CARGO_MANIFEST_DIR",
+        // Of the native agent's shell: nobody reads pages or edits messages there.
+        "PAGER",
+        "GIT_PAGER",
+        "GIT_EDITOR",
+        "PWD",
+        "SHLVL",
+        "OLDPWD",
+        "_",
     ];
     let others: Vec<_> = env.keys().filter(|name| !allowed.contains(name)).collect();
     ensure!(others.is_empty(), "not allowed: {others:?}");
@@ -420,7 +443,7 @@ async fn flood(kind: Kind) -> Result<()> {
     let bench = Bench::new(kind);
     let count = 20_000;
     let script: Vec<Value> = match kind {
-        Text | Pty => vec![json!({"flood": {"count": count, "bytes": 100}})],
+        Text | Pty | Native => vec![json!({"flood": {"count": count, "bytes": 100}})],
         Acp | Jsonl => (0..count)
             .map(|_| json!({"say": "y"}))
             .chain([json!({"end": "end_turn"})])
@@ -527,7 +550,7 @@ async fn usage(kind: Kind) -> Result<()> {
             {"usage": {"line": {"inputTokens": 1100, "cachedReadTokens": 500, "outputTokens": 51}, "cost": 0.5}},
             {"end": "end_turn"},
         ]),
-        Pty | Text => {
+        Pty | Text | Native => {
             json!([{"say": "hello\n"}, {"usage": {"text": "in=2,100 cached=900 out=101\n"}}])
         }
     };
@@ -967,6 +990,8 @@ struct Bench {
     dir: tempfile::TempDir,
     turn: TurnRequest,
     permission: Answers,
+    /// Held: the native agent asks it.
+    llm: Option<FakeLlm>,
 }
 
 /// What came of a turn.
@@ -1029,11 +1054,29 @@ impl Bench {
             Text => ("pipe", "\"cli\", \"{prompt}\"", ""),
             Jsonl => ("pipe", "\"jsonl\", \"{prompt}\"", jsonl),
             Pty => ("pty", "\"tty\", \"{prompt}\"", pty),
+            Native => return Self::native(),
         };
         Self::from_toml(
             kind,
             &format!("path = {path:?}\ncommand = [{FAKE:?}, {mode}]\n{more}"),
         )
+    }
+
+    /// The native agent on a scripted provider.
+    fn native() -> Self {
+        let llm = FakeLlm::start();
+        let base_url = llm.base_url(Api::Openai);
+        let program = Path::new(FAKE).parent().unwrap();
+        let entry = format!(
+            "path = \"native\"\npermissions = {{ default = \"allow\" }}\nreadable = [{program:?}]\n"
+        );
+        let provider = format!(
+            "[providers.stub]\napi = \"openai\"\nbase_url = {base_url:?}\ndefault_model = \"m1\"\n"
+        );
+        let mut bench = Self::from_toml(Native, &format!("{entry}{provider}"));
+        bench.turn.native = Some(native_turn(Arc::default()));
+        bench.llm = Some(llm);
+        bench
     }
 
     fn from_toml(kind: Kind, entry: &str) -> Self {
@@ -1057,6 +1100,7 @@ impl Bench {
             resume: None,
             session_worktree: None,
             session_used: Default::default(),
+            native: None,
         };
         let permission = Answers::with(PermissionAnswer::Allow);
         Self {
@@ -1065,6 +1109,7 @@ impl Bench {
             dir,
             turn,
             permission,
+            llm: None,
         }
     }
 
@@ -1106,6 +1151,9 @@ impl Bench {
     }
 
     fn start(&self, script: Value) -> Running<'_> {
+        if self.kind == Native {
+            return self.start_prompt(&as_command(&script));
+        }
         self.start_prompt(&script.to_string())
     }
 
@@ -1154,6 +1202,14 @@ impl Bench {
     }
 }
 
+/// A turn of the native agent whose shell runs the scripted agent with this script.
+fn as_command(steps: &Value) -> String {
+    let quoted = steps.to_string().replace('\'', "'\\''");
+    let command = format!("exec {FAKE} cli '{quoted}'");
+    let call = json!({ "name": "shell", "input": { "command": command } });
+    script(&json!([{ "calls": [call] }, { "finish": "stop" }]))
+}
+
 /// A turn in progress. Dropping it drops the adapter's future.
 struct Running<'a> {
     turn: BoxFuture<'a, Result<TurnOutcome, AgentError>>,
@@ -1165,7 +1221,7 @@ struct Running<'a> {
 
 impl Running<'_> {
     fn take(&mut self, event: AgentEvent) {
-        if let AgentEvent::Text { text } = &event {
+        if let AgentEvent::Text { text } | AgentEvent::ToolOutput { text, .. } = &event {
             self.text.push_str(text);
         }
         self.events.push(event);

@@ -53,6 +53,7 @@ async fn fix_the_bug(name: &str) {
         resume: None,
         session_worktree: None,
         session_used: Default::default(),
+        native: None,
     };
     let agent = catalog::build(&spec);
     let (sink, mut events) = EventSink::channel();

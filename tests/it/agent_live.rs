@@ -77,6 +77,7 @@ async fn play(name: &str, spec: &AgentSpec, scenario: &str, prompt: &str) {
         resume: None,
         session_worktree: None,
         session_used: Default::default(),
+        native: None,
     };
     let agent = catalog::build(spec);
     let (sink, mut events) = EventSink::channel();

@@ -45,7 +45,12 @@ const SCENE: &str = "
     INSERT INTO pending_change_files(change_id, n, path, path_bytes, operation, kind)
     SELECT id, 1, 'f', 'f', 'edit', 'text' FROM pending_changes;
     INSERT INTO permission_requests(task_id, attempt, token, agent, kind, title)
-    VALUES (1, 1, 1, 'a', 'execute', 'ls'), (1, 1, 1, 'a', 'execute', 'ls');";
+    VALUES (1, 1, 1, 'a', 'execute', 'ls'), (1, 1, 1, 'a', 'execute', 'ls');
+    INSERT INTO inbox(conversation_id, text, sent_by, state) VALUES (3, 'x', 'ada', 'held');
+    INSERT INTO conversations(id, project, agent) VALUES (3, 'p', 'a');
+    INSERT INTO messages(conversation_id, seq, ord, task_id, attempt, step, role, parts)
+    VALUES (3, 1, 1, 3, 1, 0, 'user', '[]');
+    INSERT INTO provider_pauses(provider, until, class, message) VALUES ('acme', now() + interval '1 hour', 'auth', 'no');";
 
 /// A call of each operation that has an effect, and what its row is about.
 fn act(name: &str) -> Option<(Value, &'static str)> {
@@ -59,6 +64,10 @@ fn act(name: &str) -> Option<(Value, &'static str)> {
         "change.request-changes" => (json!({"id": 3, "comment": "more"}), "change 3"),
         "change.undo" => (json!({"id": 4}), "change 4"),
         "permission.answer" => (json!({"id": 1, "answer": "deny"}), "permission 1"),
+        "conversation.compact" => (json!({"id": 3}), "conversation 3"),
+        "message.send" => (json!({"id": 2, "text": "x"}), "message 2"),
+        "message.cancel" => (json!({"id": 1}), "message 1"),
+        "provider.resume" => (json!({"name": "acme"}), "provider acme"),
         "agent.probe" => (json!({"name": "a"}), "agent a"),
         "project.add" => (
             json!({"name": "new", "path": "/z", "unchecked": true}),

@@ -5,7 +5,7 @@ use tokio_postgres::{Client, SimpleQueryMessage};
 use crate::harness::db::TestDb;
 
 /// What the page takes as given, by the comment that stands before a block.
-const GIVENS: [(&str, &str); 4] = [
+const GIVENS: [(&str, &str); 6] = [
     (
         "a project with two agents",
         "INSERT INTO projects(name, path) VALUES ('shop', '/srv/repos/shop');
@@ -40,6 +40,17 @@ const GIVENS: [(&str, &str); 4] = [
                          RETURNING id)
          INSERT INTO pending_change_files(change_id, n, path, path_bytes, operation, kind)
          SELECT id, 1, 'src/cart.py', 'src/cart.py', 'edit', 'text' FROM change;",
+    ),
+    (
+        "something was said",
+        "INSERT INTO conversations(id, project, agent) VALUES (1, 'shop', 'quick');
+         INSERT INTO messages(conversation_id, seq, ord, task_id, attempt, step, role, parts)
+         VALUES (1, 1, 1, 1, 1, 0, 'user', '[{\"type\": \"text\", \"text\": \"Fix it\"}]');",
+    ),
+    (
+        "a provider that is paused",
+        "INSERT INTO provider_pauses(provider, until, class, message)
+         VALUES ('anthropic', now() + interval '1 hour', 'billing', 'Your credit balance is too low.');",
     ),
     (
         "an open question",

@@ -113,7 +113,7 @@ fn a_read_is_a_get_and_nothing_else_is() {
 
 #[test]
 fn short_forms_reach_the_same_operations() {
-    let cases: [(&[&str], &[&str]); 7] = [
+    let cases: [(&[&str], &[&str]); 10] = [
         (
             &["submit", "shop", "do it"],
             &["task", "submit", "shop", "do it"],
@@ -132,6 +132,12 @@ fn short_forms_reach_the_same_operations() {
             &["permissions", "deny", "3"],
             &["permission", "answer", "3", "deny"],
         ),
+        (
+            &["send", "42", "go on"],
+            &["messages", "send", "#42", "go on"],
+        ),
+        (&["steps", "42"], &["tasks", "steps", "42"]),
+        (&["messages", "42"], &["message", "list", "42"]),
         (
             &["usage", "--by", "agent"],
             &["usage", "show", "--by", "agent"],

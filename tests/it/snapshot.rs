@@ -7,6 +7,7 @@ use std::os::unix::fs::symlink;
 
 use dispatch_worker::domain::change::{FileKind, FileOperation};
 use dispatch_worker::domain::error_class::ErrorClass;
+use dispatch_worker::domain::staged_name::staged_name;
 use dispatch_worker::sandbox::Means;
 use dispatch_worker::workspace::{HooksPolicy, Start};
 use tokio_util::sync::CancellationToken;
@@ -246,6 +247,29 @@ async fn odd_files_are_left_out_with_a_notice_and_never_block() {
         ".gitmodules",
     ] {
         assert!(notices.contains(name), "{name} must be named in: {notices}");
+    }
+}
+
+#[tokio::test]
+async fn what_a_killed_write_left_is_no_part_of_a_change() {
+    let ground = Ground::empty();
+    let name = |n: u128| staged_name(uuid::Uuid::from_u128(n));
+    write(&ground.repo.join(name(1)), "somebody committed it\n");
+    ground.commit("a file with such a name");
+    let worktree = ground.worktree(1).await;
+    write(
+        &worktree.tree.join(name(1)),
+        "so it is a file as others are\n",
+    );
+    write(&worktree.tree.join(name(2)), "half of\n");
+    write(&worktree.tree.join("below").join(name(3)), "half of\n");
+    write(&worktree.tree.join("below/whole"), "all of\n");
+    let snapshot = ground.snapshot(&worktree).await;
+    let paths: Vec<_> = snapshot.files.iter().map(|file| &file.path).collect();
+    assert_eq!(paths, [name(1).as_bytes(), b"below/whole"]);
+    assert_eq!(snapshot.notices.len(), 2, "{:?}", snapshot.notices);
+    for (n, notice) in [2, 3].into_iter().zip(&snapshot.notices) {
+        assert!(notice.contains(&name(n)), "{notice}");
     }
 }
 

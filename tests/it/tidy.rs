@@ -10,14 +10,16 @@ const FILE_LINES_MAX: usize = 500;
 
 /// Which module may import which; a longer path allows only what is below it. `blocking` and
 /// `telemetry` are for all.
-const IMPORTS: [(&str, &[&str]); 20] = [
+const IMPORTS: [(&str, &[&str]); 21] = [
     ("domain", &[]),
     ("config", &["domain"]),
     ("store", &["domain", "config"]),
     // Confines what agent and workspace start; knows neither.
     ("sandbox", &["domain", "config", "gateway", "sys"]),
     ("sys", &[]),
-    ("agent", &["domain", "config", "sandbox", "sys"]),
+    ("agent", &["domain", "config", "sandbox", "sys", "toolhost"]),
+    // A program of its own, inside the sandbox.
+    ("toolhost", &["domain"]),
     ("workspace", &["domain", "config", "sandbox"]),
     ("gateway", &["domain", "config"]),
     ("broker", &["domain", "store"]),
@@ -46,6 +48,10 @@ const IMPORTS: [(&str, &[&str]); 20] = [
             "sandbox",
             "agent::catalog",
             "agent::process",
+            // Whose provider is paused gets no tasks.
+            "agent::native",
+            // Made once for a worker.
+            "agent::llm",
         ],
     ),
     ("ops", &["domain", "config", "store", "broker"]),
@@ -62,7 +68,14 @@ const IMPORTS: [(&str, &[&str]); 20] = [
     // Built for tests and fuzz targets only.
     (
         "fuzz",
-        &["domain", "config", "agent", "workspace", "gateway"],
+        &[
+            "domain",
+            "config",
+            "agent",
+            "workspace",
+            "gateway",
+            "toolhost",
+        ],
     ),
     // The two that put the parts together.
     (
@@ -83,7 +96,10 @@ const IMPORTS: [(&str, &[&str]); 20] = [
             "bench",
         ],
     ),
-    ("main", &["config", "surface", "roles", "bench", "sandbox"]),
+    (
+        "main",
+        &["config", "surface", "roles", "bench", "sandbox", "toolhost"],
+    ),
 ];
 
 /// Imported from everywhere.
@@ -91,7 +107,7 @@ const FOR_ALL: [&str; 2] = ["blocking", "telemetry"];
 
 /// The only places that may start programs or detached work (what clippy.toml forbids), by the
 /// beginning of their path, with what they start.
-const STARTERS: [(&str, &str); 12] = [
+const STARTERS: [(&str, &str); 13] = [
     (
         "worker/src/sandbox/stages.rs",
         "what stands between the worker and an agent",
@@ -109,6 +125,10 @@ const STARTERS: [(&str, &str); 12] = [
         "the operator's setup and teardown lines",
     ),
     ("worker/src/agent/process.rs", "agents"),
+    (
+        "worker/src/toolhost/shell/group.rs",
+        "commands of the native agent, inside its sandbox",
+    ),
     ("worker/src/agent/pty/", "agents in a terminal"),
     ("worker/src/agent/pty.rs", "agents in a terminal"),
     (

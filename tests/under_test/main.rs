@@ -2,11 +2,14 @@
 
 use std::process::ExitCode;
 
-use dispatch_worker::{roles, sandbox, surface};
+use dispatch_worker::{roles, sandbox, surface, toolhost};
 
 fn main() -> ExitCode {
     // Before anything else: what stands between a worker and an agent is small.
     if let Some(code) = sandbox::exec::run_if_asked() {
+        return code;
+    }
+    if let Some(code) = toolhost::run_if_asked() {
         return code;
     }
     match tokio::runtime::Runtime::new() {

@@ -20,11 +20,12 @@ const SECONDS: [f64; 14] = [
 
 /// Start logging to standard error. `format` is `text` or `json`; absent: text at a terminal,
 /// JSON elsewhere. `DISPATCH_LOG` (else `RUST_LOG`) is the filter; a second call does nothing.
+/// Unless asked for, genai is not heard: it logs what a provider sent, and each fault is told by us.
 pub fn init(format: Option<&str>) {
     let filter = ["DISPATCH_LOG", "RUST_LOG"]
         .iter()
         .find_map(|name| std::env::var(name).ok().filter(|v| !v.is_empty()))
-        .unwrap_or_else(|| "warn,dispatch_worker=info".to_owned());
+        .unwrap_or_else(|| "warn,dispatch_worker=info,genai=off".to_owned());
     let filter = EnvFilter::builder().parse_lossy(filter);
     let json = match format {
         Some(format) => format == "json",

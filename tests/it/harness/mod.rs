@@ -1,6 +1,9 @@
 //! What the integration tests share.
 
 pub mod db;
+pub mod desk;
+pub mod llm;
+pub mod native;
 pub mod program;
 pub mod proxy;
 pub mod repo;

@@ -17,7 +17,7 @@ use super::permission::{Permission, PermissionAnswer, PermissionAsk};
 use super::pipe::PipeAgent;
 use super::process::{Input, Launch, Manner};
 use super::pty::PtyAgent;
-use super::{Agent, AgentError, TurnRequest, confine, environment};
+use super::{Agent, AgentError, TurnRequest, confine, environment, native};
 use crate::blocking;
 use crate::config::agent_spec::AgentSpec;
 use crate::domain::attempt::ExecutionPath;
@@ -30,6 +30,7 @@ use crate::sandbox::{Places, Sandbox};
 pub fn build(spec: &AgentSpec) -> Arc<dyn Agent> {
     let own = || Arc::new(spec.clone());
     match spec.path {
+        ExecutionPath::Native => Arc::new(native::NativeAgent::new(own())),
         ExecutionPath::Acp => Arc::new(AcpAgent::new(own())),
         ExecutionPath::Pipe => Arc::new(PipeAgent::new(own())),
         ExecutionPath::Pty => Arc::new(PtyAgent::new(own())),
@@ -154,8 +155,15 @@ async fn look(
     scratch_dir: &Path,
     probe: &mut Probe,
 ) -> Result<(), AgentError> {
-    if spec.path == ExecutionPath::Noop {
-        return Ok(());
+    match spec.path {
+        ExecutionPath::Noop => return Ok(()),
+        ExecutionPath::Native => {
+            native::probe::look(spec, probe).await?;
+            // Its tools run confined.
+            confine::means(sandbox, spec, spec.sandbox)?;
+            return Ok(());
+        }
+        ExecutionPath::Acp | ExecutionPath::Pipe | ExecutionPath::Pty => {}
     }
     let turn = scratch_turn(spec, sandbox, scratch_dir).await?;
     environment::seed_home(spec, &turn).await?;
@@ -216,6 +224,7 @@ async fn scratch_turn(
     let confinement = confine::confine(sandbox, spec, means, places.clone())?;
     confinement.give(&places.tree).map_err(failed)?;
     Ok(TurnRequest {
+        native: None,
         prompt: String::new(),
         worktree: places.tree,
         home: places.home,

@@ -184,6 +184,7 @@ mod tests {
 
     fn turn() -> TurnRequest {
         TurnRequest {
+            native: None,
             prompt: "use {model}; $(rm -rf /) \"'".to_owned(),
             worktree: "/w".into(),
             home: "/h".into(),

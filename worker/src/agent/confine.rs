@@ -2,6 +2,7 @@
 
 use super::{AgentError, environment};
 use crate::config::agent_spec::AgentSpec;
+use crate::domain::attempt::ExecutionPath;
 use crate::domain::error_class::ErrorClass;
 use crate::domain::sandbox::Demand;
 use crate::sandbox::{Confinement, Means, Places, Sandbox};
@@ -26,8 +27,20 @@ pub fn confine(
     means: Means,
     mut places: Places,
 ) -> Result<Confinement, AgentError> {
-    let program = environment::resolve_program(spec, &places.tree)?;
+    let program = match spec.path {
+        // Its tools are the worker's own, in a process of their own.
+        ExecutionPath::Native => sandbox.helper().to_owned(),
+        ExecutionPath::Acp | ExecutionPath::Pty | ExecutionPath::Pipe | ExecutionPath::Noop => {
+            environment::resolve_program(spec, &places.tree)?
+        }
+    };
     let path = environment::search_path(&places.tree);
+    let servers = spec.native.mcp.values();
+    let commands = servers.filter_map(|server| server.command.first());
+    // One that is not there is left out when the servers are started, and said.
+    places.programs = commands
+        .filter_map(|program| environment::find_program(program, &path))
+        .collect();
     places.search_path = std::env::split_paths(&path).collect();
     let Means { rung, owner, .. } = means;
     Confinement::of_agent(sandbox, rung, owner, &places, spec, &program)

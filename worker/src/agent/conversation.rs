@@ -1,11 +1,15 @@
 //! The durable side of a native turn: what was said before, what each step adds, what people send
 //! meanwhile. `run` has the one implementation; all of it is stored under the attempt's lease.
 
+use std::time::Duration;
+
 use futures::future::BoxFuture;
 use rust_decimal::Decimal;
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::AgentError;
+use crate::config::native_spec::Budgets;
 use crate::domain::llm::Message;
 use crate::domain::usage::{Cost, TokenCounts};
 
@@ -19,14 +23,18 @@ pub trait Conversation: Send + Sync {
     fn keep(&self, step: Step) -> BoxFuture<'_, Result<(), AgentError>>;
 
     /// What people sent since the last look. Taking a message stores it as said by the user, here,
-    /// and marks it as delivered, in one transaction.
-    fn take_inbox(&self) -> BoxFuture<'_, Result<Inbox, AgentError>>;
+    /// and marks it as delivered, in one transaction. `n` is the step that comes next.
+    fn take_inbox(&self, n: u32) -> BoxFuture<'_, Result<Inbox, AgentError>>;
 
     /// Let one message stand for the oldest ones, in one transaction with what the summary used.
     fn compact(&self, compaction: Compaction) -> BoxFuture<'_, Result<(), AgentError>>;
 
     /// Store the list of what is to be done; it replaces the one before.
     fn keep_todos(&self, todos: Value) -> BoxFuture<'_, Result<(), AgentError>>;
+
+    /// Tell the whole fleet that a provider wants to be left alone for a while. Never fails: this
+    /// worker knows already.
+    fn pause_provider(&self, pause: ProviderPause) -> BoxFuture<'_, ()>;
 }
 
 /// What is known of a conversation at the beginning of an attempt.
@@ -34,12 +42,16 @@ pub trait Conversation: Send + Sync {
 pub struct Remembered {
     /// What was said, oldest first, without what a compaction stands for.
     pub messages: Vec<Message>,
+    /// Whether something of this very task was said: its prompt, at least.
+    pub begun: bool,
     /// What the attempt goes on from: why the one before it ended, if it left its work here.
     pub resumed: Option<String>,
     /// The list of what is to be done.
     pub todos: Option<Value>,
     /// What the earlier attempts of the task used.
     pub spent: Spent,
+    /// The task's own budgets.
+    pub budgets: Budgets,
     /// Tokens of the last request and its answer.
     pub context: Option<i64>,
 }
@@ -53,6 +65,19 @@ pub struct Spent {
     pub tokens: i64,
     /// Money, as far as known.
     pub cost: Decimal,
+}
+
+/// That a provider wants to be left alone.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ProviderPause {
+    /// The provider.
+    pub provider: String,
+    /// For how long, from now.
+    pub wait: Duration,
+    /// Why: `rate_limited`, `auth` or `billing`.
+    pub class: &'static str,
+    /// In the provider's words.
+    pub message: String,
 }
 
 /// What people sent.
@@ -76,7 +101,7 @@ pub struct Step {
 }
 
 /// Figures of one request. Times by a monotonic clock; absent: there is none.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct StepFigures {
     /// `provider/model`.
     pub model: String,
@@ -115,6 +140,6 @@ pub struct Compaction {
     pub why: &'static str,
     /// What making it used.
     pub figures: StepFigures,
-    /// Number of the step before which it was made.
+    /// Its number among the summaries of the attempt, from 0.
     pub n: u32,
 }

@@ -140,9 +140,7 @@ pub(crate) fn resolve_program(spec: &AgentSpec, worktree: &Path) -> Result<PathB
         let message = format!("{name} must be absolute; write {{config_dir}}/{name}");
         return Err(unavailable(spec, &message));
     }
-    std::env::split_paths(&search_path(worktree))
-        .map(|dir| dir.join(named))
-        .find(|path| is_program(path))
+    find_program(name, &search_path(worktree))
         .ok_or_else(|| unavailable(spec, &format!("`{name}` is not on the worker's PATH")))
 }
 
@@ -155,6 +153,12 @@ fn unavailable(spec: &AgentSpec, why: &str) -> AgentError {
         ErrorClass::AgentUnavailable,
         format!("agent {} cannot be started: {why}; {hint}", spec.name),
     )
+}
+
+/// The first program of this name in the directories of a search path.
+pub(super) fn find_program(name: &str, path: &str) -> Option<PathBuf> {
+    let mut places = std::env::split_paths(path).map(|dir| dir.join(name));
+    places.find(|path| is_program(path))
 }
 
 /// The absolute directories of the worker's PATH outside the worktree.
@@ -170,4 +174,27 @@ pub(super) fn search_path(worktree: &Path) -> String {
 
 fn text(path: &Path) -> String {
     path.to_string_lossy().into_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::agents::Catalogue;
+
+    #[test]
+    fn a_providers_key_is_not_in_the_environment_of_a_native_agents_tools() {
+        // A variable that every run of the tests has.
+        let text = "[providers.p]\napi = \"openai\"\napi_key_env = \"CARGO_PKG_NAME\"\n\
+                    [agents.n]\npath = \"native\"\n\
+                    [agents.open]\nextends = \"n\"\nenv_allow = [\"CARGO_PKG_NAME\"]\n";
+        let catalogue = Catalogue::parse(text).unwrap();
+        assert!(catalogue.providers["p"].key().unwrap().is_some());
+        let has = |agent: &str| {
+            let turn = TurnRequest::bare(String::new());
+            let all = variables(&catalogue.agents[agent], &turn, "dumb");
+            all.iter().any(|(name, _)| name == "CARGO_PKG_NAME")
+        };
+        assert!(!has("n"), "by default");
+        assert!(has("open"), "the operator's word");
+    }
 }

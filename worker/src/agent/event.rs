@@ -5,8 +5,10 @@ use serde_json::Value;
 use tokio::sync::mpsc;
 
 pub use crate::domain::attempt::Started;
+
+use super::conversation::StepFigures;
 use crate::domain::limits;
-use crate::domain::usage::UsageReport;
+use crate::domain::usage::{TokenCounts, UsageReport};
 
 /// Something an agent did. Adapters make these from the wire in a pure function.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -48,6 +50,74 @@ pub enum AgentEvent {
         /// In words.
         text: String,
     },
+    /// Nothing to tell, but it works: no silence.
+    Alive,
+    /// A native turn began.
+    TurnStarted {
+        /// Name of the turn; its steps are `turn#n`.
+        turn_id: String,
+        /// `provider/model`.
+        model: String,
+        /// How hard it thinks, when that was chosen.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        effort: Option<String>,
+    },
+    /// A native turn asked its model and ran the tools that it called.
+    StepCompleted {
+        /// Name of the step.
+        step_id: String,
+        /// What it took and used.
+        figures: Box<StepFigures>,
+    },
+    /// A tool of the native agent writes.
+    ToolOutput {
+        /// Id of the call.
+        id: String,
+        /// stdout or stderr.
+        stream: String,
+        /// UTF-8 text.
+        text: String,
+    },
+    /// A request to a provider failed and is made again.
+    ProviderRetry {
+        /// Name of the step.
+        step_id: String,
+        /// How many requests failed before, from 0.
+        attempt: u32,
+        /// The wait before the next one.
+        delay_ms: u64,
+        /// In the provider's words.
+        message: String,
+        /// HTTP status, when there was one.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        code: Option<u16>,
+    },
+    /// What a person sent reached the running turn.
+    Steering {
+        /// Their words.
+        text: String,
+    },
+    /// A summary stands for the beginning of the conversation.
+    Compacted {
+        /// Who wanted it: window, asked or refused.
+        why: String,
+        /// How many messages it stands for.
+        replaced: usize,
+    },
+    /// A native turn is over, however; what it left is stored after this.
+    TurnDone {
+        /// Why: stop, length, content-filter, max-steps, token-budget, cost-budget, provider-wait,
+        /// error or aborted.
+        reason: String,
+        /// All of it, tools and waits included.
+        duration_ms: i64,
+        /// Tokens of its requests; absent: unknown.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        tokens: Option<TokenCounts>,
+        /// Tokens of the last request and its answer. Never a sum.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        context: Option<i64>,
+    },
     /// A message of the wire that this version does not know; kept, counted, never fatal.
     Unknown {
         /// Its method or kind.
@@ -63,6 +133,9 @@ pub enum AgentEvent {
 pub struct ToolCall {
     /// The agent's id of the call, unique in the turn.
     pub id: String,
+    /// Name of the step that it belongs to, where the agent has steps.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub step_id: Option<String>,
     /// One line for people.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub title: Option<String>,
@@ -122,6 +195,16 @@ impl EventSink {
             AgentEvent::Thought { text } if text.len() > limits::DELTA_BYTES_MAX => {
                 for part in split(&text) {
                     self.push(AgentEvent::Thought {
+                        text: part.to_owned(),
+                    })
+                    .await;
+                }
+            }
+            AgentEvent::ToolOutput { id, stream, text } if text.len() > limits::DELTA_BYTES_MAX => {
+                for part in split(&text) {
+                    self.push(AgentEvent::ToolOutput {
+                        id: id.clone(),
+                        stream: stream.clone(),
                         text: part.to_owned(),
                     })
                     .await;

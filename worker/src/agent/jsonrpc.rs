@@ -107,8 +107,13 @@ pub struct Peer<R, W> {
 impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Peer<R, W> {
     /// Speak over these pipes.
     pub fn new(reader: R, writer: W, dialect: Dialect) -> Self {
+        Self::bounded(reader, writer, dialect, limits::PROTOCOL_LINE_BYTES_MAX)
+    }
+
+    /// The same, reading lines of at most this many bytes.
+    pub fn bounded(reader: R, writer: W, dialect: Dialect, line_bytes_max: usize) -> Self {
         Self {
-            lines: Lines::new(reader, limits::PROTOCOL_LINE_BYTES_MAX),
+            lines: Lines::new(reader, line_bytes_max),
             writer,
             outgoing: VecDeque::new(),
             progress_at: Instant::now(),

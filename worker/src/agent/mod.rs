@@ -19,6 +19,7 @@ mod figures;
 pub mod jsonrpc;
 mod last_words;
 pub mod lines;
+pub mod llm;
 pub mod native;
 pub mod noop;
 mod options;
@@ -44,6 +45,7 @@ use crate::sandbox::Confinement;
 
 pub use crate::domain::attempt::Exit;
 pub use event::{AgentEvent, EventSink};
+pub use native::NativeTurn;
 pub use permission::Permission;
 
 pub use crate::domain::attempt::MARK_VARIABLE;
@@ -93,6 +95,8 @@ pub struct TurnRequest {
     pub session_worktree: Option<PathBuf>,
     /// What was recorded for that session so far, to be taken off totals of the session.
     pub session_used: SessionUsage,
+    /// What only the native agent needs.
+    pub native: Option<NativeTurn>,
 }
 
 impl TurnRequest {
@@ -112,6 +116,7 @@ impl TurnRequest {
             resume: None,
             session_worktree: None,
             session_used: SessionUsage::default(),
+            native: None,
         }
     }
 }
@@ -139,6 +144,11 @@ pub struct AgentError {
     pub message: String,
     /// How long the provider asked to wait.
     pub retry_after: Option<Duration>,
+    /// The turn goes on after this time, on whatever worker has a slot then: nothing is wrong with
+    /// the task, and nothing of it is lost.
+    pub go_on_after: Option<Duration>,
+    /// The agent's word for why it stopped, if it has one.
+    pub stop_reason: Option<String>,
     /// Usage up to the failure, when the agent said something.
     pub usage: Option<UsageReport>,
     /// The agent's own session id, if one began.
@@ -154,6 +164,8 @@ impl AgentError {
             class,
             message: message.into(),
             retry_after: None,
+            go_on_after: None,
+            stop_reason: None,
             usage: None,
             native_session_id: None,
             exit: Exit::default(),

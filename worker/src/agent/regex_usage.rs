@@ -5,7 +5,7 @@ use serde_json::json;
 
 use super::figures;
 use crate::config::agent_spec::{UsageFormat, UsageSpec};
-use crate::domain::usage::{Cost, TokenCounts, UsageReport};
+use crate::domain::usage::{Cost, TokenCounts, UsageReport, UsageSource};
 
 /// The last match in a text; `None`: the entry has no pattern, or it does not match.
 pub(crate) fn report(spec: &UsageSpec, text: &str) -> Option<UsageReport> {
@@ -26,6 +26,7 @@ pub(crate) fn report(spec: &UsageSpec, text: &str) -> Option<UsageReport> {
     };
     let cost = group("cost").and_then(|cost| cost.replace(',', "").parse::<Decimal>().ok());
     Some(UsageReport {
+        source: UsageSource::Reported,
         tokens: figures::apart(spec, tokens),
         cost: cost.map(|amount| Cost {
             amount,

@@ -1,6 +1,6 @@
 //! What the types of agents.toml cannot say: which settings make sense together.
 
-use std::path::{Component, PathBuf};
+use std::path::{Component, Path, PathBuf};
 
 use super::agent_spec::{AgentSpec, Output, PromptVia, UsageFormat};
 use crate::domain::attempt::ExecutionPath;
@@ -36,7 +36,11 @@ pub const ENV_FORBIDDEN: [&str; 7] = [
 pub(super) fn check(spec: &AgentSpec) -> Result<(), (&'static str, String)> {
     let fault = |key, message: &str| Err((key, message.to_owned()));
     let uses = |placeholder: &str| spec.command.iter().any(|part| part.contains(placeholder));
-    if spec.path != ExecutionPath::Noop && spec.command.first().is_none_or(String::is_empty) {
+    let starts_program = match spec.path {
+        ExecutionPath::Acp | ExecutionPath::Pipe | ExecutionPath::Pty => true,
+        ExecutionPath::Native | ExecutionPath::Noop => false,
+    };
+    if starts_program && spec.command.first().is_none_or(String::is_empty) {
         return fault(
             "command",
             "is missing; write the program and its arguments as a list",
@@ -84,6 +88,7 @@ pub(super) fn check(spec: &AgentSpec) -> Result<(), (&'static str, String)> {
     }
     check_options(spec)?;
     check_sandbox(spec)?;
+    check_readable(spec)?;
     let cli = matches!(spec.path, ExecutionPath::Pipe | ExecutionPath::Pty);
     if cli {
         check_cli(spec, uses("{prompt}") || uses("{prompt_file}"))?;
@@ -140,6 +145,55 @@ fn check_sandbox(spec: &AgentSpec) -> Result<(), (&'static str, String)> {
         }
     }
     Ok(())
+}
+
+/// What an entry shows is shown whatever hides it: also the key of a provider, of this agent or not.
+fn check_readable(spec: &AgentSpec) -> Result<(), (&'static str, String)> {
+    let home = std::env::var_os("HOME").map(PathBuf::from);
+    for path in &spec.readable {
+        let full = match (path.strip_prefix("~"), &home) {
+            (Ok(rest), Some(home)) => home.join(rest),
+            (Ok(_), None) | (Err(_), _) => path.clone(),
+        };
+        let shown = [plain(&full), real(&full)];
+        let seen = |file: &&Path| {
+            let file = [plain(file), real(file)];
+            file.iter()
+                .any(|file| shown.iter().any(|shown| file.starts_with(shown)))
+        };
+        if let Some(file) = spec.native.key_files().find(seen) {
+            let message = format!(
+                "{} would show the agent {}, which holds the key of a provider; keep the key \
+                 elsewhere (api_key_file), or list what it needs one by one",
+                path.display(),
+                file.display()
+            );
+            return Err(("readable", message));
+        }
+    }
+    Ok(())
+}
+
+/// Without links; what is not there yet, as it would be if its directory has none.
+fn real(path: &Path) -> PathBuf {
+    let whole = path.canonicalize().ok();
+    let by_dir = || Some(path.parent()?.canonicalize().ok()?.join(path.file_name()?));
+    whole.or_else(by_dir).unwrap_or_else(|| plain(path))
+}
+
+/// Without `.` and `..`, by the text alone.
+fn plain(path: &Path) -> PathBuf {
+    let mut plain = PathBuf::new();
+    for part in path.components() {
+        match part {
+            Component::ParentDir => {
+                plain.pop();
+            }
+            Component::CurDir => {}
+            Component::Prefix(_) | Component::RootDir | Component::Normal(_) => plain.push(part),
+        }
+    }
+    plain
 }
 
 /// A default that the entry's own list does not allow would fail every task.
@@ -221,4 +275,48 @@ pub(super) fn check_name(name: &str) -> Result<(), &'static str> {
         return Ok(());
     }
     Err("names are lower-case letters, digits and hyphens, and begin with a letter")
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::symlink;
+
+    use crate::config::agents::Catalogue;
+
+    #[test]
+    fn no_agent_may_be_shown_a_directory_with_the_key_of_a_provider() {
+        let dir = tempfile::tempdir().unwrap();
+        let at = |name: &str| dir.path().join(name).display().to_string();
+        std::fs::create_dir_all(at("keys")).unwrap();
+        std::fs::create_dir_all(at("docs")).unwrap();
+        std::fs::write(at("keys/a"), "k").unwrap();
+        symlink(at("keys"), at("link")).unwrap();
+        let parsed = |file: &str, readable: &str| {
+            let text = format!(
+                "[providers.p]\napi = \"openai\"\napi_key_file = \"{}\"\n[agents.x]\n\
+                 path = \"acp\"\ncommand = [\"x\"]\nreadable = [\"{readable}\"]\n",
+                at(file)
+            );
+            Catalogue::parse(&text).map_err(|error| error.to_string())
+        };
+        for (file, readable) in [
+            ("keys/a", at("keys")),
+            ("keys/a", at("keys/a")),
+            ("keys/a", at("link")),
+            ("link/a", at("keys")),
+            ("keys/a", at("docs/../keys")),
+            ("docs/../keys/a", at("keys")),
+            ("keys/later", at("link")),
+            ("later/a", at("later")),
+            ("keys/a", at("")),
+        ] {
+            let error = parsed(file, &readable).unwrap_err();
+            assert!(
+                error.contains("line 4, agents.x.readable: ") && error.contains("api_key_file"),
+                "{file} {readable}: {error}"
+            );
+        }
+        assert!(parsed("keys/a", &at("docs")).is_ok());
+        assert!(parsed("keys/a", &at("key")).is_ok());
+    }
 }

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use super::native_spec::NativeSpec;
 use crate::domain::attempt::ExecutionPath;
 use crate::domain::hosts::Policy;
 use crate::domain::sandbox::{Demand, Network, ResourceLimits};
@@ -76,6 +77,8 @@ pub struct AgentSpec {
     pub acp: AcpSpec,
     /// For the paths `pipe` and `pty`.
     pub cli: CliSpec,
+    /// For the path `native`.
+    pub native: NativeSpec,
 }
 
 /// Deadlines of an attempt; `run` watches them.

@@ -3,20 +3,19 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::sync::Arc;
 
-use serde::{Deserialize, Deserializer};
+use serde::Deserialize;
 use serde_json::{Value, json};
 use toml::Spanned;
 
-use super::agent_check::{check, check_name};
-use super::agent_spec::{
-    AcpSpec, AgentSpec, AskDefault, CliSpec, PermissionPolicy, Timeouts, UsageSpec, Verdict,
-};
+use super::agent_check::check_name;
+use super::agent_entry::{At, Entry, Surroundings};
+use super::agent_spec::AgentSpec;
+use super::native_spec::{ProviderSpec, price_of};
+use super::providers::ProviderEntry;
 use crate::domain::attempt::ExecutionPath;
-use crate::domain::hosts::Policy;
 use crate::domain::limits;
-use crate::domain::sandbox::{Demand, Network, ResourceLimits};
 use crate::domain::usage::Price;
 
 /// All agents of one agents.toml.
@@ -26,8 +25,10 @@ pub struct Catalogue {
     pub default_agent: Option<String>,
     /// By name.
     pub agents: BTreeMap<String, AgentSpec>,
+    /// Providers of the native agents, by name.
+    pub providers: Arc<BTreeMap<String, Arc<ProviderSpec>>>,
     /// Prices by model.
-    pub prices: BTreeMap<String, Price>,
+    pub prices: Arc<BTreeMap<String, Price>>,
 }
 
 /// agents.toml cannot be used.
@@ -79,17 +80,33 @@ impl Catalogue {
         // Typed first, because those errors know their line; then as tables, for `extends`.
         let typed: Document = toml::from_str(text).map_err(syntax)?;
         let tables: Tables = toml::from_str(text).map_err(syntax)?;
+        let mut providers = BTreeMap::new();
+        for (name, entry) in typed.providers {
+            let at = At {
+                line: line_of(text, entry.span().start),
+                table: "providers",
+                name: &name,
+            };
+            let provider = entry.into_inner().resolve(&at, config_dir)?;
+            providers.insert(name, Arc::new(provider));
+        }
+        let around = Surroundings {
+            config_dir,
+            providers: Arc::new(providers),
+            prices: Arc::new(typed.prices),
+        };
         let mut agents = BTreeMap::new();
         for (name, span) in &typed.agents {
             let at = At {
                 line: line_of(text, span.span().start),
+                table: "agents",
                 name,
             };
             check_name(name).map_err(|message| at.error("name", message))?;
             let merged = merged(name, &tables.agents, &mut Vec::new())
                 .map_err(|message| at.error("extends", message))?;
             let entry: Entry = merged.try_into().map_err(syntax)?;
-            agents.insert(name.clone(), entry.resolve(&at, config_dir)?);
+            agents.insert(name.clone(), entry.resolve(&at, &around)?);
         }
         for (name, spec) in &agents {
             if let Some(fallback) = &spec.fallback
@@ -98,6 +115,7 @@ impl Catalogue {
                 let start = typed.agents.get(name).map_or(0, |span| span.span().start);
                 let at = At {
                     line: line_of(text, start),
+                    table: "agents",
                     name,
                 };
                 return Err(at.error("fallback", format!("no other agent is named `{fallback}`")));
@@ -115,8 +133,27 @@ impl Catalogue {
         Ok(Self {
             default_agent: typed.default_agent.map(Spanned::into_inner),
             agents,
-            prices: typed.prices,
+            providers: around.providers,
+            prices: around.prices,
         })
+    }
+
+    /// Files with the keys of providers.
+    pub fn key_files(&self) -> impl Iterator<Item = PathBuf> + '_ {
+        let providers = self.providers.values();
+        providers.filter_map(|provider| provider.api_key_file.clone())
+    }
+
+    /// The price of a model as this agent names it.
+    pub fn price(&self, agent: &str, model: &str) -> Option<&Price> {
+        let path = self.agents.get(agent).map(|spec| spec.path);
+        match path {
+            Some(ExecutionPath::Native) => price_of(&self.prices, model),
+            Some(
+                ExecutionPath::Acp | ExecutionPath::Pty | ExecutionPath::Pipe | ExecutionPath::Noop,
+            )
+            | None => self.prices.get(model),
+        }
     }
 }
 
@@ -124,7 +161,8 @@ impl AgentSpec {
     /// The effective entry for people, values of the environment masked.
     pub fn describe(&self) -> Value {
         let masked: BTreeMap<_, _> = self.env.keys().map(|name| (name, "***")).collect();
-        json!({
+        let native = (self.path == ExecutionPath::Native).then(|| self.native.describe());
+        let mut shown = json!({
             "name": self.name, "label": self.label, "enabled": self.enabled,
             "path": self.path.as_str(), "command": self.command,
             "env": masked, "env_allow": self.env_allow,
@@ -144,7 +182,11 @@ impl AgentSpec {
             "limits": self.limits, "slots": self.slots, "fallback": self.fallback,
             "sandbox": self.sandbox, "network": self.network, "hosts": self.hosts.rules().collect::<Vec<_>>(),
             "readable": self.readable, "nested_sandbox": self.nested_sandbox,
-        })
+        });
+        if let Some(native) = native {
+            shown["native"] = native;
+        }
+        shown
     }
 }
 
@@ -156,6 +198,8 @@ struct Document {
     #[serde(default)]
     agents: BTreeMap<String, Spanned<Entry>>,
     #[serde(default)]
+    providers: BTreeMap<String, Spanned<ProviderEntry>>,
+    #[serde(default)]
     prices: BTreeMap<String, Price>,
 }
 
@@ -164,199 +208,6 @@ struct Document {
 struct Tables {
     #[serde(default)]
     agents: BTreeMap<String, toml::Table>,
-}
-
-/// One entry as written: everything may come from the entry it extends.
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Entry {
-    #[serde(rename = "extends")]
-    _extends: Option<String>,
-    label: Option<String>,
-    enabled: Option<bool>,
-    path: Option<PathName>,
-    command: Option<Vec<String>>,
-    version_args: Option<Vec<String>>,
-    install: Option<String>,
-    env: Option<BTreeMap<String, String>>,
-    env_allow: Option<Vec<String>>,
-    inherit_home: Option<bool>,
-    home_files: Option<Vec<PathBuf>>,
-    models: Option<Vec<String>>,
-    modes: Option<Vec<String>>,
-    thinking_options: Option<Vec<String>>,
-    model: Option<String>,
-    mode: Option<String>,
-    thinking: Option<String>,
-    permissions: Option<Permissions>,
-    start_timeout: Option<Span>,
-    idle_timeout: Option<Span>,
-    total_timeout: Option<Span>,
-    kill_grace: Option<Span>,
-    memory_mb: Option<u64>,
-    pids: Option<u64>,
-    cpu_time: Option<Span>,
-    file_mb: Option<u64>,
-    disk_mb: Option<u64>,
-    slots: Option<u32>,
-    fallback: Option<String>,
-    sandbox: Option<Demand>,
-    network: Option<Network>,
-    hosts: Option<Vec<String>>,
-    readable: Option<Vec<PathBuf>>,
-    nested_sandbox: Option<bool>,
-    usage: Option<UsageSpec>,
-    acp: Option<AcpSpec>,
-    cli: Option<CliSpec>,
-}
-
-#[derive(Clone, Copy, Deserialize)]
-#[serde(rename_all = "snake_case")]
-enum PathName {
-    Acp,
-    Pty,
-    Pipe,
-    Noop,
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Permissions {
-    default: Option<Verdict>,
-    #[serde(default)]
-    kinds: BTreeMap<String, Verdict>,
-    ask_timeout: Option<Span>,
-    ask_default: Option<AskDefault>,
-}
-
-/// A duration written as `"1500ms"`, `"90s"`, `"10m"` or `"2h"`.
-#[derive(Clone, Copy)]
-struct Span(Duration);
-
-impl<'de> Deserialize<'de> for Span {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let text = String::deserialize(deserializer)?;
-        parse_duration(&text).map(Self).ok_or_else(|| {
-            serde::de::Error::custom(format!(
-                "`{text}` is not a duration; write a number and ms, s, m or h, such as \"90s\""
-            ))
-        })
-    }
-}
-
-fn parse_duration(text: &str) -> Option<Duration> {
-    let unit_at = text.find(|c: char| !c.is_ascii_digit())?;
-    let (number, unit) = text.split_at(unit_at);
-    let number: u64 = number.parse().ok()?;
-    let ms = match unit.trim() {
-        "ms" => 1,
-        "s" => 1_000,
-        "m" | "min" => 60_000,
-        "h" => 3_600_000,
-        _ => return None,
-    };
-    number.checked_mul(ms).map(Duration::from_millis)
-}
-
-/// Where in the file an entry stands.
-struct At<'a> {
-    line: usize,
-    name: &'a str,
-}
-
-impl At<'_> {
-    fn error(&self, key: &str, message: impl Into<String>) -> CatalogueError {
-        CatalogueError::Entry {
-            line: self.line,
-            key: format!("agents.{}.{key}", self.name),
-            message: message.into(),
-        }
-    }
-}
-
-impl Entry {
-    fn resolve(self, at: &At<'_>, config_dir: &Path) -> Result<AgentSpec, CatalogueError> {
-        let path = match self.path {
-            Some(PathName::Acp) => ExecutionPath::Acp,
-            Some(PathName::Pty) => ExecutionPath::Pty,
-            Some(PathName::Pipe) => ExecutionPath::Pipe,
-            Some(PathName::Noop) => ExecutionPath::Noop,
-            None => return Err(at.error("path", "is missing; write acp, pty, pipe or noop")),
-        };
-        let in_dir = |text: String| text.replace("{config_dir}", &config_dir.to_string_lossy());
-        let span = |span: Option<Span>, default| span.map_or(default, |span| span.0);
-        let permissions = self.permissions;
-        let spec = AgentSpec {
-            name: at.name.to_owned(),
-            label: self.label.unwrap_or_else(|| at.name.to_owned()),
-            enabled: self.enabled.unwrap_or(true),
-            path,
-            command: self
-                .command
-                .unwrap_or_default()
-                .into_iter()
-                .map(&in_dir)
-                .collect(),
-            version_args: self.version_args.unwrap_or_default(),
-            install: self.install,
-            env: self
-                .env
-                .unwrap_or_default()
-                .into_iter()
-                .map(|(k, v)| (k, in_dir(v)))
-                .collect(),
-            env_allow: self.env_allow.unwrap_or_default(),
-            inherit_home: self.inherit_home.unwrap_or(false),
-            home_files: self.home_files.unwrap_or_default(),
-            models: self.models.unwrap_or_default(),
-            modes: self.modes.unwrap_or_default(),
-            thinking_options: self.thinking_options.unwrap_or_default(),
-            model: self.model,
-            mode: self.mode,
-            thinking: self.thinking,
-            permissions: PermissionPolicy {
-                default: permissions
-                    .as_ref()
-                    .and_then(|p| p.default)
-                    .unwrap_or(Verdict::Ask),
-                ask_timeout: span(
-                    permissions.as_ref().and_then(|p| p.ask_timeout),
-                    limits::PERMISSION_ASK_TIMEOUT,
-                ),
-                ask_default: permissions
-                    .as_ref()
-                    .and_then(|p| p.ask_default)
-                    .unwrap_or(AskDefault::Deny),
-                kinds: permissions.map(|p| p.kinds).unwrap_or_default(),
-            },
-            timeouts: Timeouts {
-                start: span(self.start_timeout, limits::AGENT_START_TIMEOUT),
-                idle: span(self.idle_timeout, limits::AGENT_IDLE_TIMEOUT),
-                total: span(self.total_timeout, limits::AGENT_TOTAL_TIMEOUT),
-            },
-            kill_grace: span(self.kill_grace, limits::KILL_GRACE),
-            limits: ResourceLimits {
-                memory_mb: self.memory_mb.or(ResourceLimits::USUAL.memory_mb),
-                pids: self.pids.or(ResourceLimits::USUAL.pids),
-                cpu_s: self.cpu_time.map(|span| span.0.as_secs().max(1)),
-                file_mb: self.file_mb.or(ResourceLimits::USUAL.file_mb),
-                disk_mb: self.disk_mb.or(ResourceLimits::USUAL.disk_mb),
-            },
-            slots: self.slots.unwrap_or(1),
-            fallback: self.fallback,
-            sandbox: self.sandbox.unwrap_or_default(),
-            network: self.network.unwrap_or_default(),
-            hosts: Policy::parse(&self.hosts.unwrap_or_default())
-                .map_err(|error| at.error("hosts", error.to_string()))?,
-            readable: self.readable.unwrap_or_default(),
-            nested_sandbox: self.nested_sandbox.unwrap_or(false),
-            usage: self.usage.unwrap_or_default(),
-            acp: self.acp.unwrap_or_default(),
-            cli: self.cli.unwrap_or_default(),
-        };
-        check(&spec).map_err(|(key, message)| at.error(key, message))?;
-        Ok(spec)
-    }
 }
 
 /// The entry laid over the one it extends: tables merge, everything else is replaced.
@@ -419,7 +270,11 @@ mod tests {
     fn the_shipped_file_is_valid() {
         let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../agents.toml");
         let catalogue = Catalogue::load(&path).unwrap();
+        assert_eq!(catalogue.default_agent.as_deref(), Some("native"));
+        let native = &catalogue.agents["native"].native;
+        assert_eq!(native.offered().count(), catalogue.providers.len());
         for name in [
+            "native",
             "opencode",
             "claude",
             "claude-print",

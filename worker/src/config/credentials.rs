@@ -10,7 +10,9 @@ use nix::fcntl::OFlag;
 use serde_json::Value;
 
 use super::agent_spec::AgentSpec;
+use super::native_spec::NativeSpec;
 use super::secret_look::{Hint, RANDOM_CHARS_MIN, is_open, is_telling, looks_random, of_value};
+use crate::domain::attempt::ExecutionPath;
 use crate::domain::limits;
 use crate::domain::redact::Secret;
 
@@ -108,12 +110,42 @@ pub fn of_agent(spec: &AgentSpec) -> Vec<Secret> {
         }
     }
     secrets.extend(of_arguments(&spec.command));
+    if spec.path == ExecutionPath::Native {
+        secrets.extend(of_native(&spec.native));
+    }
     if let Some(home) = std::env::var_os("HOME") {
         // The operator's own files may be links to where they are kept.
         secrets.extend(in_files(spec, Path::new(&home), OFlag::empty()));
     }
     let public: HashSet<&str> = public_words(spec).collect();
     secrets.retain(|secret| !public.contains(secret.value()));
+    secrets
+}
+
+/// What the worker sends to the providers of a native agent, and what its MCP servers get.
+fn of_native(native: &NativeSpec) -> Vec<Secret> {
+    let mut secrets = Vec::new();
+    for provider in native.offered() {
+        // One without a key tells no secret; that it has none is the probe's to say.
+        if let Ok(Some(key)) = provider.key() {
+            let name = provider.api_key_env.as_deref().unwrap_or(&provider.name);
+            secrets.extend(of_value(name, key.value(), Hint::Named));
+        }
+        let headers = serde_json::json!(provider.headers);
+        let extra = provider.extra_body.as_ref();
+        for value in [&headers].into_iter().chain(extra) {
+            leaves(&provider.name, value, Hint::Look, &mut secrets);
+        }
+    }
+    for server in native.mcp.values() {
+        leaves(
+            "mcp",
+            &serde_json::json!(server.env),
+            Hint::Look,
+            &mut secrets,
+        );
+        secrets.extend(of_arguments(&server.command));
+    }
     secrets
 }
 
@@ -313,6 +345,31 @@ mod tests {
         let secrets = of_home(&catalogue.agents["a"], home.path());
         let values: Vec<&str> = secrets.iter().map(Secret::value).collect();
         assert_eq!(values, ["rt-Zk3x9Qw7Lm2p8Rt5"]);
+    }
+
+    #[test]
+    fn a_providers_key_is_taken_out_of_the_events_of_a_native_agent() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("key");
+        std::fs::write(&file, "correct horse\n").unwrap();
+        let text = format!(
+            "[providers.p]\napi = \"openai\"\napi_key_file = {file:?}\n\
+             headers = {{ X-Gateway-Token = \"of-the-gateway\" }}\n\
+             [agents.n]\npath = \"native\"\n\
+             [agents.n.native.mcp.s]\ncommand = [\"s\", \"--token=of-the-server\"]\n\
+             [agents.other]\npath = \"acp\"\ncommand = [\"a\"]\n"
+        );
+        let catalogue = crate::config::agents::Catalogue::parse(&text).unwrap();
+        let redactor = || crate::domain::redact::Redactor::new(of_agent(&catalogue.agents["n"]));
+        let said = "sk-of-provider of-the-gateway of-the-server";
+        let mut event = serde_json::json!({ "text": said });
+        redactor().clean_value(&mut event);
+        assert_eq!(event["text"], "sk-of-provider [secret p] [secret token]");
+        std::fs::write(&file, "sk-of-provider\n").unwrap();
+        let mut event = serde_json::json!({ "text": said });
+        redactor().clean_value(&mut event);
+        assert_eq!(event["text"], "[secret p] [secret p] [secret token]");
+        assert!(of_agent(&catalogue.agents["other"]).is_empty());
     }
 
     #[test]

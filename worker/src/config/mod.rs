@@ -1,9 +1,13 @@
 //! Settings from flags, environment and agents.toml, checked before the first task is claimed.
 
 pub mod agent_check;
+mod agent_entry;
 pub mod agent_spec;
 pub mod agents;
 pub mod credentials;
+mod native_entry;
 pub mod native_spec;
+mod provider_key;
+mod providers;
 mod secret_look;
 pub mod worker;

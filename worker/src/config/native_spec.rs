@@ -1,17 +1,20 @@
 //! LLM providers and what only the native agent has, as agents.toml says it.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use rust_decimal::Decimal;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
 
 use crate::domain::llm::Effort;
 use crate::domain::usage::Price;
 
+pub use super::provider_key::Key;
+
 /// The wire format of a provider.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Api {
     /// OpenAI's Chat Completions, and all that speak it.
@@ -26,6 +29,18 @@ pub enum Api {
     Ollama,
 }
 
+impl Api {
+    /// Where whoever made it serves it.
+    pub fn base_url(self) -> &'static str {
+        match self {
+            Self::Openai | Self::OpenaiResponses => "https://api.openai.com/v1/",
+            Self::Anthropic => "https://api.anthropic.com/v1/",
+            Self::Gemini => "https://generativelanguage.googleapis.com/v1beta/",
+            Self::Ollama => "http://localhost:11434/",
+        }
+    }
+}
+
 /// An LLM provider.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ProviderSpec {
@@ -33,7 +48,7 @@ pub struct ProviderSpec {
     pub name: String,
     /// What it speaks.
     pub api: Api,
-    /// Where, with the version's path: `https://api.openai.com/v1/`.
+    /// Where, with the version's path and a slash at its end: `https://api.openai.com/v1/`.
     pub base_url: String,
     /// Variable of the worker that holds the key; absent: it wants none.
     pub api_key_env: Option<String>,
@@ -54,7 +69,7 @@ pub struct ProviderSpec {
 }
 
 /// What is known of a model.
-#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct ModelSpec {
     /// Tokens that fit into one request and its answer; absent: unknown, and nothing is compacted
@@ -73,6 +88,8 @@ pub struct ModelSpec {
 pub struct NativeSpec {
     /// The providers of the file, by name; the same for all entries.
     pub providers: Arc<BTreeMap<String, Arc<ProviderSpec>>>,
+    /// Names of those that this entry may use, in order of preference.
+    pub allowed: Vec<String>,
     /// The price table of the file, for the budget of money.
     pub prices: Arc<BTreeMap<String, Price>>,
     /// Budgets of one task, all its attempts together.
@@ -94,7 +111,7 @@ pub struct NativeSpec {
 }
 
 /// Budgets that end a turn; absent: none.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Budgets {
     /// Requests to the model; 0 and absent: any number.
@@ -117,7 +134,101 @@ pub struct McpServer {
     /// Tools to offer; empty: all.
     #[serde(default)]
     pub tools: Vec<String>,
-    /// Longest call, in seconds; absent: the same as of other tools.
+    /// Longest call, in seconds; absent: `MCP_CALL_TIMEOUT`. A start that takes longer has failed too.
     #[serde(default)]
     pub timeout_s: Option<u64>,
+}
+
+impl ProviderSpec {
+    /// The model's id in tasks.
+    pub fn id_of(&self, model: &str) -> String {
+        format!("{}/{model}", self.name)
+    }
+
+    /// The names of its models that the file knows.
+    pub fn known_models(&self) -> impl Iterator<Item = &str> {
+        let listed = self.models.keys().map(String::as_str);
+        let default = self.default_model.as_deref();
+        default
+            .filter(|name| !self.models.contains_key(*name))
+            .into_iter()
+            .chain(listed)
+    }
+
+    /// The provider for people: what may hold a secret only by its name.
+    pub fn describe(&self) -> Value {
+        let masked: BTreeMap<_, _> = self.headers.keys().map(|name| (name, "***")).collect();
+        let members = self.extra_body.as_ref().and_then(Value::as_object);
+        let extra: Option<Vec<&String>> = members.map(|members| members.keys().collect());
+        json!({
+            "api": self.api, "base_url": self.base_url, "enabled": self.enabled,
+            "api_key_env": self.api_key_env, "api_key_file": self.api_key_file,
+            "headers": masked, "extra_body": extra, "max_concurrent": self.max_concurrent,
+            "default_model": self.default_model, "models": self.models,
+        })
+    }
+}
+
+impl NativeSpec {
+    /// The providers that the entry may use and that are switched on, in order of preference.
+    pub fn offered(&self) -> impl Iterator<Item = &Arc<ProviderSpec>> {
+        let named = self
+            .allowed
+            .iter()
+            .filter_map(|name| self.providers.get(name));
+        named.filter(|provider| provider.enabled)
+    }
+
+    /// Files with keys of all providers: nothing that an agent needs.
+    pub fn key_files(&self) -> impl Iterator<Item = &Path> {
+        let providers = self.providers.values();
+        providers.filter_map(|provider| provider.api_key_file.as_deref())
+    }
+
+    /// The price of a model of this provider.
+    pub fn price(&self, provider: &str, model: &str) -> Option<&Price> {
+        price_of(&self.prices, &format!("{provider}/{model}"))
+    }
+
+    /// The section and the entry's providers for people, without secrets.
+    pub(super) fn describe(&self) -> Value {
+        let mcp: BTreeMap<_, _> = self
+            .mcp
+            .iter()
+            .map(|(name, one)| (name, one.describe()))
+            .collect();
+        let named = self
+            .allowed
+            .iter()
+            .filter_map(|name| self.providers.get(name));
+        let providers: Vec<Value> = named
+            .map(|provider| {
+                let mut shown = provider.describe();
+                shown["name"] = json!(provider.name);
+                shown
+            })
+            .collect();
+        json!({
+            "providers": providers, "budgets": self.budgets, "max_concurrent": self.max_concurrent,
+            "eager": self.eager, "compact_at_percent": self.compact_at_percent,
+            "compact_keep": self.compact_keep, "disabled_tools": self.disabled_tools,
+            "instructions": self.instructions, "mcp": mcp,
+        })
+    }
+}
+
+impl McpServer {
+    fn describe(&self) -> Value {
+        let masked: BTreeMap<_, _> = self.env.keys().map(|name| (name, "***")).collect();
+        json!({
+            "command": self.command, "env": masked, "tools": self.tools,
+            "timeout_s": self.timeout_s,
+        })
+    }
+}
+
+/// The price of `provider/model`: that of this very id, else that of the model whoever provides it.
+pub fn price_of<'a>(prices: &'a BTreeMap<String, Price>, id: &str) -> Option<&'a Price> {
+    let bare = || id.split_once('/').and_then(|(_, model)| prices.get(model));
+    prices.get(id).or_else(bare)
 }

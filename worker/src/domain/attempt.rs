@@ -1,5 +1,7 @@
 //! One try at a task by one worker.
 
+use std::time::Duration;
+
 use serde::{Deserialize, Serialize};
 
 use super::error_class::ErrorClass;
@@ -12,6 +14,8 @@ pub const MARK_VARIABLE: &str = "DISPATCH_ATTEMPT";
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum ExecutionPath {
+    /// The built-in loop of requests to a model and calls of tools.
+    Native,
     /// Agent Client Protocol over stdio.
     Acp,
     /// A program in a pseudo-terminal.
@@ -26,6 +30,7 @@ impl ExecutionPath {
     /// The name that is stored and shown.
     pub fn as_str(self) -> &'static str {
         match self {
+            Self::Native => "native",
             Self::Acp => "acp",
             Self::Pty => "pty",
             Self::Pipe => "pipe",
@@ -90,6 +95,16 @@ pub enum AttemptEnd {
         /// In words.
         message: String,
     },
+    /// The agent waits for its provider and gave its slot back: the task goes on after the wait from
+    /// what is there, the attempt does not count.
+    Yielded {
+        /// Why it waits; counts if it happens again and again.
+        class: ErrorClass,
+        /// In words.
+        message: String,
+        /// How long.
+        wait: Duration,
+    },
     /// Another worker owns the task now; nothing more may be written.
     LeaseLost,
 }
@@ -109,7 +124,7 @@ impl AttemptEnd {
             } => "stalled",
             Self::Failed { .. } => "failed",
             Self::Cancelled => "cancelled",
-            Self::Interrupted | Self::NotBegun { .. } => "interrupted",
+            Self::Interrupted | Self::NotBegun { .. } | Self::Yielded { .. } => "interrupted",
             Self::LeaseLost => "lease_lost",
         }
     }

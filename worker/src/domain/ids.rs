@@ -50,6 +50,10 @@ number_id!(
     PermissionId
 );
 number_id!(
+    /// What somebody sent into a conversation.
+    MessageId
+);
+number_id!(
     /// The fence: names one attempt for ever. Every write of an attempt carries it, and finds no
     /// lease once somebody else owns the task.
     LeaseToken

@@ -3,6 +3,11 @@
 
 use std::time::Duration;
 
+mod native;
+pub mod tools;
+
+pub use native::*;
+
 /// Longest line of a JSON protocol. Codex ends a 2 MB answer with one line of 2 MB and qwen
 /// announces its commands in 563 kB; beyond this it is an attack or a fault.
 pub const PROTOCOL_LINE_BYTES_MAX: usize = 64 * 1024 * 1024;
@@ -49,6 +54,10 @@ pub const ERROR_TEXT_CHARS_MAX: usize = 4_000;
 
 /// Prompt of a task. Longer material belongs into a file of the repository.
 pub const INPUT_BYTES_MAX: usize = 1024 * 1024;
+
+/// What somebody sends into a conversation at a time: more would push out of a model's context what it
+/// is about. The database has the same bound.
+pub const MESSAGE_BYTES_MAX: usize = 256 * 1024;
 
 /// One file's patch in a view; a reviewer reads no more, and the tree is kept whole anyway.
 pub const PATCH_FILE_BYTES_MAX: usize = 1024 * 1024;

@@ -12,6 +12,9 @@ const SCHEDULE_S: [u64; 8] = [5, 10, 30, 60, 300, 600, 900, 1_800];
 /// count as failure.
 const UNCHARGED_MAX: i16 = 21;
 
+/// Nobody waits longer, whatever a provider says.
+const LONGEST: Duration = Duration::from_secs(24 * 3_600);
+
 /// What to do with a task whose attempt failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RetryDecision {
@@ -71,13 +74,21 @@ pub fn give_back(tries: Tries, asked: Option<Duration>, jitter: f64) -> RetryDec
     }
 }
 
+/// The same for an attempt that only waits for its provider, which says how long; whether it waits for ever
+/// was decided where the provider was asked.
+pub fn go_on(wait: Duration) -> RetryDecision {
+    RetryDecision::Again {
+        wait: wait.min(LONGEST),
+        charged: false,
+    }
+}
+
 fn wait(tries: Tries, asked: Option<Duration>, jitter: f64) -> Duration {
     let step = usize::try_from(tries.attempt.max(1) - 1)
         .unwrap_or(0)
         .min(SCHEDULE_S.len() - 1);
     let planned = SCHEDULE_S[step] as f64 * (0.8 + 0.4 * jitter.clamp(0.0, 1.0));
-    let longest = Duration::from_secs(24 * 3_600);
-    Duration::from_secs_f64(planned).max(asked.unwrap_or_default().min(longest))
+    Duration::from_secs_f64(planned).max(asked.unwrap_or_default().min(LONGEST))
 }
 
 /// The text of a failure that would be tried again if the task's deadline did not come first.

@@ -4,12 +4,13 @@ use rust_decimal::Decimal;
 use serde::{Deserialize, Serialize};
 
 /// Where the figures come from.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum UsageSource {
-    /// Counted by the worker's own gateway.
+    /// Counted by the worker itself.
     Metered,
     /// Said by the agent.
+    #[default]
     Reported,
     /// Nobody said anything.
     None,
@@ -108,6 +109,9 @@ pub struct Cost {
 /// What one turn used, as far as the agent said so.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct UsageReport {
+    /// Who counted.
+    #[serde(default)]
+    pub source: UsageSource,
     /// Counts for this turn alone (already made from cumulative figures by the adapter).
     pub tokens: TokenCounts,
     /// Cost of this turn alone, when the agent says one.

@@ -2,8 +2,10 @@
 
 use std::path::Component;
 
+use crate::config::agent_spec::AgentSpec;
 use crate::config::agents::Catalogue;
 use crate::domain::attempt::ExecutionPath;
+use crate::domain::llm::Effort;
 
 /// A file is refused with a message that names a place, or every entry of it can be run.
 pub fn agents_toml(data: &[u8]) {
@@ -33,7 +35,11 @@ pub fn agents_toml(data: &[u8]) {
                 .is_none_or(|other| known(other) && other != name)
         );
         let program = spec.command.first();
-        assert!(spec.path == ExecutionPath::Noop || program.is_some_and(|p| !p.is_empty()));
+        let own = matches!(spec.path, ExecutionPath::Noop | ExecutionPath::Native);
+        assert!(own || program.is_some_and(|p| !p.is_empty()));
+        if spec.path == ExecutionPath::Native {
+            native(spec);
+        }
         assert!(program.is_none_or(|program| !program.contains("{prompt")));
         for forbidden in ["DATABASE_URL", "PGPASSWORD"] {
             assert!(!spec.env.contains_key(forbidden));
@@ -54,9 +60,53 @@ pub fn agents_toml(data: &[u8]) {
             );
         }
     }
+    for (name, provider) in catalogue.providers.iter() {
+        assert_eq!(*name, provider.name);
+        assert!(provider.base_url.ends_with('/') && provider.address().is_some());
+        let authority = provider.base_url.split('/').nth(2).unwrap_or_default();
+        assert!(!authority.contains('@') && !provider.base_url.contains(['?', '#']));
+        let clear = provider.base_url.starts_with("http://") && !provider.is_local();
+        assert!(
+            !(clear && provider.wants_key()),
+            "a key is sent in the clear"
+        );
+    }
     let again = Catalogue::parse(text).ok();
     assert!(
         again.as_ref() == Some(&catalogue),
         "the same text means the same"
+    );
+}
+
+/// What the loop relies on.
+fn native(spec: &AgentSpec) {
+    assert!(spec.command.is_empty());
+    let native = &spec.native;
+    assert!(
+        native
+            .allowed
+            .iter()
+            .all(|name| native.providers.contains_key(name))
+    );
+    for id in spec.models.iter().chain(&spec.model) {
+        let (provider, model) = id.split_once('/').unwrap_or_default();
+        assert!(native.providers.contains_key(provider) && !model.is_empty());
+    }
+    assert!(
+        spec.mode
+            .as_ref()
+            .is_some_and(|mode| spec.modes.contains(mode))
+    );
+    assert!(
+        spec.thinking_options
+            .iter()
+            .all(|option| Effort::parse(option).is_some())
+    );
+    assert!(native.compact_at_percent <= 100);
+    assert!(
+        native
+            .mcp
+            .values()
+            .all(|server| server.command.first().is_some_and(|p| !p.is_empty()))
     );
 }

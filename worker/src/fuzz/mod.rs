@@ -5,17 +5,24 @@
 //! Each promise is written from the outside, without the code it judges.
 
 mod agents_toml;
+mod apply_patch;
 mod gateway_request;
 mod jsonrpc_lines;
+mod llm_frames;
 mod pty_text;
 mod redactor;
+mod tool_input;
+mod tool_stage;
 mod tree_path;
 
 pub use agents_toml::agents_toml;
+pub use apply_patch::apply_patch;
 pub use gateway_request::gateway_request;
 pub use jsonrpc_lines::jsonrpc_lines;
+pub use llm_frames::llm_frames;
 pub use pty_text::pty_text;
 pub use redactor::redactor;
+pub use tool_input::tool_input;
 pub use tree_path::tree_path;
 
 #[cfg(test)]
@@ -152,6 +159,12 @@ mod tests {
                 b"path = \"pipe\"\n",
                 b"path = \"pty\"\n",
                 b"path = \"noop\"\n",
+                b"path = \"native\"\n",
+                b"native = { providers = [\"p\"], max_tokens = -1 }\n",
+                b"model = \"p/m\"\n",
+                b"[providers.p]\napi = \"openai\"\n",
+                b"base_url = \"http://[::1]:1/v1\"\napi_key_env = \"K\"\n",
+                b"base_url = \"http://a.b\"\napi_key_file = \"/k\"\n",
                 b"command = [\"x\", \"{prompt}\"]\n",
                 b"command = [\"{prompt}\"]\n",
                 b"extends = \"a\"\n",
@@ -291,6 +304,161 @@ mod tests {
                 b"\x1b[100L",
                 b"\x1b[100M",
                 b"\x1b[100P",
+            ],
+        );
+    }
+
+    #[test]
+    fn an_answer_of_any_frames_has_one_end_and_figures_that_add_up() {
+        seeds_hold("llm_frames", super::llm_frames);
+        holds(
+            super::llm_frames,
+            600,
+            &[
+                b"\x00", b"\x01", b"\x02", b"\x03", b"\x04", b"\n", b"[DONE]\n",
+                b"{\"model\":\"m\",\"choices\":[{\"delta\":{\"content\":\"x\"}}]}\n",
+                b"{\"choices\":[{\"delta\":{\"tool_calls\":[{\"index\":0,\"id\":\"call_1\",\"function\":{\"name\":\"f\",\"arguments\":\"{\"}}]}}]}\n",
+                b"{\"choices\":[{\"delta\":{\"tool_calls\":[{\"index\":0,\"function\":{\"arguments\":\"}\"}}]}}]}\n",
+                b"{\"choices\":[{\"delta\":{\"tool_calls\":[{\"id\":\"a\",\"function\":{\"name\":\"f\",\"arguments\":{}}},{\"id\":\"a\"}]}}]}\n",
+                b"{\"choices\":[{\"delta\":{},\"finish_reason\":\"tool_calls\"}]}\n",
+                b"{\"usage\":{\"prompt_tokens\":9223372036854775807,\"completion_tokens\":-1}}\n",
+                b"{\"usage\":{\"prompt_tokens\":5,\"prompt_tokens_details\":{\"cached_tokens\":7},\"completion_tokens\":2,\"completion_tokens_details\":{\"reasoning_tokens\":3}}}\n",
+                b"{\"error\":{\"message\":\"no\",\"code\":429}}\n",
+                b"{\"type\":\"response.output_item.added\",\"output_index\":0,\"item\":{\"type\":\"function_call\",\"call_id\":\"call_1\",\"name\":\"f\",\"arguments\":\"\"}}\n",
+                b"{\"type\":\"response.function_call_arguments.delta\",\"output_index\":0,\"delta\":\"{}\"}\n",
+                b"{\"type\":\"response.output_item.done\",\"output_index\":18446744073709551615,\"item\":{\"type\":\"function_call\",\"call_id\":\"b\",\"name\":\"f\",\"arguments\":\"{}\"}}\n",
+                b"{\"type\":\"response.completed\",\"response\":{\"usage\":{\"input_tokens\":2147483647,\"output_tokens\":1e3}}}\n",
+                b"{\"type\":\"message_start\",\"message\":{\"usage\":{\"input_tokens\":3,\"cache_read_input_tokens\":2147483647}}}\n",
+                b"{\"type\":\"content_block_start\",\"index\":1,\"content_block\":{\"type\":\"tool_use\",\"id\":\"call_1\",\"name\":\"f\",\"input\":{}}}\n",
+                b"{\"type\":\"content_block_delta\",\"index\":1,\"delta\":{\"type\":\"input_json_delta\",\"partial_json\":\"{}\"}}\n",
+                b"{\"type\":\"content_block_stop\",\"index\":1}\n",
+                b"{\"type\":\"message_delta\",\"delta\":{\"stop_reason\":\"tool_use\"},\"usage\":{\"output_tokens\":4}}\n",
+                b"{\"type\":\"message_stop\"}\n",
+                b"{\"candidates\":[{\"content\":{\"parts\":[{\"functionCall\":{\"id\":\"call_1\",\"name\":\"f\"},\"thoughtSignature\":\"s\"},{\"thoughtSignature\":\"t\"}]},\"finishReason\":\"STOP\"}],\"usageMetadata\":{\"promptTokenCount\":1,\"toolUsePromptTokenCount\":2147483647,\"cachedContentTokenCount\":2}}\n",
+                b"{\"promptFeedback\":{\"blockReason\":\"SAFETY\"}}\n",
+                b"{\"message\":{\"tool_calls\":[{\"function\":{\"name\":\"f\",\"arguments\":{}}}]}}\n",
+                b"{\"done\":true,\"done_reason\":\"stop\",\"prompt_eval_count\":3,\"eval_count\":4}\n",
+            ],
+        );
+    }
+
+    #[test]
+    fn a_patch_is_applied_or_changes_nothing_and_never_leaves_the_worktree() {
+        seeds_hold("apply_patch", super::apply_patch);
+        holds(
+            super::apply_patch,
+            300,
+            &[
+                b"\0",
+                b"\n",
+                b"one\n",
+                b"two\n",
+                b"\r\n",
+                b" one\n",
+                b"-one\n",
+                b"+one\n",
+                b"-two\n",
+                b"+three\n",
+                b" \n",
+                b"+\n",
+                b"one\0two\0*** Begin Patch\n",
+                b"one\ntwo\n\0\0*** Begin Patch\n",
+                b"*** Begin Patch\n",
+                b"*** End Patch\n",
+                b"*** End of File\n",
+                b"@@\n",
+                b"@@ one\n",
+                b"@@ -1,2 +1,2 @@\n",
+                b"*** Update File: a.txt\n",
+                b"*** Update File: in\n",
+                b"*** Update File: x\n",
+                b"*** Update File: d/b.txt\n",
+                b"*** Delete File: a.txt\n",
+                b"*** Delete File: out\n",
+                b"*** Add File: new\n",
+                b"*** Add File: new/er\n",
+                b"*** Add File: a.txt/x\n",
+                b"*** Add File: out/y\n",
+                b"*** Add File: .git/hooks/x\n",
+                b"*** Add File: ../outside/z\n",
+                b"*** Add File: d\n",
+                b"*** Move to: moved\n",
+                b"*** Move to: d/b.txt\n",
+                b"*** Move to: ../outside/x\n",
+                b"*** Move to: out/x\n",
+            ],
+        );
+    }
+
+    #[test]
+    fn a_tool_that_is_called_with_anything_stays_in_the_worktree_and_says_something() {
+        seeds_hold("tool_input", super::tool_input);
+        holds(
+            super::tool_input,
+            400,
+            &[
+                b"\0",
+                b"\x01",
+                b"\x02",
+                b"\x03",
+                b"\x04",
+                b"\x05",
+                b"\x06",
+                b"\x07",
+                b"{",
+                b"}",
+                b",",
+                b":",
+                b"[",
+                b"]",
+                b"null",
+                b"-1",
+                b"1e400",
+                b"18446744073709551615",
+                b"true",
+                b"\"\"",
+                b"\"a.txt\"",
+                b"\"out/x\"",
+                b"\"x\"",
+                b"\"../outside/x\"",
+                b"\"/\"",
+                b"\".git/config\"",
+                b"\"in\"",
+                b"\"d\"",
+                b"\"\\u0000\"",
+                b"\"\\ud83d\\ude00\"",
+                b"\x00{\"path\":\"",
+                b"\x01{\"path\":\"",
+                b"\x02{\"pattern\":\"",
+                b"\x03{\"pattern\":\"",
+                b"\x05{\"path\":\"a.txt\",\"old_string\":\"",
+                b"\x06{\"path\":\"",
+                b"\x07{\"patch\":\"*** Begin Patch\\n",
+                b"\",\"new_string\":\"",
+                b"\",\"content\":\"",
+                b"\",\"path\":\"",
+                b"\",\"offset\":",
+                b",\"limit\":",
+                b"\",\"replace_all\":",
+                b"\"}",
+                b"one",
+                b"out/x",
+                b"a.txt",
+                b".*",
+                b"**/*",
+                b"(",
+                b"(?s).{0,1000}",
+                b"\\\\",
+                b"\\n",
+                b"../",
+                b"/etc/passwd",
+                b"~",
+                b"\"path\":",
+                b"\"pattern\":",
+                b"\"old_string\":",
+                b"\"content\":",
+                b"\"command\":",
+                b"\"cwd\":",
             ],
         );
     }

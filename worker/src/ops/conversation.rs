@@ -1,4 +1,4 @@
-//! Reading conversations.
+//! Reading conversations, and making them shorter.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -9,6 +9,7 @@ use super::task;
 use super::values::TaskRef;
 use super::{Effect, Example, Method, Op, OpContext, OpError, Spec};
 use crate::store::history::{self, ItemPlace};
+use crate::store::mail;
 
 pub use crate::store::history::ItemView;
 
@@ -59,6 +60,51 @@ impl Op for ShowConversation {
         Ok(Page::cut(items, size, |item| {
             format!("{}.{}.{}", item.task_id, item.attempt, item.n)
         }))
+    }
+}
+
+/// Let a summary take the place of what was said in a conversation.
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema, clap::Args)]
+#[serde(deny_unknown_fields)]
+pub struct CompactConversation {
+    /// The conversation: any task of it, such as 42
+    #[arg(value_name = "TASK")]
+    pub id: TaskRef,
+}
+
+/// A conversation that will be compacted.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct CompactedConversation {
+    /// The task that named it.
+    pub id: i64,
+    /// `at the next step` of the task that runs, or `when the next turn begins`.
+    pub when: String,
+}
+
+impl Op for CompactConversation {
+    const SPEC: Spec = Spec {
+        name: "conversation.compact",
+        method: Method::Post,
+        path: "/conversations/{id}/compact",
+        effect: Effect::Write,
+        summary: "Let a summary take the place of what was said in a conversation",
+    };
+    type Output = CompactedConversation;
+
+    fn examples() -> Vec<Example> {
+        vec![Example {
+            about: "The conversation of task 42",
+            cli: &["42"],
+            input: json!({"id": 42}),
+        }]
+    }
+
+    async fn run(self, context: &OpContext) -> Result<Self::Output, OpError> {
+        let when = mail::compact(&context.store, self.id.0, &context.actor).await?;
+        Ok(CompactedConversation {
+            id: self.id.0.0,
+            when,
+        })
     }
 }
 

@@ -3,17 +3,21 @@
 //! Knows nothing of any surface.
 
 pub mod agent;
+pub mod amount;
 pub mod audit;
 pub mod change;
 pub mod context;
 pub mod conversation;
 pub mod entry;
 pub mod error;
+pub mod message;
 pub mod page;
 pub mod permission;
 pub mod project;
+pub mod provider;
 pub mod review;
 pub mod sql;
+pub mod step;
 pub mod stream;
 pub mod submit;
 pub mod task;
@@ -108,9 +112,14 @@ pub static ALL: &[OpEntry] = &[
     OpEntry::of::<task::ListTasks>(),
     OpEntry::of::<task::ShowTask>(),
     OpEntry::of::<task::TaskEvents>(),
+    OpEntry::of::<step::TaskSteps>(),
     OpEntry::of::<task::CancelTask>(),
     OpEntry::of::<task::RequeueTask>(),
     OpEntry::of::<conversation::ShowConversation>(),
+    OpEntry::of::<conversation::CompactConversation>(),
+    OpEntry::of::<message::SendMessage>(),
+    OpEntry::of::<message::ListMessages>(),
+    OpEntry::of::<message::CancelMessage>(),
     OpEntry::of::<change::ListChanges>(),
     OpEntry::of::<change::ShowChange>(),
     OpEntry::of::<review::ApproveChange>(),
@@ -127,6 +136,8 @@ pub static ALL: &[OpEntry] = &[
     OpEntry::of::<project::UpdateProject>(),
     OpEntry::of::<project::RemoveProject>(),
     OpEntry::of::<worker::ListWorkers>(),
+    OpEntry::of::<provider::ListProviders>(),
+    OpEntry::of::<provider::ResumeProvider>(),
     OpEntry::of::<usage::ShowUsage>(),
     OpEntry::of::<audit::ListAudit>(),
 ];

@@ -6,6 +6,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
+use super::amount::Amount;
 use super::values::{Moment, Span, TaskRef};
 use super::{Effect, Example, Method, Op, OpContext, OpError, Spec};
 use crate::domain::limits;
@@ -69,6 +70,15 @@ pub struct SubmitTask {
     /// Commit or branch to start from; else the tip of the project's branch
     #[arg(long = "base", value_name = "REF")]
     pub base_ref: Option<String>,
+    /// Requests to the model, all attempts together, for agents that count them
+    #[arg(long, value_name = "N")]
+    pub max_steps: Option<i32>,
+    /// Tokens, all attempts together, for agents that count them
+    #[arg(long, value_name = "N")]
+    pub max_tokens: Option<i64>,
+    /// Money, all attempts together, for agents that count it, such as 2.50
+    #[arg(long, value_name = "AMOUNT")]
+    pub max_cost: Option<Amount>,
 }
 
 /// A submitted task.
@@ -135,6 +145,12 @@ impl Op for SubmitTask {
                     "claude",
                     "--base",
                     "main",
+                    "--max-steps",
+                    "80",
+                    "--max-tokens",
+                    "2000000",
+                    "--max-cost",
+                    "2.5",
                     "rename the module",
                 ],
                 input: json!({
@@ -143,6 +159,7 @@ impl Op for SubmitTask {
                     "conversation_id": 42, "priority": 9, "run_at": "+10m", "max_attempts": 2,
                     "timeout": "1h30m", "idle_timeout": "5m", "limit_key": "shop-db",
                     "idempotency_key": "release-7", "fallback": "claude", "base_ref": "main",
+                    "max_steps": 80, "max_tokens": 2_000_000, "max_cost": "2.5",
                 }),
             },
         ]
@@ -195,6 +212,9 @@ impl SubmitTask {
             idempotency_key: self.idempotency_key,
             fallback: self.fallback,
             base_ref: self.base_ref,
+            max_steps: self.max_steps,
+            max_tokens: self.max_tokens,
+            max_cost: self.max_cost.map(|amount| amount.0),
         }
     }
 }

@@ -10,7 +10,7 @@ use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::de::{self, Visitor};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use crate::domain::ids::{ChangeId, PermissionId, TaskId};
+use crate::domain::ids::{ChangeId, MessageId, PermissionId, TaskId};
 
 macro_rules! reference {
     ($(#[$doc:meta])* $name:ident, $id:ident, $thing:literal) => {
@@ -74,6 +74,12 @@ reference!(
     PermissionRef,
     PermissionId,
     "permission request"
+);
+reference!(
+    /// A message, as people name it.
+    MessageRef,
+    MessageId,
+    "message"
 );
 
 fn number(text: &str) -> Option<i64> {

@@ -10,6 +10,7 @@ pub mod janitor;
 pub mod lease;
 pub mod maintainer;
 pub mod offers;
+pub mod pauses;
 pub mod poller;
 pub mod rescuer;
 pub mod slots;

@@ -19,6 +19,7 @@ use crate::sandbox::Sandbox;
 use crate::store::fleet::{self, Offer};
 use crate::store::{Store, StoreError};
 
+use super::pauses;
 use super::slots::Slots;
 
 /// How long an offer holds; it is renewed at a third of that.
@@ -43,8 +44,10 @@ pub struct Offers {
     pub file: Option<PathBuf>,
     /// A directory for probes, outside of any project.
     pub scratch: PathBuf,
-    /// What was published last.
+    /// What was found out last.
     pub current: BTreeMap<String, Offer>,
+    /// Agents whose provider wants to be left alone, with why.
+    pub paused: BTreeMap<String, String>,
 }
 
 /// Which agents a look probes.
@@ -117,15 +120,40 @@ impl Offers {
         if default.is_some() {
             fleet::set_setting(store, "default_agent", default).await?;
         }
-        let offers: Vec<Offer> = self.current.values().cloned().collect();
+        let offers: Vec<Offer> = self.current.values().map(|o| self.now(o)).collect();
         fleet::publish(store, self.context.worker, &offers, TTL).await
     }
 
     fn open(&self, catalogue: &Catalogue) {
         self.slots.offer(self.current.values().filter_map(|offer| {
             let spec = catalogue.agents.get(&offer.name)?;
-            Some((spec.name.clone(), spec.slots, offer.status == "ready"))
+            let ready = self.now(offer).status == "ready";
+            Some((spec.name.clone(), spec.slots, ready))
         }));
+    }
+
+    /// An offer as it holds now: what is ready and paused gets no tasks.
+    fn now(&self, offer: &Offer) -> Offer {
+        match self.paused.get(&offer.name) {
+            Some(why) if offer.status == "ready" => Offer {
+                status: "error",
+                error: Some(why.clone()),
+                ..offer.clone()
+            },
+            Some(_) | None => offer.clone(),
+        }
+    }
+
+    /// Take a change of the pauses, if there is one.
+    async fn heed_pauses(&mut self) -> Result<(), StoreError> {
+        let catalogue = self.context.catalogue();
+        let paused = pauses::of_agents(&catalogue, &self.context.gate);
+        if paused == self.paused {
+            return Ok(());
+        }
+        self.paused = paused;
+        self.open(&catalogue);
+        self.publish(&catalogue).await
     }
 
     /// Keep offers fresh and the catalogue current until stopped.
@@ -144,10 +172,16 @@ impl Offers {
             }
             let renew_at = Instant::now() + TTL / 3;
             which = Which::NotReady;
+            let mut pauses = self.context.gate.changes();
             while Instant::now() < renew_at {
+                if let Err(error) = self.heed_pauses().await {
+                    tracing::warn!(%error, "a pause could not be published");
+                }
                 tokio::select! {
                     () = stop.cancelled() => return,
                     () = tokio::time::sleep(RELOAD_LOOK) => {}
+                    // The sender lives as long as the context.
+                    _ = pauses.changed() => {}
                 }
                 let now = modified(self.file.as_deref());
                 if now != seen {

@@ -13,6 +13,8 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::agent::llm::GenaiLlm;
+use crate::agent::native::{ProviderGate, RealTime};
 use crate::broker::writer::{EventWriter, Trouble};
 use crate::config::agents::Catalogue;
 use crate::config::worker::WorkerSettings;
@@ -32,7 +34,7 @@ use super::offers::Offers;
 use super::poller::Poller;
 use super::slots::Slots;
 use super::sweeper::{self, Late};
-use super::{applier, cancels, finisher, gauges, janitor, rescuer};
+use super::{applier, cancels, finisher, gauges, janitor, pauses, rescuer};
 
 /// How long interrupted attempts may take to record what is there and give back.
 const INTERRUPT_TIME: Duration = Duration::from_secs(90);
@@ -105,7 +107,10 @@ impl Worker {
                     settings.data_dir.display()
                 ))
             })?,
-            hidden: vec![settings.agents_file.clone()],
+            hidden: catalogue
+                .key_files()
+                .chain([settings.agents_file.clone()])
+                .collect(),
             only: settings.sandbox,
         })
         .await
@@ -146,6 +151,9 @@ impl Worker {
             worker,
             worker_name: settings.name.clone(),
             own_secrets: crate::run::secrets::of_worker(&settings),
+            gate: ProviderGate::default(),
+            llm: Arc::new(GenaiLlm::new().map_err(|e| WorkerError::Setup(e.to_string()))?),
+            clock: Arc::new(RealTime),
             agents: RwLock::new(Arc::new(catalogue)),
         });
         tracing::info!(worker.id = %worker, name = settings.name, slots = settings.slots, "worker started");
@@ -323,6 +331,13 @@ impl Worker {
             });
         }
         {
+            let (store, gate, stop) = (store.clone(), context.gate.clone(), stop.clone());
+            let listener = context.listener.clone();
+            serve(&mut services, "pauses", &stop.clone(), move || {
+                pauses::run(store.clone(), listener.clone(), gate.clone(), stop.clone())
+            });
+        }
+        {
             let (slots, file) = (self.slots.clone(), self.settings.agents_file.clone());
             let stop = stop.clone();
             serve(&mut services, "offers", &stop.clone(), move || {
@@ -332,6 +347,7 @@ impl Worker {
                     file: Some(file.clone()),
                     scratch: scratch.clone(),
                     current: BTreeMap::new(),
+                    paused: BTreeMap::new(),
                 };
                 offers.run(stop.clone())
             });

@@ -47,8 +47,14 @@ pub(super) fn config_check(args: &ConfigCheckArgs) -> Result<(), OpError> {
         .values()
         .map(|spec| (spec.name.clone(), spec.describe()))
         .collect();
+    let providers: serde_json::Map<String, serde_json::Value> = catalogue
+        .providers
+        .values()
+        .map(|provider| (provider.name.clone(), provider.describe()))
+        .collect();
     let mut view = serde_json::json!({
-        "default_agent": catalogue.default_agent, "agents": agents, "prices": catalogue.prices,
+        "default_agent": catalogue.default_agent, "agents": agents, "providers": providers,
+        "prices": &*catalogue.prices,
     });
     let secrets = catalogue.agents.values().flat_map(credentials::of_agent);
     Redactor::new(secrets).clean_value(&mut view);

@@ -280,7 +280,15 @@ impl Pump<'_> {
             | AgentEvent::Commands { .. }
             | AgentEvent::Mode { .. }
             | AgentEvent::Notice { .. }
-            | AgentEvent::Unknown { .. } => {}
+            | AgentEvent::Unknown { .. }
+            | AgentEvent::Alive
+            | AgentEvent::TurnStarted { .. }
+            | AgentEvent::StepCompleted { .. }
+            | AgentEvent::ToolOutput { .. }
+            | AgentEvent::ProviderRetry { .. }
+            | AgentEvent::Steering { .. }
+            | AgentEvent::Compacted { .. }
+            | AgentEvent::TurnDone { .. } => {}
         }
         self.stream.take(event).await;
     }
@@ -314,9 +322,15 @@ fn settle(
             driven.usage = error.usage.or(driven.usage);
             driven.native_session_id = error.native_session_id.or(driven.native_session_id);
             driven.exit = error.exit;
-            driven.end = AttemptEnd::Failed {
-                class: error.class,
-                message: error.message,
+            driven.stop_reason = error.stop_reason;
+            let (class, message) = (error.class, error.message);
+            driven.end = match error.go_on_after {
+                Some(wait) => AttemptEnd::Yielded {
+                    class,
+                    message,
+                    wait,
+                },
+                None => AttemptEnd::Failed { class, message },
             };
         }
         None => {

@@ -7,12 +7,13 @@ use rust_decimal::prelude::ToPrimitive;
 use serde_json::{Value, json};
 
 use crate::agent::Exit;
-use crate::domain::attempt::AttemptEnd;
+use crate::domain::attempt::{AttemptEnd, ExecutionPath};
 use crate::domain::error_class::ErrorClass;
 use crate::domain::limits;
 use crate::domain::retry::{self, RetryDecision, Tries};
 use crate::domain::usage::UsageReport;
 use crate::store::StoreError;
+use crate::store::carried::AgainFrom;
 use crate::store::claims::Claimed;
 use crate::store::finish::{
     self, AttemptFacts, Disposition, Ender, Finish, Finished, FirstSeq, UsageRow,
@@ -155,6 +156,7 @@ fn too_late(end: AttemptEnd) -> AttemptEnd {
         | AttemptEnd::Cancelled
         | AttemptEnd::Interrupted
         | AttemptEnd::NotBegun { .. }
+        | AttemptEnd::Yielded { .. }
         | AttemptEnd::LeaseLost => AttemptEnd::Failed {
             class: ErrorClass::Timeout,
             message: "the task went back to wait, and its deadline comes before the next attempt: submit it again with a later tasks.deadline".to_owned(),
@@ -191,12 +193,13 @@ fn unstorable(ending: Ending, detail: Detail, error: &StoreError) -> Ending {
             class,
             message: format!("{message} (and {refusal})"),
         },
-        AttemptEnd::Succeeded | AttemptEnd::Interrupted | AttemptEnd::NotBegun { .. } => {
-            AttemptEnd::Failed {
-                class: ErrorClass::Internal,
-                message: refusal,
-            }
-        }
+        AttemptEnd::Succeeded
+        | AttemptEnd::Interrupted
+        | AttemptEnd::NotBegun { .. }
+        | AttemptEnd::Yielded { .. } => AttemptEnd::Failed {
+            class: ErrorClass::Internal,
+            message: refusal,
+        },
         end @ (AttemptEnd::Failed { .. } | AttemptEnd::Cancelled | AttemptEnd::LeaseLost) => end,
     };
     Ending {
@@ -222,7 +225,9 @@ fn describe(
         decided => decided,
     };
     let (error_class, error) = match &ending.end {
-        AttemptEnd::Failed { class, message } | AttemptEnd::NotBegun { class, message } => (
+        AttemptEnd::Failed { class, message }
+        | AttemptEnd::NotBegun { class, message }
+        | AttemptEnd::Yielded { class, message, .. } => (
             Some(class.as_str()),
             Some(head_chars(message, limits::ERROR_TEXT_CHARS_MAX)),
         ),
@@ -267,6 +272,10 @@ fn dispose(
             let decision = retry::give_back(tries_of(claimed), None, context.jitter());
             disposition(decision, head_chars(message, 200))
         }
+        AttemptEnd::Yielded { message, wait, .. } => {
+            let decision = retry::go_on(*wait);
+            disposition(decision, head_chars(message, 200))
+        }
         AttemptEnd::Failed { class, message } => {
             let decision = retry::decide(*class, tries_of(claimed), retry_after, context.jitter());
             let reason = format!("retry after {class}: {}", head_chars(message, 200));
@@ -304,7 +313,7 @@ fn event_of(
     };
     let wait_ms = u64::try_from(wait.as_millis()).unwrap_or(u64::MAX);
     Some(match end {
-        AttemptEnd::Failed { class, message } => (
+        AttemptEnd::Failed { class, message } | AttemptEnd::Yielded { class, message, .. } => (
             "retry_scheduled",
             json!({
                 "class": class, "error": head_chars(message, limits::ERROR_TEXT_CHARS_MAX),
@@ -342,7 +351,21 @@ fn facts(
         stop_reason: driven.and_then(|d| d.stop_reason.clone()),
         usage: driven.map(|d| price(context, claimed, d)),
         snapshot: ending.snapshot.clone(),
+        again_from: again_from(context, claimed),
         times: stream.times,
+    }
+}
+
+/// The native agent goes on from where it was: its conversation says that the work is done.
+fn again_from(context: &RunContext, claimed: &Claimed) -> AgainFrom {
+    let catalogue = context.catalogue();
+    let spec = catalogue.agents.get(&claimed.agent);
+    match spec.map(|spec| spec.path) {
+        Some(ExecutionPath::Native) => AgainFrom::Snapshot,
+        Some(
+            ExecutionPath::Acp | ExecutionPath::Pty | ExecutionPath::Pipe | ExecutionPath::Noop,
+        )
+        | None => AgainFrom::Base,
     }
 }
 
@@ -365,7 +388,7 @@ fn price(context: &RunContext, claimed: &Claimed, driven: &Driven) -> UsageRow {
     let catalogue = context.catalogue();
     let price = model
         .as_deref()
-        .and_then(|m| catalogue.prices.get(m))
+        .and_then(|m| catalogue.price(&claimed.agent, m))
         .cloned();
     let cost = price
         .as_ref()

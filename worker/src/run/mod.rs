@@ -5,6 +5,7 @@
 pub mod drive;
 pub mod finish;
 pub mod leash;
+pub mod native;
 pub mod permission;
 pub mod plain;
 pub mod prepare;
@@ -19,6 +20,8 @@ use std::sync::{Arc, RwLock};
 use serde_json::json;
 use tracing::Instrument;
 
+use crate::agent::llm::Llm;
+use crate::agent::native::{Clock, ProviderGate};
 use crate::agent::process;
 use crate::broker::writer::EventWriter;
 use crate::config::agents::Catalogue;
@@ -60,6 +63,12 @@ pub struct RunContext {
     pub worker_name: String,
     /// The secrets of its own environment, which no text of an attempt may hold.
     pub own_secrets: Redactor,
+    /// Who may ask an LLM provider now.
+    pub gate: ProviderGate,
+    /// Asks LLM providers.
+    pub llm: Arc<dyn Llm>,
+    /// Waits for LLM providers.
+    pub clock: Arc<dyn Clock>,
     /// The catalogue as it is now; replaced on reload.
     pub agents: RwLock<Arc<Catalogue>>,
 }
@@ -115,22 +124,7 @@ async fn attempt(context: &RunContext, claimed: &Claimed, leash: &Leash) {
     let mut stream = AttemptStream::new(writer, claimed, conversation, leash.clone());
     let catalogue = context.catalogue();
     let Some(spec) = catalogue.agents.get(&claimed.agent) else {
-        // Another worker may have it, or a fallback: that is not for this one to say.
-        let message = format!(
-            "agent \"{}\" is not in the agents.toml of worker {} any more",
-            claimed.agent, context.worker_name
-        );
-        let end = AttemptEnd::NotBegun {
-            class: ErrorClass::AgentUnavailable,
-            message,
-        };
-        let ending = Ending {
-            end,
-            driven: None,
-            snapshot: None,
-            conversation: None,
-        };
-        finish::store_end(context, claimed, &stream, ending).await;
+        finish::store_end(context, claimed, &stream, agent_gone(context, claimed)).await;
         return;
     };
     stream.redact(secrets::of_attempt(context, spec).await);
@@ -162,8 +156,15 @@ async fn attempt(context: &RunContext, claimed: &Claimed, leash: &Leash) {
         worktree,
         agent,
         mut turn,
+        goes_on,
     } = prepared;
     turn.secrets = stream.redactor().clone();
+    if let Some(goes_on) = goes_on {
+        let place = (&project, &worktree);
+        let kept = (turn.secrets.clone(), leash);
+        let native = native::turn(context, claimed, place, conversation, goes_on, kept).await;
+        turn.native = Some(native);
+    }
     let (home, confinement) = (turn.home.clone(), turn.confinement.clone());
     let mut driven = drive::drive(context, claimed, spec, agent, turn, &mut stream, leash).await;
     stream.redact_agent(secrets::renewed(stream.redactor(), spec, &home).await);
@@ -200,6 +201,24 @@ async fn attempt(context: &RunContext, claimed: &Claimed, leash: &Leash) {
     context.workspaces.discard(&project, worktree).await;
     if hooked {
         end_hooks(context, claimed).await;
+    }
+}
+
+/// The end of an attempt whose agent this worker does not have any more. Another one may have it, or a
+/// fallback: that is not for this one to say.
+fn agent_gone(context: &RunContext, claimed: &Claimed) -> Ending {
+    let message = format!(
+        "agent \"{}\" is not in the agents.toml of worker {} any more",
+        claimed.agent, context.worker_name
+    );
+    Ending {
+        end: AttemptEnd::NotBegun {
+            class: ErrorClass::AgentUnavailable,
+            message,
+        },
+        driven: None,
+        snapshot: None,
+        conversation: None,
     }
 }
 

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use crate::agent::confine;
 use crate::agent::{Agent, AgentError, TurnRequest, catalog};
 use crate::config::agent_spec::AgentSpec;
-use crate::domain::attempt::AttemptEnd;
+use crate::domain::attempt::{AttemptEnd, ExecutionPath};
 use crate::domain::error_class::ErrorClass;
 use crate::domain::sandbox::Demand;
 use crate::domain::usage::SessionUsage;
@@ -14,12 +14,15 @@ use crate::sandbox::{Confinement, Means, Places};
 use crate::store::StoreError;
 use crate::store::applies;
 use crate::store::attempts::{self, ConversationState, Held, OpenChange};
+use crate::store::carried::{self, CarriedWork};
 use crate::store::claims::Claimed;
+use crate::store::messages::{self, Carried};
 use crate::store::projects::{self, Project};
 use crate::workspace::{ProjectSpec, Start, Worktree, WorktreeKey, WorktreeMode};
 
 use super::RunContext;
 use super::leash::Leash;
+use super::native::GoesOn;
 use super::sessions;
 
 /// What the turn runs with.
@@ -32,6 +35,8 @@ pub struct Prepared {
     pub agent: Arc<dyn Agent>,
     /// What the turn needs.
     pub turn: TurnRequest,
+    /// How a native turn goes on.
+    pub goes_on: Option<GoesOn>,
 }
 
 /// Find out what to run with, and make the worktree. An error is the end of the attempt.
@@ -71,7 +76,16 @@ pub async fn prepare(
             .map_err(|error| internal("read the conversation", &error))?,
         None => ConversationState::default(),
     };
-    let start = start_of(context, claimed, &project, &before).await?;
+    let (start, goes_on) = match path {
+        ExecutionPath::Native => carried(context, claimed, &project, conversation).await?,
+        ExecutionPath::Acp | ExecutionPath::Pty | ExecutionPath::Pipe | ExecutionPath::Noop => {
+            (None, None)
+        }
+    };
+    let start = match start {
+        Some(start) => start,
+        None => start_of(context, claimed, &project, &before).await?,
+    };
     let wanted = Wanted {
         conversation,
         start,
@@ -93,7 +107,74 @@ pub async fn prepare(
         worktree,
         agent,
         turn,
+        goes_on,
     })
+}
+
+/// Where a native attempt goes on, when the one before it left its work, and how.
+async fn carried(
+    context: &RunContext,
+    claimed: &Claimed,
+    project: &ProjectSpec,
+    conversation: i64,
+) -> Result<(Option<Start>, Option<GoesOn>), AttemptEnd> {
+    let resumed = carried::resume(&context.store, &claimed.lease, conversation)
+        .await
+        .map_err(|error| internal("read what the attempt before left", &error))?;
+    let Some(resumed) = resumed else {
+        return Err(AttemptEnd::LeaseLost);
+    };
+    let start = match resumed.carried {
+        Some(work) => start_from(context, project, work).await?,
+        None => None,
+    };
+    let carried = match (&start, &resumed.ended) {
+        (Some(_), _) | (None, None) => Carried::Yes,
+        (None, Some(_)) => Carried::No,
+    };
+    if carried == Carried::No {
+        let lost = messages::lose_work(&context.store, &claimed.lease).await;
+        match lost.map_err(|error| internal("forget what was lost", &error))? {
+            Held::Yes => {}
+            Held::Lost => return Err(AttemptEnd::LeaseLost),
+        }
+    }
+    let goes_on = GoesOn {
+        carried,
+        ended: resumed.ended,
+        provider_waits: resumed.provider_waits,
+    };
+    Ok((start, Some(goes_on)))
+}
+
+/// The start of an attempt that goes on; nothing when the objects are on another host only.
+async fn start_from(
+    context: &RunContext,
+    project: &ProjectSpec,
+    work: CarriedWork,
+) -> Result<Option<Start>, AttemptEnd> {
+    let workspaces = &context.workspaces;
+    let CarriedWork {
+        base,
+        result,
+        changed,
+        pack,
+    } = work;
+    if !changed {
+        return Ok(Some(Start::Named(base)));
+    }
+    match pack {
+        Some(pack) => workspaces
+            .import(project, &base, &result, &pack)
+            .await
+            .map_err(|error| AttemptEnd::Failed {
+                class: error.class,
+                message: error.message,
+            })?,
+        None if workspaces.has_result(project, &result).await => {}
+        None => return Ok(None),
+    }
+    Ok(Some(Start::Continue { base, result }))
 }
 
 /// What the worktree begins with.

@@ -106,7 +106,10 @@ pub(super) fn clean_driven(redactor: &Redactor, driven: &mut Driven) {
 
 /// Why an attempt ended, cut to what is stored of it: agents write lines of megabytes.
 pub(super) fn clean_end(redactor: &Redactor, end: &mut AttemptEnd) {
-    let (AttemptEnd::Failed { message, .. } | AttemptEnd::NotBegun { message, .. }) = end else {
+    let (AttemptEnd::Failed { message, .. }
+    | AttemptEnd::NotBegun { message, .. }
+    | AttemptEnd::Yielded { message, .. }) = end
+    else {
         return;
     };
     let most = limits::ERROR_TEXT_CHARS_MAX;

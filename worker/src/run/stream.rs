@@ -235,12 +235,39 @@ impl AttemptStream {
                 });
                 self.emit("usage", payload).await;
             }
+            AgentEvent::Alive => {}
+            AgentEvent::Steering { text } => {
+                self.put_item("user", Some(text.clone()), None).await;
+                self.emit("steering", json!({ "text": text })).await;
+            }
+            AgentEvent::ToolOutput { .. } => self.tell_as_is("tool_output", event).await,
+            AgentEvent::TurnStarted { .. } => self.tell_as_is("turn_started", event).await,
+            // A step is told after what was said in it.
+            AgentEvent::StepCompleted { .. } => {
+                self.end_speech().await;
+                self.tell_as_is("step_completed", event).await;
+            }
+            AgentEvent::ProviderRetry { .. } => self.tell_as_is("provider_retry", event).await,
+            AgentEvent::Compacted { .. } => self.tell_as_is("compacted", event).await,
+            AgentEvent::TurnDone { .. } => {
+                self.end_speech().await;
+                self.tell_as_is("turn_done", event).await;
+            }
             AgentEvent::Unknown { method, raw } => {
                 metrics::counter!("dispatch_agent_unknown_messages_total").increment(1);
                 self.emit("unknown", json!({ "method": method, "raw": raw }))
                     .await;
             }
         }
+    }
+
+    /// Tell an event by its own members.
+    async fn tell_as_is(&mut self, kind: &'static str, event: AgentEvent) {
+        let mut payload = serde_json::to_value(event).unwrap_or_default();
+        if let Some(members) = payload.as_object_mut() {
+            members.remove("kind");
+        }
+        self.emit(kind, payload).await;
     }
 
     /// Let the open row of deltas go if its time has come.
@@ -450,6 +477,7 @@ fn put_next(room: Option<Room<'_>>, kept: &mut VecDeque<Row>, kept_bytes: &mut u
 fn merge(before: ToolCall, update: ToolCall) -> ToolCall {
     ToolCall {
         id: update.id,
+        step_id: update.step_id.or(before.step_id),
         title: update.title.or(before.title),
         kind: update.kind.or(before.kind),
         status: update.status.or(before.status),

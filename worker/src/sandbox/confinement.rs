@@ -29,6 +29,8 @@ pub struct Places {
     pub read: Vec<PathBuf>,
     /// Directories with programs.
     pub search_path: Vec<PathBuf>,
+    /// Programs that are started beside the agent's own, absolute.
+    pub programs: Vec<PathBuf>,
     /// Whether the worktree is a part of somebody else's repository, as a linked one is.
     pub linked: bool,
 }
@@ -107,13 +109,26 @@ impl Confinement {
         };
         let mut lent = places.read.clone();
         lent.extend(spec.readable.iter().map(at_home));
+        // Of the worker itself nothing but its program: what stands beside it may be its settings.
+        let own = program == sandbox.helper;
+        lent.extend(own.then(|| program.to_owned()));
+        let key_files = spec
+            .native
+            .key_files()
+            .filter_map(|file| file.canonicalize().ok());
+        let hidden: Vec<PathBuf> = sandbox.hidden.iter().cloned().chain(key_files).collect();
+        let mut programs = places.programs.clone();
+        programs.extend((!own).then(|| program.to_owned()));
+        let servers = spec.native.mcp.values().map(|server| &server.command);
+        let commands = std::iter::once(&spec.command).chain(servers);
+        let args: Vec<String> = commands.flat_map(|c| c.iter().skip(1).cloned()).collect();
         let wanted = visible::Wanted {
-            program: Some(program),
-            args: spec.command.get(1..).unwrap_or_default(),
+            programs: &programs,
+            args: &args,
             search_path: places.search_path.clone(),
             lent: &lent,
             home,
-            hidden: &sandbox.hidden,
+            hidden: &hidden,
         };
         let seen = visible::find(&wanted);
         let this = Self::seeing(sandbox, rung, owner, places, spec.limits, seen);
@@ -210,6 +225,11 @@ impl Confinement {
         way_out
             .map(|way_out| way_out.refusals())
             .unwrap_or_default()
+    }
+
+    /// The program that confines it.
+    pub fn helper(&self) -> &Path {
+        &self.0.plan.helper
     }
 
     /// How it is confined.

@@ -30,7 +30,7 @@ pub mod visible;
 pub(crate) mod watch;
 mod way_out;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use nix::fcntl::OFlag;
 use nix::sys::signal::Signal;
@@ -164,6 +164,11 @@ impl Sandbox {
                 tracing::info!(sandbox = best.as_str(), missing, "agents are confined");
             }
         }
+    }
+
+    /// The program that confines, which is what confined tools of the worker's own run too.
+    pub fn helper(&self) -> &Path {
+        &self.helper
     }
 
     /// The best rung that works here.

@@ -57,9 +57,9 @@ const HIDDEN: [&str; 1] = ["/etc/dispatch"];
 /// What to look for.
 #[derive(Clone, Debug, Default)]
 pub struct Wanted<'a> {
-    /// The program, absolute.
-    pub program: Option<&'a Path>,
-    /// Its arguments: those that name existing files are shown.
+    /// The programs, absolute.
+    pub programs: &'a [PathBuf],
+    /// Their arguments: those that name existing files are shown.
     pub args: &'a [String],
     /// Directories with programs.
     pub search_path: Vec<PathBuf>,
@@ -96,7 +96,7 @@ pub fn find(wanted: &Wanted<'_>) -> Visible {
     for dir in &wanted.search_path {
         found.tools_of(dir);
     }
-    if let Some(program) = wanted.program {
+    for program in wanted.programs {
         found.program(program, 0);
     }
     let mut lent = wanted.lent.to_vec();
@@ -287,7 +287,7 @@ mod tests {
         fs::create_dir_all(home.join(".local/share/other")).unwrap();
         fs::write(home.join(".local/share/other/auth.json"), "secret").unwrap();
         let visible = find(&Wanted {
-            program: Some(&link),
+            programs: std::slice::from_ref(&link),
             home: Some(&home),
             ..Wanted::default()
         });
@@ -323,7 +323,7 @@ mod tests {
             &format!("#!{}\n", venv.join("bin/python").display()),
         );
         let visible = find(&Wanted {
-            program: Some(&script),
+            programs: std::slice::from_ref(&script),
             home: Some(&home),
             ..Wanted::default()
         });
@@ -353,7 +353,7 @@ mod tests {
         let home = dir.path().canonicalize().unwrap();
         executable(&home.join("agent"), "#!/bin/sh\n");
         let visible = find(&Wanted {
-            program: Some(&home.join("agent")),
+            programs: &[home.join("agent")],
             search_path: vec![home.clone(), PathBuf::from("/")],
             home: Some(&home),
             ..Wanted::default()

@@ -34,7 +34,7 @@ pub enum Held {
 }
 
 impl Held {
-    fn of_rows(rows: usize) -> Self {
+    pub(super) fn of_rows(rows: usize) -> Self {
         if rows == 0 { Self::Lost } else { Self::Yes }
     }
 }

@@ -10,6 +10,7 @@ use crate::domain::change::Snapshot;
 use crate::domain::usage::{Cost, Price, UsageReport, UsageSource};
 
 use super::attempts::Times;
+use super::carried::{self, AgainFrom};
 use super::claims::Lease;
 use super::{Store, StoreError, Tx, new_changes};
 
@@ -82,6 +83,8 @@ pub struct AttemptFacts {
     pub usage: Option<UsageRow>,
     /// What it left.
     pub snapshot: Option<Snapshot>,
+    /// Where the next attempt begins, if the task goes back.
+    pub again_from: AgainFrom,
     /// When things happened.
     pub times: Times,
 }
@@ -172,6 +175,8 @@ pub async fn finish(
         change = new_changes::store(&tx, lease, &finish.disposition, facts, &mut next_seq).await?;
     }
     place_task(&tx, lease, finish, &ended, next_seq).await?;
+    let facts = finish.facts.as_ref();
+    carried::at_end(&tx, lease, ender, &finish.disposition, facts).await?;
     tx.query(&CLOSE_PERMISSIONS_OF, &[&lease.task().0, &lease.token().0])
         .await?;
     tx.query(&NOTIFY, &[&format!("events {}", lease.task())])
@@ -315,11 +320,10 @@ async fn store_usage(
     usage: &UsageRow,
 ) -> Result<(), StoreError> {
     let report = usage.report.clone().unwrap_or_default();
-    let source = if usage.report.is_some() {
-        UsageSource::Reported
-    } else {
-        UsageSource::None
-    };
+    let source = usage
+        .report
+        .as_ref()
+        .map_or(UsageSource::None, |report| report.source);
     let amount: Option<Decimal> = usage.cost.as_ref().map(|c| c.amount);
     let currency = usage.cost.as_ref().map(|c| c.currency.as_str());
     let cost_source = usage.cost.as_ref().map(|_| {
@@ -447,7 +451,7 @@ fn storable(mut finish: Finish) -> Finish {
     finish
 }
 
-fn clean_value(value: &mut Value) {
+pub(super) fn clean_value(value: &mut Value) {
     match value {
         Value::String(text) if text.contains('\0') => *text = clean(text),
         Value::Array(values) => values.iter_mut().for_each(clean_value),

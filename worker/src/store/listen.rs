@@ -36,6 +36,10 @@ pub enum Wakeup {
     Change(i64),
     /// This task's stream has more.
     Events(i64),
+    /// Somebody sent something into this conversation.
+    Inbox(i64),
+    /// A provider is paused, or is not any more.
+    Providers,
     /// A ping of our own, carrying its number.
     Ping(i64),
     /// The connection was lost for a while: whatever is waited for may have happened.
@@ -56,6 +60,8 @@ impl FromStr for Wakeup {
             "permission" => id().map(Self::Permission),
             "change" => id().map(Self::Change),
             "events" => id().map(Self::Events),
+            "inbox" => id().map(Self::Inbox),
+            "providers" => Ok(Self::Providers),
             "ping" => id().map(Self::Ping),
             _ => Err(()),
         }

@@ -11,6 +11,7 @@ pub mod asks;
 pub mod attempts;
 pub mod audit;
 pub mod bench;
+pub mod carried;
 pub mod catalogue;
 pub mod changes;
 pub mod claims;
@@ -18,15 +19,21 @@ pub mod error;
 pub mod finish;
 pub mod fleet;
 pub mod history;
+pub mod inbox;
 pub mod listen;
+pub mod mail;
+pub mod messages;
 pub mod migrate;
 pub mod new_changes;
+pub mod pauses;
 pub mod permissions;
 pub mod projects;
 mod record;
+pub mod resumes;
 pub mod rights;
 mod session;
 pub mod statement;
+pub mod steps;
 pub mod streams;
 pub mod tasks;
 pub mod undos;
@@ -58,22 +65,29 @@ pub type Params<'a> = &'a [&'a (dyn ToSql + Sync)];
 
 /// Every statement there is, for the test that prepares them.
 pub fn all_statements() -> impl Iterator<Item = &'static Statement> {
-    let modules: [&[&Statement]; 20] = [
+    let modules: [&[&Statement]; 27] = [
         ALL,
         applies::ALL,
         asks::ALL,
         attempts::ALL,
         audit::ALL,
         bench::ALL,
+        carried::ALL,
         catalogue::ALL,
         changes::ALL,
         claims::ALL,
         finish::ALL,
         fleet::ALL,
         history::ALL,
+        inbox::ALL,
+        mail::ALL,
+        messages::ALL,
         new_changes::ALL,
+        pauses::ALL,
         permissions::ALL,
         projects::ALL,
+        resumes::ALL,
+        steps::ALL,
         streams::ALL,
         tasks::ALL,
         undos::ALL,

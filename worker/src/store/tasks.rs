@@ -1,6 +1,7 @@
 //! Requests as submitters and readers see them. Claiming and ending them is the queue's side.
 
 use chrono::{DateTime, Utc};
+use rust_decimal::Decimal;
 use uuid::Uuid;
 
 use super::{Store, StoreError, StoreErrorKind};
@@ -127,6 +128,12 @@ pub struct NewTask {
     pub fallback: Option<String>,
     /// Commit or branch to start from.
     pub base_ref: Option<String>,
+    /// Requests to the model, all attempts together.
+    pub max_steps: Option<i32>,
+    /// Tokens, all attempts together.
+    pub max_tokens: Option<i64>,
+    /// Money, all attempts together.
+    pub max_cost: Option<Decimal>,
 }
 
 /// What a submission has to know before it is made.
@@ -192,6 +199,9 @@ pub async fn submit(store: &Store, task: &NewTask, actor: &str) -> Result<Submit
                 &task.fallback,
                 &task.base_ref,
                 &actor,
+                &task.max_steps,
+                &task.max_tokens,
+                &task.max_cost,
             ],
         )
         .await?;
@@ -226,6 +236,9 @@ async fn first_with_key(store: &Store, task: &NewTask) -> Result<Submitted, Stor
                 &task.limit_key,
                 &task.fallback,
                 &task.base_ref,
+                &task.max_steps,
+                &task.max_tokens,
+                &task.max_cost,
             ],
         )
         .await?;

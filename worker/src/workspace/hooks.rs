@@ -44,6 +44,7 @@ pub(super) fn held(
         home: dir.home(),
         tmp: dir.tmp(),
         read: borrowed,
+        programs: Vec::new(),
         search_path: std::env::split_paths(&path).collect(),
         linked: mode == WorktreeMode::Linked,
     };

@@ -15,6 +15,7 @@ mod flags;
 mod git;
 mod hooks;
 mod ignores;
+mod instructions;
 mod layout;
 mod leftovers;
 mod objects;

@@ -20,6 +20,7 @@ use super::{WorkspaceError, diff_failed};
 use crate::domain::change::show_path;
 use crate::domain::error_class::ErrorClass;
 use crate::domain::limits;
+use crate::domain::staged_name::is_staged_name;
 use crate::sandbox::DIRECTORY;
 
 /// Files up to this are hashed in memory first, so that an unchanged one is not written.
@@ -260,6 +261,13 @@ impl Walk<'_> {
                     return self.tracked(&parent, name, path, known, &stat);
                 }
                 if covered == Covered::Yes || self.start.ignores.name(path, Entry::File) {
+                    return Ok(());
+                }
+                if is_staged_name(name.as_bytes()) {
+                    self.notice(format!(
+                        "{} is what a write that was killed left behind: it was left out",
+                        show_path(path)
+                    ));
                     return Ok(());
                 }
                 match self.hash(&parent, name, path, &stat, None)? {

@@ -310,6 +310,16 @@ impl Workspaces {
             .await
     }
 
+    /// Whether a result is here without its objects being brought.
+    pub async fn has_result(&self, project: &ProjectSpec, commit: &str) -> bool {
+        let Ok(objects) = Objects::open(&self.inner.root, project) else {
+            return false;
+        };
+        let (git, cancel) = (&self.inner.git, CancellationToken::new());
+        let there = objects.ensure_result(git, commit, None, &cancel).await;
+        there.is_ok()
+    }
+
     /// Keep the project's object store quick: for the janitor, now and then.
     pub async fn maintain(&self, project: &ProjectSpec) -> Result<(), WorkspaceError> {
         let objects = Objects::open(&self.inner.root, project)?;

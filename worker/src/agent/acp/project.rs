@@ -183,6 +183,7 @@ impl Projection {
     fn tool_call(&mut self, wire: &Value) -> Option<ToolCall> {
         let id = text_at(wire, "/toolCallId")?;
         let change = ToolCall {
+            step_id: None,
             title: text_at(wire, "/title").map(|title| without_worktree(&title, &self.worktree)),
             kind: text_at(wire, "/kind"),
             status: text_at(wire, "/status"),

@@ -7,7 +7,7 @@ use serde_json::Value;
 use crate::agent::figures;
 use crate::config::agent_spec::{CostIs, UsageFormat, UsageSemantics, UsageSpec};
 use crate::domain::limits;
-use crate::domain::usage::{Cost, TokenCounts, UsageReport};
+use crate::domain::usage::{Cost, TokenCounts, UsageReport, UsageSource};
 
 /// Collects the reports of one turn.
 #[derive(Debug)]
@@ -105,6 +105,7 @@ impl<'a> Meter<'a> {
             return None;
         }
         Some(UsageReport {
+            source: UsageSource::Reported,
             tokens: self.tokens.unwrap_or_default(),
             cost: self.cost(),
             context: self.context,

@@ -11,7 +11,7 @@ use crate::config::agent_spec::{
 };
 use crate::domain::limits;
 use crate::domain::redact::Redactor;
-use crate::domain::usage::{Cost, SessionUsage, TokenCounts, UsageReport};
+use crate::domain::usage::{Cost, SessionUsage, TokenCounts, UsageReport, UsageSource};
 
 /// What the lines of one turn said so far.
 #[derive(Debug)]
@@ -99,6 +99,7 @@ impl<'a> Stream<'a> {
             return None;
         }
         Some(UsageReport {
+            source: UsageSource::Reported,
             tokens: self.tokens.unwrap_or_default(),
             cost: self.cost.map(|amount| Cost {
                 amount: amount.normalize(),
@@ -222,6 +223,7 @@ fn tool(rule: &ToolSelect, item: &Value, secrets: &Redactor) -> Option<ToolCall>
     let name = at(&rule.tool).map(plain);
     let kind = name.as_ref().and_then(|name| rule.kinds.get(name)).cloned();
     Some(ToolCall {
+        step_id: None,
         id: plain(item.pointer(&rule.id)?),
         title: at(&rule.title).map(plain).or(name),
         kind: rule.kind.clone().or(kind),

@@ -14,6 +14,9 @@ SELECT t.id,
        AND t.deadline IS NOT DISTINCT FROM $14::timestamptz
        AND t.limit_key IS NOT DISTINCT FROM $15::text
        AND t.fallback IS NOT DISTINCT FROM $16::text
-       AND t.base_ref IS NOT DISTINCT FROM $17::text AS same
+       AND t.base_ref IS NOT DISTINCT FROM $17::text
+       AND t.max_steps IS NOT DISTINCT FROM $18::integer
+       AND t.max_tokens IS NOT DISTINCT FROM $19::bigint
+       AND t.max_cost IS NOT DISTINCT FROM $20::numeric AS same
   FROM tasks t
  WHERE t.idempotency_key = $1::text

@@ -7,6 +7,7 @@ mod prepare;
 mod progress;
 mod render;
 pub mod roles;
+mod steps_story;
 mod story;
 mod stream;
 mod table;

@@ -23,6 +23,7 @@ pub(crate) async fn input(
 ) -> Result<Value, CliError> {
     match entry.spec.name {
         "task.submit" => input["input"] = json!(prompt(text(&input, "input"), file)?),
+        "message.send" => input["text"] = json!(letter(text(&input, "text"))?),
         "project.add" => input["path"] = json!(absolute(text(&input, "path"))?),
         "project.update" if input["path"].is_string() => {
             input["path"] = json!(absolute(text(&input, "path"))?);
@@ -57,6 +58,18 @@ fn prompt(typed: &str, file: Option<String>) -> Result<String, CliError> {
         _ => bounded("standard input", Ok(io::stdin())),
     }?;
     Ok(prompt)
+}
+
+fn letter(typed: &str) -> Result<String, CliError> {
+    if typed != "-" {
+        return Ok(typed.to_owned());
+    }
+    if io::stdin().is_terminal() {
+        return Err(OpError::invalid("say what the agent shall know")
+            .hint("dispatch send TASK \"what to say\", or a pipe into standard input")
+            .into());
+    }
+    bounded("standard input", Ok(io::stdin()))
 }
 
 /// Read no more than a prompt may have, and one byte that shows that there is more.

@@ -118,6 +118,41 @@ const AUDIT: &[Column] = &[
     Column("TO", "subject", Form::Text),
     Column("WITH", "detail", Form::Text),
 ];
+const MESSAGES: &[Column] = &[
+    Column("MESSAGE", "id", Form::Id),
+    Column("STATE", "state", Form::State),
+    Column("TASK", "task_id", Form::Id),
+    Column("BY", "sent_by", Form::Text),
+    Column("SENT", "sent_at", Form::Ago),
+    Column("DELIVERED", "delivered_at", Form::Ago),
+    Column("TEXT", "text", Form::Prose),
+];
+const STEPS: &[Column] = &[
+    Column("TRY", "attempt", Form::Text),
+    Column("STEP", "n", Form::Text),
+    Column("FOR", "kind", Form::Text),
+    Column("MODEL", "model", Form::Text),
+    Column("END", "finish", Form::Text),
+    Column("INPUT", "input_tokens", Form::Count),
+    Column("CACHED", "cache_read_tokens", Form::Count),
+    Column("OUTPUT", "output_tokens", Form::Count),
+    Column("REASONING", "reasoning_tokens", Form::Count),
+    Column("CONTEXT", "context_tokens", Form::Count),
+    Column("COST", "cost", Form::Text),
+    Column("", "currency", Form::Text),
+    Column("FIRST MS", "ttft_ms", Form::Count),
+    Column("ANSWER MS", "request_ms", Form::Count),
+    Column("TOOLS MS", "tools_ms", Form::Count),
+    Column("ALL MS", "total_ms", Form::Count),
+    Column("RETRIES", "retries", Form::Count),
+];
+const PROVIDERS: &[Column] = &[
+    Column("PROVIDER", "provider", Form::Text),
+    Column("WHY", "class", Form::Text),
+    Column("UNTIL", "until", Form::Ago),
+    Column("SINCE", "paused_at", Form::Ago),
+    Column("SAID", "message", Form::Prose),
+];
 const ATTEMPTS: &[Column] = &[
     Column("TRY", "attempt", Form::Text),
     Column("AGENT", "agent", Form::Text),
@@ -140,6 +175,15 @@ fn list_columns(op: &str) -> Option<(&'static [Column], &'static str)> {
         ),
         "task.events" => (EVENTS, "No more events."),
         "conversation.show" => (ITEMS, "Nothing was said yet."),
+        "message.list" => (
+            MESSAGES,
+            "Nobody sent anything. Send something: dispatch send TASK \"what to say\"",
+        ),
+        "task.steps" => (
+            STEPS,
+            "No requests to a model. Only agents that the worker runs itself tell them.",
+        ),
+        "provider.list" => (PROVIDERS, "No provider is paused."),
         "change.list" => (
             CHANGES,
             "No changes. An attempt that edits files leaves one.",
@@ -173,6 +217,13 @@ pub(crate) fn answer(out: &mut Out, op: &str, view: View, value: &Value) -> io::
         "task.submit" => submitted(out, value),
         "task.show" => task(out, value, now),
         "task.cancel" => out.line(&cancelled(value)),
+        "message.send" => out.line(&sent(value)),
+        "message.cancel" => out.line(&taken_back(value)),
+        "conversation.compact" => out.line(&format!(
+            "The conversation is compacted {}.",
+            safe_text::line(value["when"].as_str().unwrap_or("?"))
+        )),
+        "provider.resume" => out.line(&resumed(value)),
         "task.requeue" => out.line(&format!("Task {} runs again.", value["id"])),
         "change.show" => change_view::print(out, value, view, now),
         "change.approve" => out.line(&format!(
@@ -244,6 +295,34 @@ fn cancelled(value: &Value) -> String {
         Some("cancelled") => format!("Task {id} is cancelled; it had not begun."),
         Some("cancel_requested") => format!("Task {id} is being stopped."),
         _ => format!("Task {id} had ended already; nothing was stopped."),
+    }
+}
+
+fn sent(value: &Value) -> String {
+    let (id, task) = (&value["id"], &value["task_id"]);
+    match value["state"].as_str() {
+        Some("waiting") => format!(
+            "Message {id} waits for task {task}. If its agent takes none, it goes on after it."
+        ),
+        Some("carried") => format!("Message {id} is task {task}: dispatch watch {task}"),
+        _ => format!("Message {id} is held for the next task of the conversation."),
+    }
+}
+
+fn taken_back(value: &Value) -> String {
+    let id = &value["id"];
+    match value["state"].as_str() {
+        Some("cancelled") => format!("Message {id} is taken back."),
+        Some("carried") => format!("Message {id} is a task by now; cancel that."),
+        _ => format!("An agent has message {id} already."),
+    }
+}
+
+fn resumed(value: &Value) -> String {
+    let name = safe_text::line(value["name"].as_str().unwrap_or("?"));
+    match value["was_paused"] == true {
+        true => format!("Provider {name} is asked again."),
+        false => format!("Provider {name} was not paused."),
     }
 }
 

@@ -6,6 +6,7 @@ use serde_json::Value;
 use super::forms::{Form, clock, counted, show, thousands};
 use super::out::Paint;
 use super::progress::Progress;
+use super::steps_story;
 use crate::ops::stream::TaskEvent;
 use crate::surface::safe_text;
 
@@ -17,6 +18,8 @@ const HELD_CHARS_MAX: usize = 400;
 enum Voice {
     Text,
     Thought,
+    /// What a command of the native agent writes.
+    Output,
 }
 
 /// Tells a stream and remembers what a status line needs.
@@ -62,6 +65,7 @@ impl Story {
         match event.kind.as_str() {
             "text" => return self.say(Voice::Text, text(facts, "text")),
             "thought" => return self.say(Voice::Thought, text(facts, "text")),
+            "tool_output" => return self.say(Voice::Output, text(facts, "text")),
             "usage" => {
                 self.tokens = tokens(facts).or(self.tokens);
                 return String::new();
@@ -119,6 +123,7 @@ impl Story {
         match self.voice {
             Voice::Text => line.to_owned(),
             Voice::Thought => self.paint.dim(line),
+            Voice::Output => self.paint.dim(&format!("  | {line}")),
         }
     }
 
@@ -181,7 +186,8 @@ impl Story {
             | "change_undone"
             | "change_undo_refused"
             | "task_requeued" => vec![later(paint, event)],
-            other => vec![paint.dim(&safe_text::line(&format!("{other} {facts}")))],
+            other => steps_story::tell(paint, other, facts)
+                .unwrap_or_else(|| vec![paint.dim(&safe_text::line(&format!("{other} {facts}")))]),
         }
     }
 

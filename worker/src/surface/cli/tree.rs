@@ -54,12 +54,14 @@ pub struct StreamArgs {
 }
 
 /// Short forms at the top: command, operation.
-const SHORT: [(&str, &str); 5] = [
+const SHORT: [(&str, &str); 7] = [
     ("submit", "task.submit"),
     ("list", "task.list"),
     ("show", "task.show"),
     ("cancel", "task.cancel"),
     ("requeue", "task.requeue"),
+    ("send", "message.send"),
+    ("steps", "task.steps"),
 ];
 
 /// The whole tree.
@@ -180,6 +182,8 @@ fn noun_name(noun: &'static str) -> &'static str {
         "agent" => "agents",
         "project" => "projects",
         "worker" => "workers",
+        "message" => "messages",
+        "provider" => "providers",
         other => other,
     }
 }
@@ -192,12 +196,14 @@ fn noun_alias(noun: &'static str) -> Option<&'static str> {
 fn noun_about(noun: &str) -> &'static str {
     match noun {
         "task" => "Work with tasks",
-        "conversation" => "Read conversations",
+        "conversation" => "Read conversations and compact them",
         "change" => "Review what agents left",
         "permission" => "Answer questions of agents",
         "agent" => "See which agents are there",
         "project" => "Manage projects",
         "worker" => "See the workers",
+        "message" => "Send messages to agents at work",
+        "provider" => "See which providers of models are paused",
         "usage" => "See what the work cost",
         _ => "See who did what",
     }
@@ -216,7 +222,9 @@ fn noun_command(noun: &'static str) -> Command {
     let mut command = Command::new(noun_name(noun)).disable_help_subcommand(true);
     match default_op(noun) {
         Some(entry) => {
-            command = (entry.augment)(command).args_conflicts_with_subcommands(true);
+            command = (entry.augment)(command)
+                .args_conflicts_with_subcommands(true)
+                .subcommand_negates_reqs(true);
         }
         None => {
             command = command

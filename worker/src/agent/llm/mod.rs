@@ -1,5 +1,20 @@
 //! What the native agent needs of an LLM provider, whatever its wire format.
 
+mod answer;
+mod calls;
+mod fault;
+mod frames;
+mod genai_client;
+mod key;
+mod lines;
+mod messages;
+mod ollama;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod rehearsal;
+mod request;
+mod retry_after;
+mod usage;
+
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,6 +24,8 @@ use serde_json::Value;
 use crate::config::native_spec::ProviderSpec;
 use crate::domain::llm::{Effort, FinishReason, Message, ToolCall, ToolDefinition};
 use crate::domain::usage::TokenCounts;
+
+pub use genai_client::{GenaiLlm, SetupError};
 
 /// A client of LLM providers. One request each; it never retries.
 pub trait Llm: Send + Sync {

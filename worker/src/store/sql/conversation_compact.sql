@@ -1,0 +1,1 @@
+SELECT compact_conversation($1::bigint, $2::text) AS at

@@ -1,0 +1,1 @@
+SELECT lose_work($1::bigint, $2::bigint) AS held

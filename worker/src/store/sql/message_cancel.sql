@@ -1,0 +1,1 @@
+SELECT cancel_message($1::bigint, $2::text) AS state
