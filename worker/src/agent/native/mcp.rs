@@ -105,7 +105,7 @@ impl Servers {
 }
 
 impl Server {
-    /// Call a tool by the server's own name for it.
+    /// Call a tool by the server's own name for it. The result is cut by whoever cleans it, after that.
     pub(crate) async fn call(&self, tool: &str, input: Value) -> Outcome {
         let Value::Object(arguments) = input else {
             return Outcome::failed("the input of the call is no JSON object");
@@ -118,20 +118,19 @@ impl Server {
             biased;
             called = calling => called,
             // The library waits until the server has read what it is told, which may be never.
-            why = self.silence.begins() => return self.failed(why),
+            why = self.silence.begins() => return self.failed(&why),
         };
         match called {
             Ok(Ok(result)) => self.outcome(&result),
-            Ok(Err(error)) => self.failed(self.fault(&error)),
+            Ok(Err(error)) => self.failed(&self.fault(&error)),
             Err(_) => {
                 let seconds = self.call_timeout.as_secs();
-                self.failed(format!("it did not answer within {seconds} s"))
+                self.failed(&format!("it did not answer within {seconds} s"))
             }
         }
     }
 
-    fn failed(&self, mut why: String) -> Outcome {
-        cut(&mut why);
+    fn failed(&self, why: &str) -> Outcome {
         Outcome::failed(format!("the MCP server {}: {why}", self.name))
     }
 
@@ -312,11 +311,5 @@ fn text_of(content: &[ContentBlock], structured: Option<&Value>) -> String {
     {
         text = structured.to_string();
     }
-    cut(&mut text);
     text
-}
-
-fn cut(text: &mut String) {
-    let end = text.floor_char_boundary(limits::TOOL_RESULT_BYTES_MAX);
-    text.truncate(end);
 }
