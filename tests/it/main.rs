@@ -24,6 +24,7 @@ mod attempt;
 mod audit;
 mod bad_input;
 mod bench_driver;
+mod carried;
 mod cli_reference;
 mod confine;
 mod conversations;

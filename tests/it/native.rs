@@ -223,6 +223,30 @@ async fn a_provider_that_asks_to_wait_gets_its_peace_and_the_task_goes_on_with_i
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_task_that_is_cancelled_while_its_provider_rests_leaves_its_work_for_review() {
+    let house = House::new().await;
+    let stage = &house.stage;
+    let worker = stage.worker_with(&house.agents, |_| {}).await;
+    let limited =
+        json!({ "fail": { "status": 429, "times": 1, "retry_after": "3600" }, "text": "never" });
+    let task = house
+        .submit(&json!([write("first.txt", "1"), limited]))
+        .await;
+    stage.holds("it waits", &format!("SELECT state = 'pending' AND coalesce(runs_at > now() + interval '50 minutes', false) FROM task_status WHERE id = {task}")).await;
+    stage.text(&format!("SELECT cancel_task({task})")).await;
+    let change = format!("SELECT id FROM pending_changes WHERE task_id = {task} AND partial");
+    let change = stage.text(&change).await;
+    let approve = format!(
+        "SELECT approve_change({change}, (SELECT digest FROM pending_changes WHERE id = {change}))"
+    );
+    stage.text(&approve).await;
+    let applied = format!("SELECT state = 'applied' FROM pending_changes WHERE id = {change}");
+    stage.holds("it is applied", &applied).await;
+    assert_eq!(git(&stage.ground.repo, &["show", "main:first.txt"]), "1");
+    worker.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_refused_key_costs_one_request_and_no_task() {
     let house = House::new().await;
     let stage = &house.stage;

@@ -3,7 +3,7 @@
 
 use super::claims::Lease;
 use super::finish::{AttemptFacts, Disposition, Ender};
-use super::{Store, StoreError, Tx};
+use super::{Store, StoreError, Tx, new_changes};
 
 crate::statements! {
     RESUME_WORK = "resume_work", slow;
@@ -90,7 +90,7 @@ pub(super) async fn at_end(
         (Disposition::Completed | Disposition::Failed | Disposition::Cancelled, _) => {
             let settle = match (ender, facts.map(|facts| facts.again_from)) {
                 (Ender::Owner, Some(AgainFrom::Snapshot)) => &SETTLE,
-                // Of a native attempt nothing is kept: its worker is gone, or another agent ended it.
+                // It kept nothing of a native attempt: its worker is gone, or another agent ended it.
                 (Ender::Owner, Some(AgainFrom::Base) | None) | (Ender::Rescuer(_), _) => {
                     &SETTLE_WITHOUT_WORK
                 }
@@ -123,6 +123,7 @@ async fn keep(tx: &Tx, lease: &Lease, facts: &AttemptFacts) -> Result<(), StoreE
                 &snapshot.pack,
             ];
             tx.query(&KEEP_CARRIED, params).await?;
+            new_changes::carry(tx, lease, facts, snapshot).await?;
         }
         // Nothing is known of what it left; `resume` finds out whether it had said anything.
         (AgainFrom::Snapshot, None) => {}

@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use crate::domain::change::{FileChange, show_path};
+use crate::domain::change::{FileChange, Snapshot, show_path};
 use crate::domain::flag;
 
 use super::claims::Lease;
@@ -14,10 +14,10 @@ crate::statements! {
     INSERT_CHANGE_FILES = "insert_change_files", slow;
     INSERT_PACK = "insert_pack", slow;
     SUPERSEDE_CHANGES = "supersede_changes";
+    CARRY_CHANGE = "carry_change", slow;
 }
 
-/// A change is made when the task ends and something is different; a task that is tried again
-/// keeps only the ref.
+/// A change is made when the task ends and something is different.
 pub(super) async fn store(
     tx: &Tx,
     lease: &Lease,
@@ -39,12 +39,67 @@ pub(super) async fn store(
         tx.query(&SUPERSEDE_CHANGES, &[&facts.conversation, &nobody])
             .await?;
     }
-    let lines = |of: fn(&FileChange) -> Option<i32>| -> i64 {
-        snapshot.files.iter().filter_map(of).map(i64::from).sum()
-    };
-    let (added, removed) = (lines(|f| f.added_lines), lines(|f| f.removed_lines));
-    let flags = flag::union(snapshot.files.iter().map(|f| f.flags.as_slice()));
-    let files = i32::try_from(snapshot.files.len()).unwrap_or(i32::MAX);
+    let sums = Sums::of(snapshot);
+    let change = insert(tx, lease, facts, snapshot, &sums, partial).await?;
+    if let Some(pack) = &snapshot.pack {
+        tx.query(&INSERT_PACK, &[&change, pack]).await?;
+    }
+    let payload = serde_json::json!({
+        "change_id": change, "files": sums.files, "added_lines": sums.added,
+        "removed_lines": sums.removed, "partial": partial, "digest": snapshot.digest,
+        "flags": sums.flags,
+    });
+    append_last_events(tx, lease, *next_seq, &[("change_ready", payload)]).await?;
+    *next_seq += 1;
+    Ok(Some(change))
+}
+
+/// Put the change beside carried work, which has its objects: nobody sees it unless the task ends
+/// before another attempt begins.
+pub(super) async fn carry(
+    tx: &Tx,
+    lease: &Lease,
+    facts: &AttemptFacts,
+    snapshot: &Snapshot,
+) -> Result<(), StoreError> {
+    if snapshot.files.is_empty() {
+        return Ok(());
+    }
+    let change = insert(tx, lease, facts, snapshot, &Sums::of(snapshot), true).await?;
+    tx.query(&CARRY_CHANGE, &[&change]).await?;
+    Ok(())
+}
+
+/// What the row of a change says of its files.
+struct Sums {
+    files: i32,
+    added: i64,
+    removed: i64,
+    flags: Vec<String>,
+}
+
+impl Sums {
+    fn of(snapshot: &Snapshot) -> Self {
+        let lines = |of: fn(&FileChange) -> Option<i32>| -> i64 {
+            snapshot.files.iter().filter_map(of).map(i64::from).sum()
+        };
+        Self {
+            files: i32::try_from(snapshot.files.len()).unwrap_or(i32::MAX),
+            added: lines(|f| f.added_lines),
+            removed: lines(|f| f.removed_lines),
+            flags: flag::union(snapshot.files.iter().map(|f| f.flags.as_slice())),
+        }
+    }
+}
+
+async fn insert(
+    tx: &Tx,
+    lease: &Lease,
+    facts: &AttemptFacts,
+    snapshot: &Snapshot,
+    sums: &Sums,
+    partial: bool,
+) -> Result<i64, StoreError> {
     let rows = tx
         .query(
             &INSERT_CHANGE,
@@ -59,11 +114,11 @@ pub(super) async fn store(
                 &snapshot.result_commit,
                 &snapshot.result_ref,
                 &snapshot.digest,
-                &files,
-                &added,
-                &removed,
+                &sums.files,
+                &sums.added,
+                &sums.removed,
                 &Value::from(snapshot.notices.clone()),
-                &flags,
+                &sums.flags,
             ],
         )
         .await?;
@@ -72,16 +127,7 @@ pub(super) async fn store(
         .ok_or_else(|| StoreError::no_row(INSERT_CHANGE.name))?;
     let change: i64 = row.try_get("id")?;
     store_files(tx, change, &snapshot.files).await?;
-    if let Some(pack) = &snapshot.pack {
-        tx.query(&INSERT_PACK, &[&change, pack]).await?;
-    }
-    let payload = serde_json::json!({
-        "change_id": change, "files": files, "added_lines": added, "removed_lines": removed,
-        "partial": partial, "digest": snapshot.digest, "flags": flags,
-    });
-    append_last_events(tx, lease, *next_seq, &[("change_ready", payload)]).await?;
-    *next_seq += 1;
-    Ok(Some(change))
+    Ok(change)
 }
 
 async fn store_files(tx: &Tx, change: i64, files: &[FileChange]) -> Result<(), StoreError> {

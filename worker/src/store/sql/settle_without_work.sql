@@ -1,3 +1,3 @@
--- The task is over, and nothing keeps what its attempts did.
+-- The task is over, and its last attempt kept nothing of what the ones before it did.
 WITH forgotten AS MATERIALIZED (SELECT end_without_work($1::bigint))
 SELECT settle_messages($1) AS follow_up FROM forgotten
