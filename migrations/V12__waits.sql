@@ -1,4 +1,7 @@
--- A task that waits and is ended there keeps what it had done.
+-- A task that waits and is ended there keeps what it had done, and one that goes on what it had used.
+
+ALTER TABLE steps ADD COLUMN estimated_tokens bigint, ADD COLUMN estimated_cost numeric;
+COMMENT ON COLUMN steps.estimated_tokens IS 'What budgets take the request for where the provider did not say what it used; never part of a sum that anybody is told.';
 
 ALTER TABLE carried_work ADD COLUMN change jsonb;
 COMMENT ON COLUMN carried_work.change IS 'The pending change that the task ends with if no further attempt begins: its row, and its files under "rows".';

@@ -447,6 +447,60 @@ async fn every_effort_reaches_the_wire() {
 }
 
 #[tokio::test]
+async fn what_is_thought_leaves_room_for_a_bounded_answer() {
+    let fake = FakeLlm::start();
+    let bounded = async |api, model: &str, effort, most| {
+        let mut request = request(provider(&fake, api), says(json!([])));
+        request.effort = Some(effort);
+        request.max_output_tokens = Some(most);
+        model.clone_into(&mut request.model);
+        answer(request).await;
+        fake.bodies().pop().unwrap()
+    };
+    for model in [
+        "claude-3-7-sonnet-20250219",
+        "claude-sonnet-4-20250514",
+        "claude-sonnet-4-5",
+        "claude-opus-4-1",
+        "claude-haiku-4-5-20251001",
+        "another",
+    ] {
+        for (effort, most, wanted) in [
+            (Effort::Max, 30_000, json!(24_000)),
+            (Effort::High, 24_000, json!(8_000)),
+            (Effort::Medium, 4_000, json!(1_024)),
+            (Effort::Low, 1_024, Value::Null),
+        ] {
+            let body = bounded(Api::Anthropic, model, effort, most).await;
+            assert_eq!(body["thinking"]["budget_tokens"], wanted, "{model} {body}");
+        }
+    }
+    // These are told in words, which bound nothing.
+    for model in [
+        "claude-opus-4-5-20251101",
+        "claude-opus-4-8",
+        "claude-sonnet-4-6",
+        "claude-sonnet-5",
+        "claude-haiku-5",
+        "claude-opus-5-20270101",
+    ] {
+        let body = bounded(Api::Anthropic, model, Effort::High, 500).await;
+        assert_eq!(body["output_config"]["effort"], "high", "{model} {body}");
+        assert!(body["thinking"].get("budget_tokens").is_none(), "{body}");
+    }
+    for (effort, most, wanted) in [
+        (Effort::High, 48_000, 24_000),
+        (Effort::High, 10_000, 5_000),
+        (Effort::Low, 100, 128),
+        (Effort::None, 100, 0),
+    ] {
+        let body = bounded(Api::Gemini, "gemini-2.5-pro", effort, most).await;
+        let said = &body["generationConfig"]["thinkingConfig"]["thinkingBudget"];
+        assert_eq!(*said, json!(wanted), "{body}");
+    }
+}
+
+#[tokio::test]
 async fn an_addition_to_geminis_settings_loses_none_of_them() {
     let fake = FakeLlm::start();
     for model in ["gemini-2.5-flash", "gemini-3-pro"] {

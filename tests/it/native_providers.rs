@@ -188,6 +188,13 @@ async fn an_answer_that_breaks_off_is_kept_and_gone_on_from_never_asked_for_twic
     assert_eq!(first.role, Role::Assistant);
     assert!("half an answer".starts_with(&first.text()) && !first.text().is_empty());
     assert!(state.messages[2].text().contains("Your answer ended here"));
+    let guesses: Vec<bool> = state
+        .steps
+        .iter()
+        .filter_map(|step| step.figures.as_ref())
+        .map(|figures| figures.estimate.is_some_and(|guess| guess.tokens > 0))
+        .collect();
+    assert_eq!(guesses, [true, false], "budgets count what nobody says");
     // A part of it nobody counted.
     assert_eq!(ran.result.unwrap().usage.unwrap().tokens.total(), None);
 }

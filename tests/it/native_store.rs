@@ -346,6 +346,37 @@ async fn budgets_are_checked_and_told() {
 }
 
 #[tokio::test]
+async fn what_budgets_took_a_request_for_counts_in_the_next_attempt_and_in_no_bill() {
+    let desk = Desk::new().await;
+    let task = desk.task().await;
+    let first = desk.begin().await;
+    let unknown = Figures {
+        model: "acme/large".to_owned(),
+        finish: "error".to_owned(),
+        estimate: Some((7, Decimal::new(3, 2))),
+        ..Figures::default()
+    };
+    for (n, figures) in [(0, figures(10, 1, 100)), (1, unknown)] {
+        let step = NewStep {
+            conversation: task,
+            n,
+            first_seq: 1,
+            messages: &[],
+            figures: Some(&figures),
+        };
+        let kept = messages::keep_step(&desk.store, &first.lease, &step).await;
+        assert_eq!(kept.unwrap(), Held::Yes);
+    }
+    desk.carry_on(&first, left("r1")).await;
+    let second = desk.begin().await;
+    let used = load(&desk, &second, Carried::Yes).await.used;
+    let cost = Decimal::new(4, 2);
+    assert_eq!((used.steps, used.tokens, used.cost), (2, 17, cost));
+    let billed = "SELECT sum(total_tokens) || ' ' || sum(cost) FROM steps";
+    assert_eq!(desk.text(billed).await, "10 0.01");
+}
+
+#[tokio::test]
 async fn figures_that_the_worker_counted_are_told_as_metered() {
     let desk = Desk::new().await;
     desk.task().await;

@@ -67,6 +67,16 @@ pub struct Spent {
     pub cost: Decimal,
 }
 
+/// What a request is taken for where the provider does not say what it used. For budgets alone, never
+/// for a bill.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Estimate {
+    /// Tokens of all kinds, by the size of what was sent and answered.
+    pub tokens: i64,
+    /// Money, by the price table.
+    pub cost: Decimal,
+}
+
 /// That a provider wants to be left alone.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ProviderPause {
@@ -113,6 +123,9 @@ pub struct StepFigures {
     pub raw: Option<Value>,
     /// What it cost, by the price table.
     pub cost: Option<Cost>,
+    /// What budgets take it for, where the provider did not say.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub estimate: Option<Estimate>,
     /// Tokens of the request and its answer. Never a sum.
     pub context_tokens: Option<i64>,
     /// From the request to the first fragment, reasoning counted.

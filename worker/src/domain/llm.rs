@@ -179,7 +179,7 @@ pub struct ToolDefinition {
 }
 
 /// How hard the model shall think; each provider has its own words for it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Effort {
     /// Not at all.

@@ -338,6 +338,7 @@ fn figures_row(figures: &StepFigures) -> Figures {
         tokens: figures.tokens,
         raw: figures.raw.clone(),
         cost: figures.cost.clone(),
+        estimate: figures.estimate.map(|guess| (guess.tokens, guess.cost)),
         context_tokens: figures.context_tokens,
         ttft_ms: figures.ttft_ms,
         decode_ms: figures.decode_ms,

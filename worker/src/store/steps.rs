@@ -49,6 +49,8 @@ pub struct Figures {
     pub raw: Option<Value>,
     /// What it cost.
     pub cost: Option<Cost>,
+    /// What budgets take it for, in tokens and money, where the provider did not say what it used.
+    pub estimate: Option<(i64, Decimal)>,
     /// Tokens of the request and its answer. Never a sum.
     pub context_tokens: Option<i64>,
     /// From the request to the first fragment.
@@ -106,6 +108,8 @@ pub(super) async fn keep(
             &figures.tools_ms,
             &figures.total_ms,
             &figures.retries,
+            &figures.estimate.map(|(tokens, _)| tokens),
+            &figures.estimate.map(|(_, cost)| cost),
         ],
     )
     .await?;

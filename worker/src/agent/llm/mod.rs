@@ -13,6 +13,7 @@ mod ollama;
 pub(crate) mod rehearsal;
 mod request;
 mod retry_after;
+mod thinking;
 mod usage;
 
 use std::sync::Arc;

@@ -13,7 +13,7 @@ use crate::domain::llm::Effort;
 
 use super::LlmRequest;
 use super::messages::Reader;
-use super::ollama;
+use super::{ollama, thinking};
 
 /// What Anthropic calls the version of its format.
 const ANTHROPIC_VERSION: &str = "2023-06-01";
@@ -159,7 +159,7 @@ pub(super) fn options(request: &LlmRequest) -> ChatOptions {
         .with_extra_body(body(request));
     options.temperature = request.temperature;
     options.max_tokens = request.max_output_tokens;
-    options.reasoning_effort = request.effort.map(|effort| effort_of(provider.api, effort));
+    options.reasoning_effort = request.effort.map(|effort| effort_of(request, effort));
     let has_cache_key = matches!(provider.api, Api::Openai | Api::OpenaiResponses);
     if has_cache_key && !is_unwanted(provider, "prompt_cache_key") {
         options.prompt_cache_key = Some(request.cache_key.clone());
@@ -167,7 +167,18 @@ pub(super) fn options(request: &LlmRequest) -> ChatOptions {
     options
 }
 
-fn effort_of(api: Api, effort: Effort) -> ReasoningEffort {
+fn effort_of(request: &LlmRequest, effort: Effort) -> ReasoningEffort {
+    let api = request.provider.api;
+    let effort = match api {
+        Api::Anthropic => thinking::fitting(&request.model, request.max_output_tokens, effort),
+        Api::Openai | Api::OpenaiResponses | Api::Gemini | Api::Ollama => effort,
+    };
+    if let (Api::Gemini, Some(budget)) =
+        (api, thinking::narrowed(request.max_output_tokens, effort))
+        && !thinking::has_levels(&request.model)
+    {
+        return ReasoningEffort::Budget(budget);
+    }
     match (effort, api) {
         // Without figures it thinks as long as it likes.
         (Effort::None, Api::Gemini) => ReasoningEffort::Budget(0),
@@ -248,29 +259,12 @@ fn generation(request: &LlmRequest) -> Value {
     }
     let effort = request
         .effort
-        .and_then(|effort| thinking_of(&request.model, effort));
+        .and_then(|effort| thinking::gemini(&request.model, request.max_output_tokens, effort));
     thinking.extend(effort);
     if !thinking.is_empty() {
         generation.insert("thinkingConfig".to_owned(), Value::Object(thinking));
     }
     Value::Object(generation)
-}
-
-/// How Gemini is told to think; its third generation has words for it, the others figures.
-fn thinking_of(model: &str, effort: Effort) -> Option<(String, Value)> {
-    let has_levels = ["gemini-3", "gemma-4"]
-        .iter()
-        .any(|name| model.contains(name));
-    let (level, budget) = match effort {
-        Effort::None => (None, 0),
-        Effort::Low => (Some("LOW"), 1_000),
-        Effort::Medium => (Some("MEDIUM"), 8_000),
-        Effort::High | Effort::XHigh | Effort::Max => (Some("HIGH"), 24_000),
-    };
-    match has_levels {
-        true => level.map(|level| ("thinkingLevel".to_owned(), json!(level))),
-        false => Some(("thinkingBudget".to_owned(), json!(budget))),
-    }
 }
 
 fn extra(provider: &ProviderSpec) -> impl Iterator<Item = (&String, &Value)> {

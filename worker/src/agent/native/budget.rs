@@ -2,7 +2,7 @@
 
 use rust_decimal::Decimal;
 
-use crate::agent::conversation::Spent;
+use crate::agent::conversation::{Estimate, Spent};
 use crate::config::native_spec::Budgets;
 use crate::domain::usage::{Price, TokenCounts};
 
@@ -52,21 +52,30 @@ impl Ledger {
         self.budgets.max_cost.is_some() && self.price.is_none()
     }
 
-    /// Count a request. What the provider does not say is estimated here, and only here: a budget
-    /// that counts nothing would hold nothing.
-    pub(crate) fn count(&mut self, tokens: Option<&TokenCounts>, estimate: i64) {
+    /// Count a request. What the provider does not say is estimated, for the budgets alone: one that
+    /// counts nothing would hold nothing. What was taken for it, where nobody knows.
+    pub(crate) fn count(
+        &mut self,
+        tokens: Option<&TokenCounts>,
+        estimate: (i64, i64),
+    ) -> Option<Estimate> {
         let estimated = TokenCounts {
-            input: Some(estimate),
-            output: Some(0),
+            input: Some(estimate.0),
+            output: Some(estimate.1),
             ..TokenCounts::default()
         };
-        let tokens = tokens.unwrap_or(&estimated);
+        let known = tokens.filter(|known| known.input.is_some() && known.output.is_some());
+        let total = known.unwrap_or(&estimated).total().unwrap_or(0);
+        let price = self.price.as_ref();
+        let cost = price.and_then(|price| price.cost_of(known.unwrap_or(&estimated)));
+        let cost = cost.map_or(Decimal::ZERO, |cost| cost.amount);
         self.spent.steps = self.spent.steps.saturating_add(1);
-        let total = tokens.total().unwrap_or(estimate);
         self.spent.tokens = self.spent.tokens.saturating_add(total);
-        if let Some(cost) = self.price.as_ref().and_then(|price| price.cost_of(tokens)) {
-            self.spent.cost += cost.amount;
-        }
+        self.spent.cost += cost;
+        known.is_none().then_some(Estimate {
+            tokens: total,
+            cost,
+        })
     }
 
     /// Whether the next request may be made. It sends at least `context` tokens again, so that what
@@ -172,14 +181,14 @@ mod tests {
             ..Budgets::default()
         });
         assert_eq!(steps.check(0), Ok(()));
-        steps.count(Some(&used(1, 1)), 0);
-        steps.count(Some(&used(1, 1)), 0);
+        steps.count(Some(&used(1, 1)), (0, 0));
+        steps.count(Some(&used(1, 1)), (0, 0));
         assert_eq!(steps.check(0).unwrap_err().reason, "max-steps");
         let mut tokens = ledger(Budgets {
             max_tokens: Some(1_000),
             ..Budgets::default()
         });
-        tokens.count(Some(&used(300, 100)), 0);
+        tokens.count(Some(&used(300, 100)), (0, 0));
         assert_eq!(tokens.check(500), Ok(()));
         assert_eq!(tokens.output_left(500), Some(100));
         assert_eq!(tokens.check(600).unwrap_err().reason, "token-budget");
@@ -187,7 +196,7 @@ mod tests {
             max_cost: Some(Decimal::ONE),
             ..Budgets::default()
         });
-        cost.count(Some(&used(100_000, 20_000)), 0);
+        cost.count(Some(&used(100_000, 20_000)), (0, 0));
         assert_eq!(cost.check(0), Ok(()), "0.60 spent");
         assert_eq!(cost.check(200_000).unwrap_err().reason, "cost-budget");
     }
@@ -216,7 +225,16 @@ mod tests {
             max_tokens: Some(100),
             ..Budgets::default()
         });
-        ledger.count(None, 150);
+        let counted = ledger.count(None, (90, 20)).unwrap();
         assert!(ledger.check(0).is_err());
+        // 90 at 3 and 20 at 15, for a million.
+        let cost = Decimal::new(570, 6);
+        assert_eq!((counted.tokens, counted.cost), (110, cost));
+        assert_eq!(ledger.count(Some(&used(1, 1)), (90, 20)), None);
+        let half = TokenCounts {
+            input: Some(1),
+            ..TokenCounts::default()
+        };
+        assert!(ledger.count(Some(&half), (90, 20)).is_some());
     }
 }

@@ -94,8 +94,7 @@ pub(crate) async fn now(turn: &mut Turn<'_>, why: Why) -> Result<(), AgentError>
         answered_ms: Some(elapsed),
         ..Times::default()
     };
-    let figures = turn.figures("compaction", usage.as_ref(), times);
-    turn.count(usage.as_ref());
+    let figures = turn.count("compaction", usage.as_ref(), text.len(), times);
     let mut words = format!(
         "[What stands here replaces the {replaced} oldest messages of this conversation.]\n\n{text}"
     );
@@ -157,7 +156,7 @@ async fn summary(
             let event = tokio::select! {
                 biased;
                 () = turn.stage.cancel.cancelled() => {
-                    turn.count(None);
+                    turn.unanswered("aborted", None).await?;
                     return Err(aborted());
                 }
                 event = stream.next() => event,
@@ -173,7 +172,7 @@ async fn summary(
                     return Ok((text, end.usage));
                 }
                 Some(Ok(LlmEvent::End(end))) => {
-                    turn.count(end.usage.as_ref());
+                    turn.unanswered("error", end.usage.as_ref()).await?;
                     begun = false;
                     break super::step::broke_off();
                 }
@@ -184,7 +183,7 @@ async fn summary(
         };
         if begun {
             // It cost something that nobody said.
-            turn.count(None);
+            turn.unanswered("error", None).await?;
         }
         drop((stream, slot));
         patience::wait(turn, failed).await?;

@@ -16,7 +16,7 @@ use super::meter::Meter;
 use super::patience;
 use super::step::{self, Answer, Asked, Billed, Partial, Stage, Times};
 use crate::agent::conversation::{Remembered, Step, StepFigures};
-use crate::agent::llm::{LlmError, LlmFault, LlmRequest};
+use crate::agent::llm::{LlmError, LlmFault, LlmRequest, LlmUsage};
 use crate::agent::{AgentError, AgentEvent};
 use crate::config::native_spec::NativeSpec;
 use crate::domain::error_class::ErrorClass;
@@ -200,7 +200,7 @@ impl<'a> Turn<'a> {
                 }
                 Asked::Nothing(error, billed) => {
                     if billed == Billed::Unknown {
-                        self.count(None);
+                        self.unanswered("error", None).await?;
                     }
                     patience::wait(self, error).await?;
                 }
@@ -227,12 +227,12 @@ impl<'a> Turn<'a> {
         );
         let by_budget = left.is_some_and(|left| own.is_none_or(|own| left <= own));
         let finish = finish_word(&end.reason);
-        let figures = self.figures(finish, end.usage.as_ref(), times);
+        let said = compact::size(&end.message);
+        let figures = self.count(finish, end.usage.as_ref(), said, times);
         let mut added = vec![end.message];
         if calls {
             added.push(Message::results(results));
         }
-        self.count(end.usage.as_ref());
         self.add(added, Some(figures)).await?;
         self.n += 1;
         if calls {
@@ -313,8 +313,8 @@ impl<'a> Turn<'a> {
     ) -> Result<(), AgentError> {
         // Also of an answer that had not begun: what the provider counts for it nobody says.
         let usage = partial.end.as_ref().and_then(|end| end.usage.clone());
-        let figures = self.figures(finish, usage.as_ref(), partial.times);
-        self.count(usage.as_ref());
+        let said = partial.text.len();
+        let figures = self.count(finish, usage.as_ref(), said, partial.times);
         let mut added = Vec::new();
         let told = !partial.text.is_empty() || !partial.ran.is_empty();
         if !partial.text.is_empty() {
@@ -331,12 +331,34 @@ impl<'a> Turn<'a> {
         Ok(())
     }
 
-    /// Count a request that cost something.
-    pub(crate) fn count(&mut self, usage: Option<&crate::agent::llm::LlmUsage>) {
+    /// Count a request that may have cost something and gave nothing: it stands among the steps.
+    pub(crate) async fn unanswered(
+        &mut self,
+        finish: &str,
+        usage: Option<&LlmUsage>,
+    ) -> Result<(), AgentError> {
+        let figures = self.count(finish, usage, 0, Times::default());
+        self.add(Vec::new(), Some(figures)).await?;
+        self.n += 1;
+        Ok(())
+    }
+
+    /// Count a request, whose answer has so many bytes. Its figures.
+    pub(crate) fn count(
+        &mut self,
+        finish: &str,
+        usage: Option<&LlmUsage>,
+        said: usize,
+        times: Times,
+    ) -> StepFigures {
         self.meter.count(usage);
-        let estimate = self.estimate();
-        self.ledger
-            .count(usage.map(|usage| &usage.tokens), estimate);
+        let answer = i64::try_from(said / compact::BYTES_OF_TOKEN).unwrap_or(i64::MAX);
+        let guess = (self.estimate(), answer);
+        let tokens = usage.map(|usage| &usage.tokens);
+        StepFigures {
+            estimate: self.ledger.count(tokens, guess),
+            ..self.figures(finish, usage, times)
+        }
     }
 
     /// Store messages, with the figures of the request that brought them, and tell those.
@@ -363,12 +385,7 @@ impl<'a> Turn<'a> {
     }
 
     /// The figures of a request.
-    pub(crate) fn figures(
-        &self,
-        finish: &str,
-        usage: Option<&crate::agent::llm::LlmUsage>,
-        times: Times,
-    ) -> StepFigures {
+    fn figures(&self, finish: &str, usage: Option<&LlmUsage>, times: Times) -> StepFigures {
         let ms = |since: Instant| i64::try_from(since.elapsed().as_millis()).unwrap_or(i64::MAX);
         let total_ms = ms(self.step_began);
         let request_ms = times.answered_ms.unwrap_or(total_ms);
@@ -380,7 +397,8 @@ impl<'a> Turn<'a> {
             tokens,
             raw: usage.map(|usage| usage.raw.clone()),
             cost: price.zip(tokens.as_ref()).and_then(|(p, t)| p.cost_of(t)),
-            context_tokens: usage.map(crate::agent::llm::LlmUsage::context),
+            estimate: None,
+            context_tokens: usage.map(LlmUsage::context),
             ttft_ms: times.first_ms,
             decode_ms: times.first_ms.map(|first| request_ms - first),
             request_ms,

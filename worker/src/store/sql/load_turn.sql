@@ -9,6 +9,7 @@ SELECT t.max_steps, t.max_tokens, round(t.max_cost, 12) AS max_cost, c.todos, us
   JOIN tasks t ON t.id = l.task_id
   LEFT JOIN conversations c ON c.id = $3
  CROSS JOIN LATERAL (
-      SELECT count(*) AS steps, coalesce(sum(s.total_tokens), 0)::bigint AS tokens, coalesce(sum(s.cost), 0) AS cost
+      SELECT count(*) AS steps, coalesce(sum(coalesce(s.estimated_tokens, s.total_tokens)), 0)::bigint AS tokens,
+             coalesce(sum(coalesce(s.estimated_cost, s.cost)), 0) AS cost
         FROM steps s WHERE s.task_id = l.task_id AND s.attempt < l.attempt) used
  WHERE l.task_id = $1::bigint AND l.token = $2::bigint
