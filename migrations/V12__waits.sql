@@ -81,6 +81,32 @@ BEGIN
     END IF;
 END $$;
 
+-- A task without an agent takes the one of its conversation, and with it its model; else the default.
+CREATE OR REPLACE FUNCTION fill_agent() RETURNS trigger LANGUAGE plpgsql AS $$
+DECLARE
+    before record;
+BEGIN
+    IF NEW.conversation_id IS NOT NULL THEN
+        SELECT t.agent, t.model INTO before FROM tasks t
+         WHERE t.id = NEW.conversation_id OR t.conversation_id = NEW.conversation_id
+         ORDER BY t.id DESC LIMIT 1;
+        IF FOUND THEN
+            NEW.agent := before.agent;
+            NEW.model := coalesce(NEW.model, before.model);
+            RETURN NEW;
+        END IF;
+    END IF;
+    NEW.agent := coalesce(
+        (SELECT p.default_agent FROM projects p WHERE p.name = NEW.project),
+        (SELECT s.value FROM settings s WHERE s.name = 'default_agent'));
+    IF NEW.agent IS NULL THEN
+        RAISE EXCEPTION 'the task names no agent and no default agent is set'
+            USING ERRCODE = 'not_null_violation',
+                  HINT = 'Name one (INSERT INTO tasks(project, input, agent) …; SELECT name FROM available_agents lists them) or set default_agent in agents.toml.';
+    END IF;
+    RETURN NEW;
+END $$;
+
 INSERT INTO rights (role, kind, object, privileges) VALUES ('worker', 'FUNCTION', 'carry_change', 'EXECUTE');
 
 DO $$
@@ -94,4 +120,5 @@ BEGIN
         EXECUTE format('ALTER FUNCTION %s SECURITY DEFINER SET search_path = %I, pg_temp', f, current_schema());
         EXECUTE format('REVOKE EXECUTE ON FUNCTION %s FROM PUBLIC', f);
     END LOOP;
+    EXECUTE format('ALTER FUNCTION fill_agent() SET search_path = %I, pg_temp', current_schema());
 END $$;

@@ -175,3 +175,37 @@ async fn a_changed_catalogue_is_taken_up_and_a_broken_one_is_not() {
     worker.signal(nix::sys::signal::Signal::SIGTERM);
     assert_eq!(worker.ended().await.code(), Some(0));
 }
+
+#[tokio::test]
+async fn a_follow_up_that_names_no_agent_goes_on_with_the_one_of_its_conversation() {
+    let desk = crate::harness::desk::Desk::new().await;
+    let default = "INSERT INTO settings VALUES ('default_agent', 'usual')";
+    desk.sql.batch_execute(default).await.unwrap();
+    let submit = async |columns: &str, values: &str| -> i64 {
+        let insert = format!(
+            "INSERT INTO tasks (project, input{columns}) VALUES ('p', 'x'{values}) RETURNING id"
+        );
+        desk.sql.query_one(&insert, &[]).await.unwrap().get(0)
+    };
+    let first = submit(", agent, model", ", 'a', 'large'").await;
+    let second = submit(", conversation_id", &format!(", {first}")).await;
+    let third = submit(
+        ", conversation_id, agent, model",
+        &format!(", {first}, 'b', 'other'"),
+    )
+    .await;
+    let fourth = submit(", conversation_id, model", &format!(", {first}, 'small'")).await;
+    let fifth = submit(", conversation_id, agent", &format!(", {first}, 'a'")).await;
+    let fresh = submit("", "").await;
+    for (task, expected) in [
+        (second, "a large"),
+        (third, "b other"),
+        (fourth, "b small"),
+        (fifth, "a none"),
+        (fresh, "usual none"),
+    ] {
+        let query =
+            format!("SELECT agent || ' ' || coalesce(model, 'none') FROM tasks WHERE id = {task}");
+        assert_eq!(desk.text(&query).await, expected, "{task}");
+    }
+}

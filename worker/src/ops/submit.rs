@@ -25,10 +25,10 @@ pub struct SubmitTask {
         help = "What the agent shall do; `-` reads standard input"
     )]
     pub input: String,
-    /// The agent to run; else the project's, else the fleet's default
+    /// The agent to run; else the conversation's, the project's, or the fleet's default
     #[arg(long, short)]
     pub agent: Option<String>,
-    /// A model the agent offers
+    /// A model the agent offers; else the conversation's, if the agent is
     #[arg(long, short)]
     pub model: Option<String>,
     /// A mode the agent offers
@@ -167,7 +167,9 @@ impl Op for SubmitTask {
 
     async fn run(self, context: &OpContext) -> Result<SubmittedTask, OpError> {
         check_input(&self.input)?;
-        let facts = tasks::facts(&context.store, &self.project, self.agent.as_deref()).await?;
+        let (agent, conversation) = (self.agent.as_deref(), self.conversation_id.as_ref());
+        let conversation = conversation.map(|task| task.0.0);
+        let facts = tasks::facts(&context.store, &self.project, agent, conversation).await?;
         let agent = check_facts(&self, &facts)?;
         let task = self.into_new_task();
         let made = tasks::submit(&context.store, &task, &context.actor)

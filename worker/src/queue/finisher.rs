@@ -76,6 +76,7 @@ async fn store(context: &RunContext, book: &LeaseBook, batch: &mut Vec<Over>) {
                 driven: None,
                 snapshot: None,
                 conversation: None,
+                catalogue: context.catalogue(),
             };
             finish::store_end(context, &over.claimed, &stream, ending).await;
         }

@@ -147,7 +147,15 @@ impl Offers {
     /// Take a change of the pauses, if there is one.
     async fn heed_pauses(&mut self) -> Result<(), StoreError> {
         let catalogue = self.context.catalogue();
-        let paused = pauses::of_agents(&catalogue, &self.context.gate);
+        let works = |agent: &str, provider: &str| {
+            let offer = self.current.get(agent);
+            let found = offer.and_then(|offer| offer.capabilities.get("providers")?.as_array());
+            found.is_some_and(|all| {
+                let this = |one: &&Value| one["name"] == provider && one["usable"] == true;
+                all.iter().any(|one| this(&one))
+            })
+        };
+        let paused = pauses::of_agents(&catalogue, &self.context.gate, works);
         if paused == self.paused {
             return Ok(());
         }

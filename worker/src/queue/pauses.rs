@@ -64,9 +64,14 @@ pub async fn run_once(store: &Store, gate: &ProviderGate) -> Result<(), StoreErr
     Ok(())
 }
 
-/// Agents that nothing can be given to now, with why: the provider that their tasks would use wants
-/// to be left alone.
-pub fn of_agents(catalogue: &Catalogue, gate: &ProviderGate) -> BTreeMap<String, String> {
+/// Agents that nothing can be given to now, with why: all providers that their tasks could use want to
+/// be left alone. While one does not, a task that needs another gives its slot back and waits for that.
+/// `works`: whether the probe of an agent found that a provider does.
+pub fn of_agents(
+    catalogue: &Catalogue,
+    gate: &ProviderGate,
+    works: impl Fn(&str, &str) -> bool,
+) -> BTreeMap<String, String> {
     let native = catalogue
         .agents
         .values()
@@ -77,7 +82,15 @@ pub fn of_agents(catalogue: &Catalogue, gate: &ProviderGate) -> BTreeMap<String,
                 |provider: &crate::config::native_spec::ProviderSpec| provider.key().is_ok();
             let chosen = choose::choose(spec, None, None, usable).ok()?;
             let name = &chosen.provider.name;
-            let pause = gate.pause_of(name, Instant::now())?;
+            let now = Instant::now();
+            let pause = gate.pause_of(name, now)?;
+            let mut others = spec
+                .native
+                .offered()
+                .filter(|provider| works(&spec.name, &provider.name));
+            if others.any(|other| gate.pause_of(&other.name, now).is_none()) {
+                return None;
+            }
             let why = format!(
                 "provider {name} is paused ({}): {}",
                 pause.class, pause.message
@@ -85,4 +98,47 @@ pub fn of_agents(catalogue: &Catalogue, gate: &ProviderGate) -> BTreeMap<String,
             Some((spec.name.clone(), why))
         })
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_agent_takes_tasks_as_long_as_one_of_its_providers_works() {
+        let provider = |name: &str| {
+            format!(
+                "[providers.{name}]\napi = \"openai\"\nbase_url = \"http://{name}.example\"\ndefault_model = \"m\"\n"
+            )
+        };
+        let text = format!(
+            "{}{}[agents.n]\nlabel = \"n\"\npath = \"native\"\nnative.providers = [\"a\", \"b\"]\n",
+            provider("a"),
+            provider("b")
+        );
+        let catalogue = Catalogue::parse(&text).unwrap();
+        let gate = ProviderGate::default();
+        let pause = |name: &str| {
+            let pause = Pause {
+                until: Instant::now() + Duration::from_secs(60),
+                class: "rate_limited".to_owned(),
+                message: "429".to_owned(),
+            };
+            gate.pause(name, pause);
+        };
+        let withheld = |works: &[&str]| {
+            let works = |agent: &str, name: &str| agent == "n" && works.contains(&name);
+            of_agents(&catalogue, &gate, works).remove("n")
+        };
+        assert_eq!(withheld(&["a", "b"]), None);
+        pause("a");
+        assert_eq!(withheld(&["a", "b"]), None, "tasks may name a model of b");
+        let why = withheld(&["a"]).unwrap();
+        assert!(
+            why.contains("provider a is paused (rate_limited): 429"),
+            "{why}"
+        );
+        pause("b");
+        assert!(withheld(&["a", "b"]).is_some());
+    }
 }

@@ -1,5 +1,6 @@
 //! After the turn: decide what becomes of the task, and store the end until it is stored.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use rust_decimal::Decimal;
@@ -7,6 +8,7 @@ use rust_decimal::prelude::ToPrimitive;
 use serde_json::{Value, json};
 
 use crate::agent::Exit;
+use crate::config::agents::Catalogue;
 use crate::domain::attempt::{AttemptEnd, ExecutionPath};
 use crate::domain::error_class::ErrorClass;
 use crate::domain::limits;
@@ -37,6 +39,8 @@ pub struct Ending {
     pub snapshot: Option<Snapshot>,
     /// Conversation of the turn; absent when the attempt was never recorded.
     pub conversation: Option<i64>,
+    /// The agents and prices that it began with, whatever the file says meanwhile.
+    pub catalogue: Arc<Catalogue>,
 }
 
 /// Store the end. Keeps trying while the database is away: the lease decides in the end, not our
@@ -75,6 +79,7 @@ pub async fn store_after_panic(context: &RunContext, claimed: &Claimed, message:
         driven: None,
         snapshot: None,
         conversation: None,
+        catalogue: context.catalogue(),
     };
     context.writer.flush().await;
     store_numbered(context, claimed, &stream, FirstSeq::AfterStored, ending).await
@@ -207,6 +212,7 @@ fn unstorable(ending: Ending, detail: Detail, error: &StoreError) -> Ending {
         driven: None,
         snapshot: None,
         conversation: ending.conversation.filter(|_| detail != Detail::Bare),
+        catalogue: ending.catalogue,
     }
 }
 
@@ -249,7 +255,7 @@ fn describe(
         seq: if bare { FirstSeq::AfterStored } else { seq },
         facts: ending
             .conversation
-            .map(|id| facts(context, claimed, stream, ending, id)),
+            .map(|id| facts(claimed, stream, ending, id)),
     }
 }
 
@@ -335,7 +341,6 @@ fn event_of(
 }
 
 fn facts(
-    context: &RunContext,
     claimed: &Claimed,
     stream: &AttemptStream,
     ending: &Ending,
@@ -349,16 +354,15 @@ fn facts(
         native_session_id: driven.and_then(|d| d.native_session_id.clone()),
         exit: driven.map_or_else(Exit::default, |d| d.exit.clone()),
         stop_reason: driven.and_then(|d| d.stop_reason.clone()),
-        usage: driven.map(|d| price(context, claimed, d)),
+        usage: driven.map(|d| price(&ending.catalogue, claimed, d)),
         snapshot: ending.snapshot.clone(),
-        again_from: again_from(context, claimed),
+        again_from: again_from(&ending.catalogue, claimed),
         times: stream.times,
     }
 }
 
 /// The native agent goes on from where it was: its conversation says that the work is done.
-fn again_from(context: &RunContext, claimed: &Claimed) -> AgainFrom {
-    let catalogue = context.catalogue();
+fn again_from(catalogue: &Catalogue, claimed: &Claimed) -> AgainFrom {
     let spec = catalogue.agents.get(&claimed.agent);
     match spec.map(|spec| spec.path) {
         Some(ExecutionPath::Native) => AgainFrom::Snapshot,
@@ -370,7 +374,7 @@ fn again_from(context: &RunContext, claimed: &Claimed) -> AgainFrom {
 }
 
 /// The agent's own figure, else the price table's; unknown stays unknown.
-fn price(context: &RunContext, claimed: &Claimed, driven: &Driven) -> UsageRow {
+fn price(catalogue: &Catalogue, claimed: &Claimed, driven: &Driven) -> UsageRow {
     let report: Option<UsageReport> = driven.usage.clone();
     let model = report
         .as_ref()
@@ -385,7 +389,6 @@ fn price(context: &RunContext, claimed: &Claimed, driven: &Driven) -> UsageRow {
             model,
         };
     }
-    let catalogue = context.catalogue();
     let price = model
         .as_deref()
         .and_then(|m| catalogue.price(&claimed.agent, m))

@@ -145,6 +145,7 @@ async fn attempt(context: &RunContext, claimed: &Claimed, leash: &Leash) {
                 driven: None,
                 snapshot: None,
                 conversation: recorded.then_some(conversation),
+                catalogue: Arc::clone(&catalogue),
             };
             finish::store_end(context, claimed, &stream, ending).await;
             return;
@@ -192,6 +193,7 @@ async fn attempt(context: &RunContext, claimed: &Claimed, leash: &Leash) {
         driven: Some(driven),
         snapshot,
         conversation: Some(conversation),
+        catalogue: Arc::clone(&catalogue),
     };
     let stored = finish::store_end(context, claimed, &stream, ending).await;
     if keep == Keep::Worktree || stored == Finished::CancelFirst {
@@ -219,6 +221,7 @@ fn agent_gone(context: &RunContext, claimed: &Claimed) -> Ending {
         driven: None,
         snapshot: None,
         conversation: None,
+        catalogue: context.catalogue(),
     }
 }
 

@@ -154,8 +154,10 @@ pub async fn facts(
     store: &Store,
     project: &str,
     agent: Option<&str>,
+    conversation: Option<i64>,
 ) -> Result<SubmitFacts, StoreError> {
-    let row = store.query_one(&FACTS, &[&project, &agent]).await?;
+    let params: super::Params<'_> = &[&project, &agent, &conversation];
+    let row = store.query_one(&FACTS, params).await?;
     Ok(SubmitFacts {
         project_exists: row.try_get("project_exists")?,
         agent: row.try_get("agent")?,

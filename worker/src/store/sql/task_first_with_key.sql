@@ -2,7 +2,7 @@
 SELECT t.id,
        t.project = $2::text AND t.input = $3::text
        AND t.agent = coalesce($4::text, t.agent)
-       AND t.model IS NOT DISTINCT FROM $5::text
+       AND (t.model IS NOT DISTINCT FROM $5::text OR $5 IS NULL AND $4::text IS NULL AND $8::bigint IS NOT NULL)
        AND t.mode_id IS NOT DISTINCT FROM $6::text
        AND t.thinking_option_id IS NOT DISTINCT FROM $7::text
        AND t.conversation_id IS NOT DISTINCT FROM $8::bigint
