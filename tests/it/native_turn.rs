@@ -230,6 +230,34 @@ async fn the_policy_of_the_entry_holds_for_tools() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_patch_that_deletes_or_moves_is_judged_as_such_too() {
+    let mut bench = NativeBench::new();
+    bench.spec.permissions.default = Verdict::Allow;
+    for kind in ["delete", "move"] {
+        let kinds = &mut bench.spec.permissions.kinds;
+        kinds.insert(kind.to_owned(), Verdict::Ask);
+    }
+    bench.permission = Answers::always(PermissionAnswer::Deny);
+    let patch = |section: &str| {
+        let text = format!("*** Begin Patch\n{section}\n*** End Patch");
+        call("apply_patch", json!({ "patch": text }))
+    };
+    let answers = json!([
+        call("write", json!({ "path": "old", "content": "x\n" })),
+        patch("*** Delete File: old"),
+        patch("*** Update File: old\n*** Move to: new\n-x\n+y"),
+        patch("*** Add File: added\n+x"),
+        { "text": "." },
+    ]);
+    bench.run(answers).await.result.unwrap();
+    let is = |name: &str| bench.worktree().join(name).exists();
+    assert!(is("old") && !is("new") && is("added"));
+    let asked = bench.permission.asked.lock().unwrap();
+    let kinds: Vec<_> = asked.iter().map(|ask| ask.kind.as_str()).collect();
+    assert_eq!(kinds, ["delete", "move"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn in_plan_mode_nothing_can_be_changed() {
     let mut bench = NativeBench::new();
     bench.turn.mode_id = Some("plan".to_owned());

@@ -257,25 +257,30 @@ impl<'a> Toolbox<'a> {
     async fn refusal(&self, call: &ToolCall, tool: &Offered, told: &ShownCall) -> Option<String> {
         // The tools themselves stay below the worktree.
         let inside = matches!(tool.route, Route::Host | Route::Todo);
-        if self.spec.permissions.verdict(&tool.kind, !inside) == Verdict::Allow {
-            return None;
+        for kind in kinds(tool, call) {
+            if self.spec.permissions.verdict(kind, !inside) == Verdict::Allow {
+                continue;
+            }
+            let ask = PermissionAsk {
+                tool_call_id: Some(call.id.clone()),
+                kind: kind.to_owned(),
+                title: told.title.clone().unwrap_or_default(),
+                detail: told.input.clone().unwrap_or_default(),
+                outside: !inside,
+                options: Value::Array(Vec::new()),
+            };
+            match self.permission.ask(ask).await {
+                PermissionAnswer::Allow => {}
+                PermissionAnswer::Deny => {
+                    let no = format!(
+                        "this was not allowed ({kind}). Go on without it, or say in your answer what you need."
+                    );
+                    return Some(no);
+                }
+                PermissionAnswer::Cancelled => return Some("the attempt is ending".to_owned()),
+            }
         }
-        let ask = PermissionAsk {
-            tool_call_id: Some(call.id.clone()),
-            kind: tool.kind.clone(),
-            title: told.title.clone().unwrap_or_default(),
-            detail: told.input.clone().unwrap_or_default(),
-            outside: !inside,
-            options: Value::Array(Vec::new()),
-        };
-        match self.permission.ask(ask).await {
-            PermissionAnswer::Allow => None,
-            PermissionAnswer::Deny => Some(
-                "this was not allowed. Go on without it, or say in your answer what you need."
-                    .to_owned(),
-            ),
-            PermissionAnswer::Cancelled => Some("the attempt is ending".to_owned()),
-        }
+        None
     }
 
     fn told(&self, call: &ToolCall, step_id: &str) -> ShownCall {
@@ -293,6 +298,28 @@ impl<'a> Toolbox<'a> {
 
     async fn show(&self, call: ShownCall) {
         self.events.send(AgentEvent::ToolCall(call)).await;
+    }
+}
+
+/// What a call does, in the words of a policy: a patch may also delete and move.
+fn kinds<'a>(tool: &'a Offered, call: &ToolCall) -> Vec<&'a str> {
+    let mut kinds = vec![tool.kind.as_str()];
+    if call.name == "apply_patch" {
+        // Whatever member it stands in, and also where it is only a line of a file: rather asked once
+        // more than not at all.
+        let said = |word: &str| says(&call.input, word);
+        kinds.extend(said("*** Delete File:").then_some("delete"));
+        kinds.extend(said("*** Move to:").then_some("move"));
+    }
+    kinds
+}
+
+fn says(value: &Value, word: &str) -> bool {
+    match value {
+        Value::String(text) => text.contains(word),
+        Value::Array(values) => values.iter().any(|value| says(value, word)),
+        Value::Object(members) => members.values().any(|value| says(value, word)),
+        Value::Null | Value::Bool(_) | Value::Number(_) => false,
     }
 }
 
