@@ -611,6 +611,51 @@ async fn a_budget_of_the_task_ends_it_with_a_partial_change() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn limits_of_time_and_of_processors_end_a_turn_under_their_names_with_a_partial_change() {
+    let house = House::new().await;
+    let stage = &house.stage;
+    let agents = house
+        .agents
+        .replace("slots = 8\n", "slots = 8\ncpu_time = \"2s\"\n");
+    let worker = stage.worker_with(&agents, |_| {}).await;
+    let silent = json!({ "stall": "body" });
+    let mut tasks = Vec::new();
+    for (limit, then, class, reason) in [
+        ("idle_timeout", silent.clone(), "idle_timeout", "idle-time"),
+        ("timeout", silent, "timeout", "wall-time"),
+        (
+            "deadline",
+            call("shell", json!({ "command": "while :; do :; done" })),
+            "budget",
+            "resource-limit",
+        ),
+    ] {
+        let value = match limit {
+            "deadline" => "now() + interval '1 hour'",
+            _ => "interval '4 seconds'",
+        };
+        let insert = format!(
+            "INSERT INTO tasks (project, input, agent, max_attempts, {limit}) VALUES ('p', $1, 'native', 1, {value}) RETURNING id"
+        );
+        let input = script(&json!([write("kept.txt", "x"), then]));
+        let row = stage.sql.query_one(&insert, &[&input]).await.unwrap();
+        tasks.push((row.get::<_, i64>(0), class, reason));
+    }
+    for (task, class, reason) in tasks {
+        stage.reaches(task, "failed").await;
+        let said = stage.status(task, "error_class").await;
+        assert_eq!(said.as_deref(), Some(class));
+        let told = format!(
+            "SELECT payload ->> 'reason' FROM events WHERE task_id = {task} AND kind = 'turn_done'"
+        );
+        assert_eq!(stage.text(&told).await, reason);
+        let kept = format!("SELECT partial FROM pending_changes WHERE task_id = {task}");
+        assert_eq!(stage.text(&kept).await, "true", "{reason}");
+    }
+    worker.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_conversation_is_compacted_when_somebody_asks_and_its_originals_stay() {
     let house = House::with("compact_keep = 2").await;
     let stage = &house.stage;

@@ -74,6 +74,9 @@ pub struct Driven {
     pub model: Option<String>,
 }
 
+/// The reason of a turn that was stopped from outside.
+const ABORTED: &str = "aborted";
+
 /// Why the run itself stops the agent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Verdict {
@@ -153,6 +156,7 @@ pub async fn drive(
         model: None,
         session: None,
         watch,
+        timed_out: None,
     };
     let (result, verdict) = pump
         .until_over(running, events, notes, &asker, &stop_agent)
@@ -171,6 +175,8 @@ struct Pump<'a> {
     model: Option<String>,
     session: Option<String>,
     watch: Watch,
+    /// The time limit that it is being stopped for.
+    timed_out: Option<ErrorClass>,
 }
 
 type TurnResult = Result<TurnOutcome, AgentError>;
@@ -215,7 +221,11 @@ impl Pump<'_> {
                     if self.patient(asker) {
                         continue;
                     }
-                    verdict = Some(self.watch.verdict());
+                    let over = self.watch.verdict();
+                    if let Verdict::TimedOut(class, _) = over {
+                        self.timed_out = Some(class);
+                    }
+                    verdict = Some(over);
                 }
             }
             if verdict.is_none() && self.stream.is_over_budget() {
@@ -247,8 +257,17 @@ impl Pump<'_> {
         false
     }
 
-    async fn take(&mut self, event: AgentEvent) {
+    async fn take(&mut self, mut event: AgentEvent) {
         self.watch.last_sign = Instant::now();
+        if let (AgentEvent::TurnDone { reason, .. }, Some(class)) = (&mut event, self.timed_out)
+            && reason == ABORTED
+        {
+            // The agent knows only that it was stopped.
+            *reason = match class {
+                ErrorClass::Timeout => "wall-time".to_owned(),
+                _ => "idle-time".to_owned(),
+            };
+        }
         match &event {
             AgentEvent::Started(started) => {
                 self.watch.started = true;

@@ -154,7 +154,7 @@ impl NativeAgent {
         let rest = connection.into_reader();
         let (of_servers, exit) =
             futures::join!(servers.end(), process.end(Manner::Firm, Some(rest)));
-        let Ended { result, usage } = ended;
+        let Ended { result, usage, .. } = ended;
         let mut exit = exit?;
         // They are ended by us, always: how is no fact about the turn.
         (exit.code, exit.signal) = (None, None);
@@ -289,6 +289,8 @@ fn connect(
 struct Ended {
     result: Result<&'static str, AgentError>,
     usage: Option<UsageReport>,
+    /// When the turn began; absent: it did not.
+    began: Option<Instant>,
 }
 
 impl Ended {
@@ -296,17 +298,19 @@ impl Ended {
         Self {
             result: Err(error),
             usage: None,
+            began: None,
         }
     }
 
     /// Of a turn that was dropped in the middle: what it used nobody knows.
-    fn dropped() -> Self {
+    fn dropped(began: Instant) -> Self {
         Self {
             result: Err(turn::aborted()),
             usage: Some(UsageReport {
                 source: UsageSource::Metered,
                 ..UsageReport::default()
             }),
+            began: Some(began),
         }
     }
 }
@@ -344,15 +348,17 @@ impl Talk<'_> {
                     stop.cancel();
                 }
                 // As in every adapter: what is not over soon after it was told to stop is dropped.
-                () = stopped_long_ago(&stop) => {
-                    let dropped = Ended::dropped();
-                    tell_done(&events, &dropped, began).await;
-                    break dropped;
-                }
+                () = stopped_long_ago(&stop) => break Ended::dropped(began),
             }
         };
         if let Some(error) = fault {
-            ended.result = Err(error);
+            ended.result = Err(AgentError {
+                stop_reason: Some("resource-limit".to_owned()),
+                ..error
+            });
+        }
+        if let Some(began) = ended.began {
+            tell_done(&events, &ended, began).await;
         }
         ended
     }
@@ -372,7 +378,6 @@ impl Talk<'_> {
             }
         }
         let began = Instant::now();
-        let events = self.events.clone();
         let model = self.chosen.id();
         let toolbox = Toolbox::new(self.spec, self.mode, around);
         let span = tracing::info_span!("turn", turn.id = self.native.turn_id, model);
@@ -389,8 +394,10 @@ impl Talk<'_> {
                 }
             }
         };
-        tell_done(&events, &ended, began).await;
-        ended
+        Ended {
+            began: Some(began),
+            ..ended
+        }
     }
 
     async fn turning(self, toolbox: &Toolbox<'_>) -> Ended {
@@ -436,6 +443,7 @@ impl Talk<'_> {
                 Ended {
                     result,
                     usage: Some(turn.meter.report()),
+                    began: None,
                 }
             }
             Err(error) => Ended::with(error),
