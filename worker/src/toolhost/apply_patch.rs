@@ -1,6 +1,6 @@
 //! `apply_patch`: changes in several places and files, all or none of them.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 use std::path::PathBuf;
 
 use super::definitions::{Concurrency, Required, Tool, schema, text};
@@ -8,7 +8,7 @@ use super::fields::Fields;
 use super::hunks;
 use super::outcome::{Outcome, Told};
 use super::patch::{Action, Hunk, Section, parse};
-use super::place::{Place, Roots};
+use super::place::{Found, Place, Roots};
 use super::staged::{Rights, Staged, is_free, removable, remove};
 use super::text::exact;
 use crate::domain::limits;
@@ -257,9 +257,32 @@ impl Plan {
         Ok(())
     }
 
+    /// Two names of one file, of which the later one would undo what the earlier one did.
+    fn check_names(&self) -> Told<()> {
+        use std::os::unix::fs::MetadataExt as _;
+        let mut seen: HashMap<(u64, u64), String> = HashMap::new();
+        let changed = self
+            .files
+            .iter()
+            .filter(|file| file.before == Before::Something);
+        for file in changed.filter(|file| matches!(file.after, After::Text(_))) {
+            let Found::File(_, metadata) = file.place.look()? else {
+                continue;
+            };
+            let shown = file.place.shown();
+            if let Some(other) = seen.insert((metadata.dev(), metadata.ino()), shown.clone()) {
+                return Err(format!(
+                    "{other} and {shown} are the same file: change it under one name. Nothing was written."
+                ));
+            }
+        }
+        Ok(())
+    }
+
     /// Write all of it beside the files first; what can fail has failed then.
     fn write(&self) -> Told<()> {
         self.check_directories()?;
+        self.check_names()?;
         let mut staged = Vec::new();
         let mut gone = Vec::new();
         for file in &self.files {
@@ -373,6 +396,27 @@ mod tests {
             (tree.text("a"), tree.text("b")),
             ("one\ntwo\n".into(), "y\n".into())
         );
+    }
+
+    #[test]
+    fn a_file_is_changed_under_one_of_its_names() {
+        use std::os::unix::fs::symlink;
+        let tree = Tree::new();
+        tree.put("a", "1\n2\n");
+        symlink("a", tree.path("link")).unwrap();
+        std::fs::hard_link(tree.path("a"), tree.path("hard")).unwrap();
+        for other in ["link", "hard"] {
+            let sections =
+                format!("*** Update File: a\n-1\n+one\n*** Update File: {other}\n-2\n+two");
+            let told = tree.failed("apply_patch", patch(&sections));
+            assert!(told.contains("same file"), "{told}");
+            assert_eq!(tree.text("a"), "1\n2\n");
+        }
+        tree.done(
+            "apply_patch",
+            patch("*** Update File: link\n-1\n+one\n*** Delete File: hard"),
+        );
+        assert_eq!(tree.text("a"), "one\n2\n");
     }
 
     #[test]

@@ -135,6 +135,7 @@ const STEPS: &[Column] = &[
     Column("END", "finish", Form::Text),
     Column("INPUT", "input_tokens", Form::Count),
     Column("CACHED", "cache_read_tokens", Form::Count),
+    Column("WRITTEN", "cache_write_tokens", Form::Count),
     Column("OUTPUT", "output_tokens", Form::Count),
     Column("REASONING", "reasoning_tokens", Form::Count),
     Column("CONTEXT", "context_tokens", Form::Count),
