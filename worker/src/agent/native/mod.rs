@@ -6,6 +6,7 @@ mod budget;
 pub mod choose;
 pub mod clock;
 mod compact;
+mod ended;
 pub mod gate;
 mod mcp;
 mod meter;
@@ -41,13 +42,13 @@ use crate::domain::attempt::{ExecutionPath, Started};
 use crate::domain::error_class::ErrorClass;
 use crate::domain::limits;
 use crate::domain::llm::{Message, Role};
-use crate::domain::usage::{UsageReport, UsageSource};
 use crate::toolhost;
 
 pub use clock::{Clock, RealTime};
 pub use gate::ProviderGate;
 
 use choose::Chosen;
+use ended::Ended;
 use mcp::Servers;
 use step::Stage;
 use tool_host::{Connection, ToolHost};
@@ -285,36 +286,6 @@ fn connect(
     ))
 }
 
-/// How the loop ended, with what it used.
-struct Ended {
-    result: Result<&'static str, AgentError>,
-    usage: Option<UsageReport>,
-    /// When the turn began; absent: it did not.
-    began: Option<Instant>,
-}
-
-impl Ended {
-    fn with(error: AgentError) -> Self {
-        Self {
-            result: Err(error),
-            usage: None,
-            began: None,
-        }
-    }
-
-    /// Of a turn that was dropped in the middle: what it used nobody knows.
-    fn dropped(began: Instant) -> Self {
-        Self {
-            result: Err(turn::aborted()),
-            usage: Some(UsageReport {
-                source: UsageSource::Metered,
-                ..UsageReport::default()
-            }),
-            began: Some(began),
-        }
-    }
-}
-
 /// A turn before it is on its way.
 struct Talk<'a> {
     spec: &'a AgentSpec,
@@ -357,9 +328,7 @@ impl Talk<'_> {
                 ..error
             });
         }
-        if let Some(began) = ended.began {
-            tell_done(&events, &ended, began).await;
-        }
+        ended.tell(&events).await;
         ended
     }
 
@@ -469,26 +438,6 @@ fn first_words(prompt: &str, remembered: &Remembered) -> Vec<Message> {
         (true, Some(Role::User | Role::Tool), _) => return Vec::new(),
     };
     vec![Message::user(text)]
-}
-
-async fn tell_done(events: &EventSink, ended: &Ended, began: Instant) {
-    let reason = match &ended.result {
-        Ok(reason) => (*reason).to_owned(),
-        Err(error) => error
-            .stop_reason
-            .clone()
-            .unwrap_or_else(|| "error".to_owned()),
-    };
-    let usage = ended.usage.as_ref();
-    let tokens = usage.map(|usage| usage.tokens);
-    events
-        .send(AgentEvent::TurnDone {
-            reason,
-            duration_ms: i64::try_from(began.elapsed().as_millis()).unwrap_or(i64::MAX),
-            tokens: tokens.filter(|tokens| tokens.total().is_some()),
-            context: usage.and_then(|usage| usage.context),
-        })
-        .await;
 }
 
 /// Long after the attempt was told to stop.
