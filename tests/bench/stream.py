@@ -109,7 +109,7 @@ def main():
     try:
         programs.append(Program("worker", "worker", "--agents", agents, "--slots", str(options.attempts),
                                 "--data", os.path.join(SCRATCH, "data")))
-        programs.append(Program("serve", "serve", "--listen", "127.0.0.1:0"))
+        programs.append(Program("serve", "serve", "--listen", "127.0.0.1:0", "--without-token"))
         worker, server = programs
         until("the server", lambda: server.said("ready"))
         http = server.said("ready").rsplit(" ", 1)[1].rstrip("/")

@@ -50,7 +50,9 @@ const SCENE: &str = "
     INSERT INTO conversations(id, project, agent) VALUES (3, 'p', 'a');
     INSERT INTO messages(conversation_id, seq, ord, task_id, attempt, step, role, parts)
     VALUES (3, 1, 1, 3, 1, 0, 'user', '[]');
-    INSERT INTO provider_pauses(provider, until, class, message) VALUES ('acme', now() + interval '1 hour', 'auth', 'no');";
+    INSERT INTO provider_pauses(provider, until, class, message) VALUES ('acme', now() + interval '1 hour', 'auth', 'no');
+    INSERT INTO tokens(name, hash, scopes, created_by, expires_at)
+    VALUES ('old', '', '{read}', 'ada', now() + interval '1 day');";
 
 /// A call of each operation that has an effect, and what its row is about.
 fn act(name: &str) -> Option<(Value, &'static str)> {
@@ -68,6 +70,8 @@ fn act(name: &str) -> Option<(Value, &'static str)> {
         "message.send" => (json!({"id": 2, "text": "x"}), "message 2"),
         "message.cancel" => (json!({"id": 1}), "message 1"),
         "provider.resume" => (json!({"name": "acme"}), "provider acme"),
+        "token.create" => (json!({"name": "ci", "scopes": ["read"]}), "token 2"),
+        "token.revoke" => (json!({"id": 1}), "token 1"),
         "agent.probe" => (json!({"name": "a"}), "agent a"),
         "project.add" => (
             json!({"name": "new", "path": "/z", "unchecked": true}),

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use dispatch_worker::ops::OpContext;
-use dispatch_worker::surface::auth::Gate;
+use dispatch_worker::surface::auth::{Gate, Strangers};
 use dispatch_worker::surface::http::{self, App};
 use serde_json::{Value, json};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
@@ -25,7 +25,7 @@ pub struct Server {
 }
 
 impl Server {
-    async fn start(tokens: &[String]) -> Self {
+    pub async fn start(tokens: &[String]) -> Self {
         let db = TestDb::new().await;
         let (context, listener) = OpContext::open(&db.url(), 4, "http".to_owned()).unwrap();
         let stop = CancellationToken::new();
@@ -34,9 +34,13 @@ impl Server {
         running.spawn(async move { listener.run(&url, quiet).await });
         let socket = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let port = socket.local_addr().unwrap().port();
+        let strangers = match tokens.is_empty() {
+            true => Strangers::Welcome,
+            false => Strangers::Refused,
+        };
         let app = http::router(App {
             context,
-            gate: Arc::new(Gate::new(tokens, &[])),
+            gate: Arc::new(Gate::new(tokens, &[], strangers)),
             metrics: None,
             stop: stop.clone(),
         });
@@ -59,7 +63,7 @@ impl Server {
         server
     }
 
-    async fn send(&self, head: &str, headers: &str, body: &str) -> Answer {
+    pub async fn send(&self, head: &str, headers: &str, body: &str) -> Answer {
         tokio::time::timeout(SOON, self.exchange(head, headers, body))
             .await
             .unwrap()

@@ -42,6 +42,7 @@ mod idle;
 mod inbox;
 mod limits;
 mod localpg;
+mod mcp;
 mod native;
 mod native_llm;
 mod native_mcp;
@@ -72,6 +73,7 @@ mod statements;
 mod stream;
 mod tidy;
 #[cfg(target_os = "linux")]
+mod tokens;
 mod toolhost;
 mod workspace_lifecycle;
 mod workspace_projects;

@@ -451,7 +451,8 @@ async fn the_command_line_works_with_the_login_of_a_reviewer() {
     let (context, _listener) = OpContext::open(&login.url, 2, "root".to_owned()).unwrap();
     context.check().await.unwrap();
     for entry in ops::ALL {
-        if entry.spec.effect != Effect::Read {
+        // Tokens are the operators'.
+        if entry.spec.effect != Effect::Read || entry.spec.name == "token.list" {
             continue;
         }
         for example in (entry.examples)() {

@@ -43,6 +43,7 @@ impl Readers {
         let quiet = stop.clone();
         running.spawn(async move {
             let args = ServeArgs {
+                without_token: true,
                 listen: "127.0.0.1:0".parse().unwrap(),
                 token_file: None,
                 token: None,

@@ -54,6 +54,10 @@ number_id!(
     MessageId
 );
 number_id!(
+    /// The right of somebody to call over HTTP.
+    TokenId
+);
+number_id!(
     /// The fence: names one attempt for ever. Every write of an attempt carries it, and finds no
     /// lease once somebody else owns the task.
     LeaseToken

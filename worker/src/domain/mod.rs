@@ -15,6 +15,7 @@ pub mod redact;
 pub mod retry;
 pub mod safe_text;
 pub mod sandbox;
+pub mod scope;
 pub mod staged_name;
 pub mod task;
 pub mod tool_names;

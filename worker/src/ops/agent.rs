@@ -6,6 +6,7 @@ use serde_json::json;
 
 use super::page::Page;
 use super::{Effect, Example, Method, Op, OpContext, OpError, ProbeReport, Spec};
+use crate::domain::scope::Scope;
 use crate::store::{audit, catalogue};
 
 pub use crate::store::catalogue::AgentView;
@@ -21,6 +22,7 @@ impl Op for ListAgents {
         method: Method::Get,
         path: "/agents",
         effect: Effect::Read,
+        scope: Scope::Read,
         summary: "List agents with their status, models, modes and commands",
     };
     type Output = Page<AgentView>;
@@ -53,6 +55,7 @@ impl Op for ProbeAgent {
         method: Method::Post,
         path: "/agents/{name}/probe",
         effect: Effect::Write,
+        scope: Scope::Admin,
         summary: "Start an agent to see whether it works and what it offers",
     };
     type Output = ProbeReport;

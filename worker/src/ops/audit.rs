@@ -6,6 +6,7 @@ use serde_json::json;
 
 use super::page::{self, Page};
 use super::{Effect, Example, Method, Op, OpContext, OpError, Spec};
+use crate::domain::scope::Scope;
 use crate::store::audit;
 
 pub use crate::store::audit::AuditView;
@@ -34,6 +35,7 @@ impl Op for ListAudit {
         method: Method::Get,
         path: "/audit",
         effect: Effect::Read,
+        scope: Scope::Admin,
         summary: "Read who did what, newest first",
     };
     type Output = Page<AuditView>;

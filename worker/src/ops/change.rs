@@ -9,6 +9,7 @@ use super::values::{ChangeRef, TaskRef};
 use super::{Effect, Example, Method, Op, OpContext, OpError, Spec};
 use crate::domain::change::ChangeState;
 use crate::domain::ids::ChangeId;
+use crate::domain::scope::Scope;
 use crate::store::Store;
 use crate::store::changes::{self, ChangeFilter};
 
@@ -48,6 +49,7 @@ impl Op for ListChanges {
         method: Method::Get,
         path: "/changes",
         effect: Effect::Read,
+        scope: Scope::Read,
         summary: "List changes, newest first",
     };
     type Output = Page<ChangeView>;
@@ -120,6 +122,7 @@ impl Op for ShowChange {
         method: Method::Get,
         path: "/changes/{id}",
         effect: Effect::Read,
+        scope: Scope::Read,
         summary: "Show a change with the diff of each file",
     };
     type Output = ChangeDetail;

@@ -8,6 +8,7 @@ use super::page::{self, Page};
 use super::task;
 use super::values::TaskRef;
 use super::{Effect, Example, Method, Op, OpContext, OpError, Spec};
+use crate::domain::scope::Scope;
 use crate::store::history::{self, ItemPlace};
 use crate::store::mail;
 
@@ -34,6 +35,7 @@ impl Op for ShowConversation {
         method: Method::Get,
         path: "/conversations/{id}",
         effect: Effect::Read,
+        scope: Scope::Read,
         summary: "Read a conversation",
     };
     type Output = Page<ItemView>;
@@ -87,6 +89,7 @@ impl Op for CompactConversation {
         method: Method::Post,
         path: "/conversations/{id}/compact",
         effect: Effect::Write,
+        scope: Scope::Submit,
         summary: "Let a summary take the place of what was said in a conversation",
     };
     type Output = CompactedConversation;

@@ -121,6 +121,17 @@ impl OpError {
         Self::new(OpErrorKind::Internal, "internal", message.into())
     }
 
+    /// Log it as loudly as a server does.
+    pub fn log(&self, op: &str) {
+        match self.kind.log_level() {
+            tracing::Level::ERROR => tracing::error!(op, error = %self, "an operation failed"),
+            tracing::Level::WARN => {
+                tracing::warn!(op, error = %self, "an operation is not possible now");
+            }
+            _ => tracing::debug!(op, error = %self, "an operation was refused"),
+        }
+    }
+
     /// The same with a way to mend it.
     #[must_use]
     pub fn hint(mut self, hint: impl Into<String>) -> Self {

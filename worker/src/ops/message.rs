@@ -9,6 +9,7 @@ use super::task;
 use super::values::{MessageRef, TaskRef};
 use super::{Effect, Example, Method, Op, OpContext, OpError, Spec};
 use crate::domain::limits;
+use crate::domain::scope::Scope;
 use crate::store::mail;
 
 pub use crate::store::mail::MessageView;
@@ -44,6 +45,7 @@ impl Op for SendMessage {
         method: Method::Post,
         path: "/conversations/{id}/messages",
         effect: Effect::Write,
+        scope: Scope::Submit,
         summary: "Send a message to the agent of a conversation, also while it works",
     };
     type Output = SentMessage;
@@ -109,6 +111,7 @@ impl Op for ListMessages {
         method: Method::Get,
         path: "/conversations/{id}/messages",
         effect: Effect::Read,
+        scope: Scope::Read,
         summary: "List what people sent into a conversation, and what became of it",
     };
     type Output = Page<MessageView>;
@@ -154,6 +157,7 @@ impl Op for CancelMessage {
         method: Method::Post,
         path: "/messages/{id}/cancel",
         effect: Effect::Destructive,
+        scope: Scope::Submit,
         summary: "Take a message back that no agent has yet",
     };
     type Output = CancelledMessage;

@@ -21,6 +21,7 @@ pub mod step;
 pub mod stream;
 pub mod submit;
 pub mod task;
+pub mod token;
 pub mod usage;
 pub mod values;
 pub mod worker;
@@ -31,6 +32,8 @@ use schemars::JsonSchema;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
+
+use crate::domain::scope::Scope;
 
 pub use context::{OpContext, ProbeReport, Prober};
 pub use entry::OpEntry;
@@ -45,6 +48,20 @@ pub enum Effect {
     Write,
     /// Takes something away, or cannot be undone.
     Destructive,
+}
+
+impl Effect {
+    /// All of them, the least first.
+    pub const ALL: [Self; 3] = [Self::Read, Self::Write, Self::Destructive];
+
+    /// Its name.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Read => "read",
+            Self::Write => "write",
+            Self::Destructive => "destructive",
+        }
+    }
 }
 
 /// How an operation is called over HTTP.
@@ -71,11 +88,18 @@ pub struct Spec {
     pub path: &'static str,
     /// What it does.
     pub effect: Effect,
+    /// What the holder of a token needs for it.
+    pub scope: Scope,
     /// One sentence.
     pub summary: &'static str,
 }
 
 impl Spec {
+    /// The name as one word, where dots are none.
+    pub fn word(&self) -> String {
+        self.name.replace(['.', '-'], "_")
+    }
+
     /// The noun and the verb of the name.
     pub fn noun_verb(&self) -> (&'static str, &'static str) {
         self.name.split_once('.').unwrap_or((self.name, "show"))
@@ -139,6 +163,9 @@ pub static ALL: &[OpEntry] = &[
     OpEntry::of::<provider::ListProviders>(),
     OpEntry::of::<provider::ResumeProvider>(),
     OpEntry::of::<usage::ShowUsage>(),
+    OpEntry::of::<token::CreateToken>(),
+    OpEntry::of::<token::ListTokens>(),
+    OpEntry::of::<token::RevokeToken>(),
     OpEntry::of::<audit::ListAudit>(),
 ];
 

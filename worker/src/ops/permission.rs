@@ -7,6 +7,7 @@ use serde_json::json;
 use super::page::{self, Page};
 use super::values::{PermissionRef, TaskRef};
 use super::{Effect, Example, Method, Op, OpContext, OpError, Spec};
+use crate::domain::scope::Scope;
 use crate::store::permissions::{self, PermissionFilter};
 
 pub use crate::store::permissions::PermissionView;
@@ -65,6 +66,7 @@ impl Op for ListPermissions {
         method: Method::Get,
         path: "/permissions",
         effect: Effect::Read,
+        scope: Scope::Read,
         summary: "List permission requests, newest first",
     };
     type Output = Page<PermissionView>;
@@ -141,6 +143,7 @@ impl Op for AnswerPermission {
         method: Method::Post,
         path: "/permissions/{id}/answer",
         effect: Effect::Write,
+        scope: Scope::Review,
         summary: "Answer a permission request",
     };
     type Output = AnsweredPermission;

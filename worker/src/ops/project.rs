@@ -8,6 +8,7 @@ use serde_json::json;
 
 use super::page::{self, Page};
 use super::{Effect, Example, Method, Op, OpContext, OpError, Spec};
+use crate::domain::scope::Scope;
 use crate::store::StoreErrorKind;
 use crate::store::projects::{self, ProjectSettings};
 
@@ -31,6 +32,7 @@ impl Op for ListProjects {
         method: Method::Get,
         path: "/projects",
         effect: Effect::Read,
+        scope: Scope::Read,
         summary: "List projects by name",
     };
     type Output = Page<Project>;
@@ -65,6 +67,7 @@ impl Op for ShowProject {
         method: Method::Get,
         path: "/projects/{name}",
         effect: Effect::Read,
+        scope: Scope::Read,
         summary: "Show a project",
     };
     type Output = Project;
@@ -163,6 +166,7 @@ impl Op for AddProject {
         method: Method::Post,
         path: "/projects",
         effect: Effect::Write,
+        scope: Scope::Admin,
         summary: "Add a project",
     };
     type Output = Project;
@@ -238,6 +242,7 @@ impl Op for UpdateProject {
         method: Method::Patch,
         path: "/projects/{name}",
         effect: Effect::Write,
+        scope: Scope::Admin,
         summary: "Change settings of a project; what is left out stays",
     };
     type Output = Project;
@@ -283,6 +288,7 @@ impl Op for RemoveProject {
         method: Method::Delete,
         path: "/projects/{name}",
         effect: Effect::Destructive,
+        scope: Scope::Admin,
         summary: "Remove a project that has no open work",
     };
     type Output = RemovedProject;

@@ -6,6 +6,7 @@ use serde_json::json;
 
 use super::page::Page;
 use super::{Effect, Example, Method, Op, OpContext, OpError, Spec};
+use crate::domain::scope::Scope;
 use crate::store::{pauses, resumes};
 
 pub use crate::store::pauses::PauseView;
@@ -21,6 +22,7 @@ impl Op for ListProviders {
         method: Method::Get,
         path: "/providers",
         effect: Effect::Read,
+        scope: Scope::Read,
         summary: "List the providers of models that are paused, why and for how long",
     };
     type Output = Page<PauseView>;
@@ -62,6 +64,7 @@ impl Op for ResumeProvider {
         method: Method::Post,
         path: "/providers/{name}/resume",
         effect: Effect::Write,
+        scope: Scope::Admin,
         summary: "Ask a provider again before its pause is over",
     };
     type Output = ResumedProvider;

@@ -8,6 +8,7 @@ use super::change::{self, ChangeView};
 use super::values::ChangeRef;
 use super::{Effect, Example, Method, Op, OpContext, OpError, Spec};
 use crate::domain::limits;
+use crate::domain::scope::Scope;
 use crate::store::changes::{self, Decision};
 
 /// Approve a change; a worker applies it to the project's branch.
@@ -35,6 +36,7 @@ impl Op for ApproveChange {
         method: Method::Post,
         path: "/changes/{id}/approve",
         effect: Effect::Write,
+        scope: Scope::Review,
         summary: "Approve a change, or only some files of it",
     };
     type Output = ChangeView;
@@ -96,6 +98,7 @@ impl Op for RejectChange {
         method: Method::Post,
         path: "/changes/{id}/reject",
         effect: Effect::Destructive,
+        scope: Scope::Review,
         summary: "Reject a change, or set some files of it aside",
     };
     type Output = ChangeView;
@@ -171,6 +174,7 @@ impl Op for UndoChange {
         method: Method::Post,
         path: "/changes/{id}/undo",
         effect: Effect::Destructive,
+        scope: Scope::Review,
         summary: "Take an applied change out of its branch again",
     };
     type Output = ChangeView;
@@ -217,6 +221,7 @@ impl Op for RequestChanges {
         method: Method::Post,
         path: "/changes/{id}/request-changes",
         effect: Effect::Write,
+        scope: Scope::Review,
         summary: "Send a follow-up task into the change's conversation, on top of its result",
     };
     type Output = FollowUp;

@@ -8,6 +8,7 @@ use super::page::{self, Page};
 use super::task;
 use super::values::TaskRef;
 use super::{Effect, Example, Method, Op, OpContext, OpError, Spec};
+use crate::domain::scope::Scope;
 use crate::store::steps::{self, StepPlace};
 
 pub use crate::store::steps::StepView;
@@ -33,6 +34,7 @@ impl Op for TaskSteps {
         method: Method::Get,
         path: "/tasks/{id}/steps",
         effect: Effect::Read,
+        scope: Scope::Read,
         summary: "List the requests to models that a task made, with tokens, cost and times",
     };
     type Output = Page<StepView>;

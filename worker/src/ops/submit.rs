@@ -10,6 +10,7 @@ use super::amount::Amount;
 use super::values::{Moment, Span, TaskRef};
 use super::{Effect, Example, Method, Op, OpContext, OpError, Spec};
 use crate::domain::limits;
+use crate::domain::scope::Scope;
 use crate::store::tasks::{self, NewTask, SubmitFacts};
 use crate::store::{StoreErrorKind, catalogue};
 
@@ -102,6 +103,7 @@ impl Op for SubmitTask {
         method: Method::Post,
         path: "/tasks",
         effect: Effect::Write,
+        scope: Scope::Submit,
         summary: "Submit a task",
     };
     type Output = SubmittedTask;

@@ -10,6 +10,7 @@ use super::{Effect, Example, Method, Op, OpContext, OpError, Spec};
 use crate::domain::event::TaskEvent;
 use crate::domain::ids::TaskId;
 use crate::domain::limits;
+use crate::domain::scope::Scope;
 use crate::domain::task::TaskState;
 use crate::store::permissions::{self, PermissionFilter, PermissionView};
 use crate::store::tasks::{self, TaskFilter};
@@ -52,6 +53,7 @@ impl Op for ListTasks {
         method: Method::Get,
         path: "/tasks",
         effect: Effect::Read,
+        scope: Scope::Read,
         summary: "List tasks, newest first",
     };
     type Output = Page<TaskView>;
@@ -123,6 +125,7 @@ impl Op for ShowTask {
         method: Method::Get,
         path: "/tasks/{id}",
         effect: Effect::Read,
+        scope: Scope::Read,
         summary: "Show a task, its attempts and what they used",
     };
     type Output = TaskDetail;
@@ -180,6 +183,7 @@ impl Op for TaskEvents {
         method: Method::Get,
         path: "/tasks/{id}/events/page",
         effect: Effect::Read,
+        scope: Scope::Read,
         summary: "Read a page of the stream of a task; next_cursor is the since_seq of the next one",
     };
     type Output = Page<TaskEvent>;
@@ -233,6 +237,7 @@ impl Op for CancelTask {
         method: Method::Post,
         path: "/tasks/{id}/cancel",
         effect: Effect::Destructive,
+        scope: Scope::Submit,
         summary: "Cancel a task",
     };
     type Output = CancelledTask;
@@ -268,6 +273,7 @@ impl Op for RequeueTask {
         method: Method::Post,
         path: "/tasks/{id}/requeue",
         effect: Effect::Write,
+        scope: Scope::Submit,
         summary: "Run an ended task once more; a change of it that waits for review is superseded",
     };
     type Output = TaskView;

@@ -9,6 +9,7 @@ use super::page::Page;
 use super::values::{Span, TaskRef};
 use super::{Effect, Example, Method, Op, OpContext, OpError, Spec};
 use crate::domain::limits;
+use crate::domain::scope::Scope;
 use crate::store::usage::{self, UsageFilter};
 
 pub use crate::store::usage::UsageSum;
@@ -73,6 +74,7 @@ impl Op for ShowUsage {
         method: Method::Get,
         path: "/usage",
         effect: Effect::Read,
+        scope: Scope::Read,
         summary: "Add up tokens and cost by task, agent, model, project or day",
     };
     type Output = Page<UsageSum>;

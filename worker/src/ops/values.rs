@@ -10,7 +10,7 @@ use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::de::{self, Visitor};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use crate::domain::ids::{ChangeId, MessageId, PermissionId, TaskId};
+use crate::domain::ids::{ChangeId, MessageId, PermissionId, TaskId, TokenId};
 
 macro_rules! reference {
     ($(#[$doc:meta])* $name:ident, $id:ident, $thing:literal) => {
@@ -80,6 +80,12 @@ reference!(
     MessageRef,
     MessageId,
     "message"
+);
+reference!(
+    /// A token, as people name it.
+    TokenRef,
+    TokenId,
+    "token"
 );
 
 fn number(text: &str) -> Option<i64> {

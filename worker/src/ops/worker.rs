@@ -6,6 +6,7 @@ use serde_json::json;
 
 use super::page::Page;
 use super::{Effect, Example, Method, Op, OpContext, OpError, Spec};
+use crate::domain::scope::Scope;
 use crate::store::workers_list;
 
 pub use crate::store::workers_list::WorkerView;
@@ -21,6 +22,7 @@ impl Op for ListWorkers {
         method: Method::Get,
         path: "/workers",
         effect: Effect::Read,
+        scope: Scope::Read,
         summary: "List workers with their slots and agents",
     };
     type Output = Page<WorkerView>;

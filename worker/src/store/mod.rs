@@ -36,6 +36,7 @@ pub mod statement;
 pub mod steps;
 pub mod streams;
 pub mod tasks;
+pub mod tokens;
 pub mod undos;
 pub mod usage;
 pub mod workers_list;
@@ -65,7 +66,7 @@ pub type Params<'a> = &'a [&'a (dyn ToSql + Sync)];
 
 /// Every statement there is, for the test that prepares them.
 pub fn all_statements() -> impl Iterator<Item = &'static Statement> {
-    let modules: [&[&Statement]; 27] = [
+    let modules: [&[&Statement]; 28] = [
         ALL,
         applies::ALL,
         asks::ALL,
@@ -90,6 +91,7 @@ pub fn all_statements() -> impl Iterator<Item = &'static Statement> {
         steps::ALL,
         streams::ALL,
         tasks::ALL,
+        tokens::ALL,
         undos::ALL,
         usage::ALL,
         workers_list::ALL,

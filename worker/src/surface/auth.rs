@@ -1,5 +1,6 @@
-//! Who may call over HTTP. Bearer tokens only, never cookies; and the names a caller may use for
-//! this server, so that a web page cannot reach it by a name of its own (DNS rebinding).
+//! Who may call over HTTP. Bearer tokens only, never cookies: those of the database, with their scopes,
+//! and those of the server's own file, with all. And the names a caller may use for this server, so that
+//! a web page cannot reach it by a name of its own (DNS rebinding).
 
 use std::net::IpAddr;
 
@@ -11,16 +12,53 @@ use super::cli::roles::ServeArgs;
 use super::problem::Problem;
 use crate::domain::limits;
 use crate::domain::redact::Secret;
-use crate::ops::OpError;
+use crate::domain::scope::Scope;
+use crate::ops::{OpContext, OpError, token};
 use crate::telemetry;
 
 /// Shortest token that is not guessed.
 const TOKEN_CHARS_MIN: usize = 20;
 
+/// Who calls, and what they may ask for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Caller {
+    /// For the record.
+    pub(crate) actor: String,
+    /// Of their token.
+    pub(crate) scopes: Vec<Scope>,
+}
+
+impl Caller {
+    /// Refuse what their token is not good for.
+    pub(crate) fn needs(&self, scope: Scope) -> Result<(), OpError> {
+        if scope.is_in(&self.scopes) {
+            return Ok(());
+        }
+        let needed = scope.as_str();
+        Err(
+            OpError::forbidden(format!("this needs a token with the scope {needed}"))
+                .code("insufficient_scope")
+                .hint(format!(
+                    "An operator makes one: dispatch tokens create NAME --scope {needed}"
+                )),
+        )
+    }
+}
+
+/// What becomes of callers without a token.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Strangers {
+    /// They are refused.
+    Refused,
+    /// They may do everything: the server is for this machine alone, and somebody wanted it.
+    Welcome,
+}
+
 /// Checks every request before anything else looks at it.
 pub struct Gate {
     tokens: Vec<[u8; 32]>,
     hosts: Vec<String>,
+    strangers: Strangers,
 }
 
 impl Gate {
@@ -29,6 +67,7 @@ impl Gate {
         Self {
             tokens: Vec::new(),
             hosts: Vec::new(),
+            strangers: Strangers::Refused,
         }
     }
 
@@ -57,31 +96,71 @@ impl Gate {
                 limits::HTTP_TOKENS_MAX
             )));
         }
-        if tokens.is_empty() && !args.listen.ip().is_loopback() {
+        if args.without_token && !args.listen.ip().is_loopback() {
             return Err(OpError::invalid(format!(
                 "serving {} without a token would let everybody in",
                 args.listen
             ))
-            .hint("Give --token-file FILE, or listen on 127.0.0.1."));
+            .hint("Leave --without-token out, or listen on 127.0.0.1."));
+        }
+        if args.without_token && !tokens.is_empty() {
+            return Err(
+                OpError::invalid("--without-token and a token contradict each other")
+                    .hint("Leave one of them out."),
+            );
         }
         let secret = |token: &String| Secret::new("DISPATCH_HTTP_TOKEN", token);
         telemetry::keep_out(&tokens.iter().filter_map(secret).collect::<Vec<_>>());
-        Ok(Self::new(&tokens, &args.hosts))
+        let strangers = match args.without_token {
+            true => Strangers::Welcome,
+            false => Strangers::Refused,
+        };
+        Ok(Self::new(&tokens, &args.hosts, strangers))
     }
 
     /// A gate with these tokens and these names of the server besides loopback ones.
-    pub fn new(tokens: &[String], hosts: &[String]) -> Self {
+    pub fn new(tokens: &[String], hosts: &[String], strangers: Strangers) -> Self {
         Self {
             tokens: tokens.iter().map(|t| Sha256::digest(t).into()).collect(),
             hosts: hosts.iter().map(|h| h.to_ascii_lowercase()).collect(),
+            strangers,
         }
     }
 
     /// Whether this request may go on, and for whom.
-    pub fn admit(&self, uri: &Uri, headers: &HeaderMap) -> Result<String, Problem> {
+    pub(crate) async fn admit(
+        &self,
+        context: &OpContext,
+        uri: &Uri,
+        headers: &HeaderMap,
+    ) -> Result<Caller, Problem> {
         self.check_names(uri, headers)?;
-        self.check_token(headers)?;
-        Ok(actor(headers))
+        if self.strangers == Strangers::Welcome {
+            return Ok(everything(headers));
+        }
+        let hash: [u8; 32] = Sha256::digest(bearer(headers)).into();
+        let mut known = Choice::from(0);
+        for token in &self.tokens {
+            known |= token.ct_eq(&hash);
+        }
+        if known.into() {
+            return Ok(everything(headers));
+        }
+        let holder = match bearer(headers).starts_with(token::PREFIX) {
+            true => token::holder(context, &hash).await?,
+            false => None,
+        };
+        let Some((name, scopes)) = holder else {
+            return Err(Problem::new(
+                StatusCode::UNAUTHORIZED,
+                "unauthorized",
+                "the request needs a valid bearer token; an operator makes one: dispatch tokens create NAME --scope SCOPE",
+            ));
+        };
+        Ok(Caller {
+            actor: format!("{name} (http)"),
+            scopes,
+        })
     }
 
     fn check_names(&self, uri: &Uri, headers: &HeaderMap) -> Result<(), Problem> {
@@ -123,33 +202,25 @@ impl Gate {
         let address = host.trim_start_matches('[').trim_end_matches(']');
         address
             .parse::<IpAddr>()
-            .is_ok_and(|ip| ip.is_loopback() || !self.tokens.is_empty())
+            .is_ok_and(|ip| ip.is_loopback() || self.strangers == Strangers::Refused)
     }
+}
 
-    fn check_token(&self, headers: &HeaderMap) -> Result<(), Problem> {
-        if self.tokens.is_empty() {
-            return Ok(());
-        }
-        let given = headers
-            .get(header::AUTHORIZATION)
-            .and_then(|value| value.to_str().ok())
-            .and_then(|value| value.split_once(' '))
-            .filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer"))
-            .map(|(_, token)| token.trim())
-            .unwrap_or("");
-        let given: [u8; 32] = Sha256::digest(given).into();
-        let mut known = Choice::from(0);
-        for token in &self.tokens {
-            known |= token.ct_eq(&given);
-        }
-        if known.into() {
-            return Ok(());
-        }
-        Err(Problem::new(
-            StatusCode::UNAUTHORIZED,
-            "unauthorized",
-            "the request needs a known bearer token",
-        ))
+/// The token of a request; empty: it has none.
+fn bearer(headers: &HeaderMap) -> &str {
+    headers
+        .get(header::AUTHORIZATION)
+        .and_then(|value| value.to_str().ok())
+        .and_then(|value| value.split_once(' '))
+        .filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer"))
+        .map_or("", |(_, token)| token.trim())
+}
+
+/// Whoever may do everything may also do it for somebody else.
+fn everything(headers: &HeaderMap) -> Caller {
+    Caller {
+        actor: actor(headers),
+        scopes: vec![Scope::Admin],
     }
 }
 
@@ -185,22 +256,27 @@ mod tests {
             .collect()
     }
 
-    fn code(gate: &Gate, pairs: &[(&'static str, &str)]) -> &'static str {
+    /// No database answers here: what it would be asked for is refused.
+    async fn code(gate: &Gate, pairs: &[(&'static str, &str)]) -> &'static str {
         let uri = Uri::from_static("/api/v1/tasks");
-        gate.admit(&uri, &headers(pairs))
-            .map_or_else(|problem| problem.code, |_| "in")
+        let nowhere = "postgres://nobody@127.0.0.1:1/none?connect_timeout=1";
+        let (context, _listener) = OpContext::open(nowhere, 1, "http".to_owned()).unwrap();
+        let admitted = gate.admit(&context, &uri, &headers(pairs)).await;
+        admitted.map_or_else(|problem| problem.code, |_| "in")
     }
 
-    #[test]
-    fn only_names_of_this_server_get_in() {
-        let gate = Gate::new(&[], &["dispatch.example".to_owned()]);
+    const TOKEN: &str = "0123456789012345678901";
+
+    #[tokio::test]
+    async fn only_names_of_this_server_get_in() {
+        let gate = Gate::new(&[], &["dispatch.example".to_owned()], Strangers::Welcome);
         for host in [
             "localhost:8080",
             "127.0.0.1:8080",
             "[::1]:8080",
             "Dispatch.Example",
         ] {
-            assert_eq!(code(&gate, &[("host", host)]), "in", "{host}");
+            assert_eq!(code(&gate, &[("host", host)]).await, "in", "{host}");
         }
         for host in [
             "evil.example",
@@ -208,38 +284,51 @@ mod tests {
             "10.0.0.5",
             "localhost.evil.example",
         ] {
-            assert_eq!(code(&gate, &[("host", host)]), "foreign_host", "{host}");
+            assert_eq!(
+                code(&gate, &[("host", host)]).await,
+                "foreign_host",
+                "{host}"
+            );
         }
-        let with_token = Gate::new(&["0123456789012345678901".to_owned()], &[]);
+        let with_token = Gate::new(&[TOKEN.to_owned()], &[], Strangers::Refused);
         assert_eq!(
-            code(&with_token, &[("host", "10.0.0.5:80")]),
+            code(&with_token, &[("host", "10.0.0.5:80")]).await,
             "unauthorized"
         );
-        assert_eq!(code(&gate, &[]), "foreign_host");
+        assert_eq!(code(&gate, &[]).await, "foreign_host");
     }
 
-    #[test]
-    fn pages_of_other_sites_do_not_get_in() {
-        let gate = Gate::new(&[], &[]);
-        let from = |origin| code(&gate, &[("host", "localhost"), ("origin", origin)]);
-        assert_eq!(from("http://localhost:3000"), "in");
-        assert_eq!(from("https://evil.example"), "foreign_origin");
-        assert_eq!(from("null"), "foreign_origin");
-    }
-
-    #[test]
-    fn only_a_known_token_gets_in() {
-        let gate = Gate::new(&["0123456789012345678901".to_owned()], &[]);
-        let with = |value| code(&gate, &[("host", "localhost"), ("authorization", value)]);
-        assert_eq!(with("Bearer 0123456789012345678901"), "in");
-        assert_eq!(with("bearer 0123456789012345678901"), "in");
-        for wrong in [
-            "Bearer 012345678901234567890",
-            "Bearer ",
-            "Basic 0123456789012345678901",
-            "x",
+    #[tokio::test]
+    async fn pages_of_other_sites_do_not_get_in() {
+        let gate = Gate::new(&[], &[], Strangers::Welcome);
+        for (origin, expected) in [
+            ("http://localhost:3000", "in"),
+            ("https://evil.example", "foreign_origin"),
+            ("null", "foreign_origin"),
         ] {
-            assert_eq!(with(wrong), "unauthorized", "{wrong}");
+            let told = code(&gate, &[("host", "localhost"), ("origin", origin)]).await;
+            assert_eq!(told, expected, "{origin}");
         }
+    }
+
+    #[tokio::test]
+    async fn only_a_known_token_gets_in() {
+        let gate = Gate::new(&[TOKEN.to_owned()], &[], Strangers::Refused);
+        for (value, expected) in [
+            ("Bearer 0123456789012345678901", "in"),
+            ("bearer 0123456789012345678901", "in"),
+            ("Bearer 012345678901234567890", "unauthorized"),
+            ("Bearer ", "unauthorized"),
+            ("Basic 0123456789012345678901", "unauthorized"),
+            ("x", "unauthorized"),
+            // It may be one; nobody can look.
+            ("Bearer dt_0123456789", "unavailable"),
+        ] {
+            let told = code(&gate, &[("host", "localhost"), ("authorization", value)]).await;
+            assert_eq!(told, expected, "{value}");
+        }
+        let closed = Gate::new(&[], &[], Strangers::Refused);
+        let told = code(&closed, &[("host", "localhost")]).await;
+        assert_eq!(told, "unauthorized", "no token is none that is known");
     }
 }

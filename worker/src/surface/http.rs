@@ -19,11 +19,12 @@ use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tower_http::catch_panic::CatchPanicLayer;
 
-use super::auth::Gate;
+use super::auth::{Caller, Gate};
 use super::fields::Fields;
 use super::problem::Problem;
 use super::{health, openapi, sse};
 use crate::domain::limits;
+use crate::domain::scope::Scope;
 use crate::ops::{self, Method, OpContext, OpEntry, OpError};
 
 /// Where the operations are.
@@ -53,10 +54,6 @@ pub(crate) struct Shared {
     pub(crate) streams: Arc<Semaphore>,
 }
 
-/// Who calls; set by the gate.
-#[derive(Clone)]
-pub(crate) struct Actor(pub(crate) String);
-
 /// The whole server as a service.
 pub fn router(app: App) -> Router {
     let shared = Arc::new(Shared {
@@ -66,11 +63,14 @@ pub fn router(app: App) -> Router {
         stop: app.stop,
         streams: Arc::new(Semaphore::new(limits::HTTP_STREAMS_MAX)),
     });
+    let mcp = super::mcp::http(shared.context.clone(), shared.stop.clone());
     let mut guarded = Router::new()
         .route("/metrics", get(health::metrics))
-        .route(&format!("{PREFIX}/openapi.json"), get(openapi_document))
         .route(&format!("{PREFIX}/tasks/{{id}}/events"), get(sse::events))
-        .route("/tasks/{id}/events", get(sse::events));
+        .route("/tasks/{id}/events", get(sse::events))
+        .layer(middleware::from_fn(reads))
+        .route_service("/mcp", mcp)
+        .route(&format!("{PREFIX}/openapi.json"), get(openapi_document));
     for entry in ops::ALL {
         guarded = guarded.route(&format!("{PREFIX}{}", entry.spec.path), op_route(entry));
     }
@@ -136,7 +136,7 @@ fn op_route(entry: &'static OpEntry) -> MethodRouter<Arc<Shared>, Infallible> {
     on(
         filter,
         move |State(shared): State<Arc<Shared>>,
-              axum::Extension(actor): axum::Extension<Actor>,
+              axum::Extension(caller): axum::Extension<Caller>,
               path: RawPathParams,
               uri: Uri,
               headers: HeaderMap,
@@ -147,7 +147,7 @@ fn op_route(entry: &'static OpEntry) -> MethodRouter<Arc<Shared>, Infallible> {
                 .map(|(n, v)| (n.to_owned(), v.to_owned()))
                 .collect();
             let input = input(&fields, &path, &uri, &headers, &body)?;
-            call(&shared, actor, entry, input).await
+            call(&shared, caller, entry, input).await
         },
     )
 }
@@ -205,17 +205,18 @@ fn object(headers: &HeaderMap, body: &[u8]) -> Result<Map<String, Value>, Proble
 
 async fn call(
     shared: &Shared,
-    actor: Actor,
+    caller: Caller,
     entry: &OpEntry,
     input: Value,
 ) -> Result<Response, Problem> {
-    let context = shared.context.for_actor(actor.0);
+    caller.needs(entry.spec.scope)?;
+    let context = shared.context.for_actor(caller.actor);
     let answer = tokio::time::timeout(limits::HTTP_ANSWER_TIMEOUT, (entry.call)(&context, input));
     let name = entry.spec.name;
     let value = match answer.await {
         Ok(Ok(value)) => value,
         Ok(Err(error)) => {
-            log(name, &error);
+            error.log(name);
             return Err(error.into());
         }
         Err(_) => {
@@ -224,7 +225,8 @@ async fn call(
             return Err(late.into());
         }
     };
-    let made = matches!(name, "task.submit" | "project.add") && value["replayed"] != true;
+    let made =
+        matches!(name, "task.submit" | "project.add" | "token.create") && value["replayed"] != true;
     let status = if made {
         StatusCode::CREATED
     } else {
@@ -233,21 +235,26 @@ async fn call(
     Ok((status, Json(value)).into_response())
 }
 
-fn log(op: &str, error: &OpError) {
-    match error.kind.log_level() {
-        tracing::Level::ERROR => tracing::error!(op, %error, "an operation failed"),
-        tracing::Level::WARN => tracing::warn!(op, %error, "an operation is not possible now"),
-        _ => tracing::debug!(op, %error, "an operation was refused"),
-    }
-}
-
 async fn admit(
     State(shared): State<Arc<Shared>>,
     mut request: Request,
     next: Next,
 ) -> Result<Response, Problem> {
-    let actor = shared.gate.admit(request.uri(), request.headers())?;
-    request.extensions_mut().insert(Actor(actor));
+    let (gate, context) = (&shared.gate, &shared.context);
+    let caller = gate
+        .admit(context, request.uri(), request.headers())
+        .await?;
+    request.extensions_mut().insert(caller);
+    Ok(next.run(request).await)
+}
+
+/// For what is no operation and shows something.
+async fn reads(
+    axum::Extension(caller): axum::Extension<Caller>,
+    request: Request,
+    next: Next,
+) -> Result<Response, Problem> {
+    caller.needs(Scope::Read)?;
     Ok(next.run(request).await)
 }
 

@@ -6,6 +6,7 @@ pub mod connect;
 pub mod fields;
 mod health;
 pub mod http;
+pub mod mcp;
 pub mod openapi;
 pub mod problem;
 pub mod sse;

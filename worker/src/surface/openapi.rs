@@ -5,7 +5,7 @@ use schemars::generate::SchemaSettings;
 use serde_json::{Map, Value, json};
 
 use super::http::PREFIX;
-use crate::ops::{self, Effect, Method, OpEntry};
+use crate::ops::{self, Method, OpEntry};
 
 /// The document.
 pub fn document() -> Value {
@@ -68,7 +68,7 @@ fn operation(entry: &OpEntry, schemas: &mut SchemaGenerator) -> Value {
             parameters.push(json!({"name": name, "in": "query", "schema": schema}));
         }
     }
-    let made = matches!(spec.name, "task.submit" | "project.add");
+    let made = matches!(spec.name, "task.submit" | "project.add" | "token.create");
     let answered = |about: &str| json!({"description": about, "content": {"application/json": {"schema": output}}});
     let mut responses = Map::new();
     responses.insert("200".to_owned(), answered("Done."));
@@ -77,16 +77,13 @@ fn operation(entry: &OpEntry, schemas: &mut SchemaGenerator) -> Value {
     }
     responses.insert("default".to_owned(), problem_response());
     let mut operation = json!({
-        "operationId": spec.name.replace(['.', '-'], "_"),
+        "operationId": spec.word(),
         "tags": [noun],
         "summary": spec.summary,
         "parameters": parameters,
         "responses": responses,
-        "x-effect": match spec.effect {
-            Effect::Read => "read",
-            Effect::Write => "write",
-            Effect::Destructive => "destructive",
-        },
+        "x-effect": spec.effect.as_str(),
+        "x-scope": spec.scope.as_str(),
     });
     if with_body {
         operation["requestBody"] = body(entry, input, in_path);

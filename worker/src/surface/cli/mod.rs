@@ -28,7 +28,8 @@ use self::out::Out;
 use self::roles::Role;
 use self::tree::{Invocation, StreamArgs};
 use super::connect::ConnectArgs;
-use super::safe_text;
+use super::mcp::tools::Groups;
+use super::{mcp, safe_text};
 use crate::ops::{self, OpContext, OpError, Prober};
 use crate::telemetry;
 
@@ -161,6 +162,12 @@ async fn command(global: &Global<'_>, matches: &ArgMatches) -> Result<End, CliEr
     match tree::invocation(matches)? {
         Invocation::Role(role) => {
             (global.wiring.role)(global.connect.clone(), role).await?;
+            Ok(End::Done)
+        }
+        Invocation::Mcp(args) => {
+            let session = Session::open(global).await?;
+            let groups = args.only.unwrap_or(Groups::ALL);
+            mcp::stdio(session.context.clone(), groups).await?;
             Ok(End::Done)
         }
         Invocation::Sql(text) => sql(global, &mut out, &text).await,

@@ -1,6 +1,6 @@
 //! Answers for people: lists as tables, single things as fields, with the command to type next.
 
-use std::io;
+use std::io::{self, IsTerminal as _};
 
 use chrono::{DateTime, Utc};
 use serde_json::Value;
@@ -154,6 +154,16 @@ const PROVIDERS: &[Column] = &[
     Column("SINCE", "paused_at", Form::Ago),
     Column("SAID", "message", Form::Prose),
 ];
+const TOKENS: &[Column] = &[
+    Column("TOKEN", "id", Form::Id),
+    Column("OF", "name", Form::Text),
+    Column("FOR", "scopes", Form::List),
+    Column("STATE", "state", Form::State),
+    Column("MADE", "created_at", Form::Ago),
+    Column("BY", "created_by", Form::Text),
+    Column("UNTIL", "expires_at", Form::Ago),
+    Column("USED", "last_used_at", Form::Ago),
+];
 const ATTEMPTS: &[Column] = &[
     Column("TRY", "attempt", Form::Text),
     Column("AGENT", "agent", Form::Text),
@@ -204,6 +214,10 @@ fn list_columns(op: &str) -> Option<(&'static [Column], &'static str)> {
         ),
         "usage.show" => (USAGE, "No attempt has ended yet."),
         "audit.list" => (AUDIT, "Nobody did anything yet."),
+        "token.list" => (
+            TOKENS,
+            "No tokens. Make one: dispatch tokens create NAME --scope read,submit",
+        ),
         _ => return None,
     })
 }
@@ -225,6 +239,8 @@ pub(crate) fn answer(out: &mut Out, op: &str, view: View, value: &Value) -> io::
             safe_text::line(value["when"].as_str().unwrap_or("?"))
         )),
         "provider.resume" => out.line(&resumed(value)),
+        "token.create" => created(out, value),
+        "token.revoke" => out.line(&format!("Token {} is good for nothing now.", value["id"])),
         "task.requeue" => out.line(&format!("Task {} runs again.", value["id"])),
         "change.show" => change_view::print(out, value, view, now),
         "change.approve" => out.line(&format!(
@@ -325,6 +341,21 @@ fn resumed(value: &Value) -> String {
         true => format!("Provider {name} is asked again."),
         false => format!("Provider {name} was not paused."),
     }
+}
+
+/// The token alone, so that a script can take it; people are told what to do with it.
+fn created(out: &mut Out, value: &Value) -> io::Result<()> {
+    let text = |name: &str| safe_text::line(value[name].as_str().unwrap_or("?"));
+    out.line(&text("token"))?;
+    if io::stdout().is_terminal() {
+        let told = format!(
+            "Keep it: it is shown this once. Valid until {}; send it as Authorization: Bearer …",
+            text("expires_at")
+        );
+        let told = out.paint.dim(&told);
+        out.line(&told)?;
+    }
+    Ok(())
 }
 
 fn rejected(out: &mut Out, value: &Value) -> io::Result<()> {

@@ -98,7 +98,10 @@ pub struct ServeArgs {
         default_value = "127.0.0.1:8080"
     )]
     pub listen: SocketAddr,
-    /// File with the bearer tokens that may call, one a line. Needed unless the address is loopback
+    /// Let whoever reaches the address call without a token and do everything; loopback addresses only
+    #[arg(long, env = "DISPATCH_WITHOUT_TOKEN")]
+    pub without_token: bool,
+    /// File with bearer tokens that may do everything, one a line; others: `dispatch tokens`
     #[arg(long, env = "DISPATCH_HTTP_TOKEN_FILE", value_name = "FILE")]
     pub token_file: Option<PathBuf>,
     /// A bearer token that may call

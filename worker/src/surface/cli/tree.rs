@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 use super::roles::{self, Role};
 use crate::ops::{self, OpEntry, OpError};
 use crate::surface::connect::ConnectArgs;
+use crate::surface::mcp::tools::Groups;
 
 /// How the answer of an operation is shown.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,8 +37,18 @@ pub enum Invocation {
     Stream(StreamArgs),
     /// A statement of the operator's own.
     Sql(String),
+    /// Tools for one MCP client.
+    Mcp(McpArgs),
     /// What a process of the fleet does.
     Role(Role),
+}
+
+/// Serve the operations as tools of the Model Context Protocol, over standard input and output
+#[derive(Clone, Debug, clap::Args)]
+pub struct McpArgs {
+    /// Only tools of these groups, with commas between: read, write, destructive
+    #[arg(long, value_name = "GROUPS", value_parser = Groups::parse)]
+    pub only: Option<Groups>,
 }
 
 /// How to read the stream of a task.
@@ -184,6 +195,7 @@ fn noun_name(noun: &'static str) -> &'static str {
         "worker" => "workers",
         "message" => "messages",
         "provider" => "providers",
+        "token" => "tokens",
         other => other,
     }
 }
@@ -204,6 +216,7 @@ fn noun_about(noun: &str) -> &'static str {
         "worker" => "See the workers",
         "message" => "Send messages to agents at work",
         "provider" => "See which providers of models are paused",
+        "token" => "Say who may call over HTTP",
         "usage" => "See what the work cost",
         _ => "See who did what",
     }
@@ -320,6 +333,7 @@ fn role_commands(root: Command) -> Command {
             "worker",
         ))))
         .subcommand(quiet(roles::ServeArgs::augment_args(Command::new("serve"))))
+        .subcommand(McpArgs::augment_args(Command::new("mcp")))
         .subcommand(roles::MigrateArgs::augment_args(Command::new("migrate")))
         .subcommand(
             Command::new("config")
@@ -344,6 +358,7 @@ pub fn invocation(matches: &ArgMatches) -> Result<Invocation, OpError> {
     match name {
         "logs" | "watch" => stream_invocation(name, inner),
         "sql" => Ok(Invocation::Sql(text(inner, "statement"))),
+        "mcp" => Ok(Invocation::Mcp(read(inner)?)),
         "up" => Ok(Invocation::Role(Role::Up(read(inner)?))),
         "down" => Ok(Invocation::Role(Role::Down)),
         "worker" => Ok(Invocation::Role(Role::Worker(read(inner)?))),

@@ -1,0 +1,1 @@
+SELECT revoke_token($1::bigint, $2::text) AS was_valid
