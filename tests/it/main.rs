@@ -75,6 +75,7 @@ mod tidy;
 #[cfg(target_os = "linux")]
 mod tokens;
 mod toolhost;
+mod wait;
 mod workspace_lifecycle;
 mod workspace_projects;
 mod workspace_speed;

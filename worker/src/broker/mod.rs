@@ -47,6 +47,19 @@ impl Broker {
         Self { store, listener }
     }
 
+    /// Wait until a task has ended, so long at most; says whether it has.
+    pub async fn ended(&self, task: TaskId, within: Duration) -> Result<bool, StoreError> {
+        let mut reader = self.reader(task, i64::MAX, Follow::ToTheEnd, CancellationToken::new());
+        let waiting = async {
+            while !streams::is_told(&self.store, task, i64::MAX).await? {
+                reader.wait().await;
+            }
+            Ok(true)
+        };
+        let waited = tokio::time::timeout(within, waiting).await;
+        waited.unwrap_or(Ok(false))
+    }
+
     /// The stream of a task after a number, without gap or duplicate. Ends with an error of kind
     /// `Unavailable` when the database stays away; the reader goes on after the last number it
     /// has.
@@ -57,22 +70,28 @@ impl Broker {
         follow: Follow,
         stop: CancellationToken,
     ) -> BoxStream<'static, Result<TaskEvent, StoreError>> {
-        let reader = Reader {
+        let reader = self.reader(task, after_seq, follow, stop);
+        Box::pin(stream::try_unfold(reader, |mut reader| async move {
+            let next = reader.next().await?;
+            Ok(next.map(|event| (event, reader)))
+        }))
+    }
+}
+
+impl Broker {
+    fn reader(&self, task: TaskId, last: i64, follow: Follow, stop: CancellationToken) -> Reader {
+        Reader {
             store: self.store.clone(),
             // Subscribed before the first look, so that nothing slips between look and wait.
             wakeups: self.listener.subscribe(),
             listener: self.listener.clone(),
             task,
-            last: after_seq,
+            last,
             follow,
             stop,
             page: VecDeque::new(),
             ended: false,
-        };
-        Box::pin(stream::try_unfold(reader, |mut reader| async move {
-            let next = reader.next().await?;
-            Ok(next.map(|event| (event, reader)))
-        }))
+        }
     }
 }
 

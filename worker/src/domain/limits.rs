@@ -253,6 +253,9 @@ pub const COMMENT_BYTES_MAX: usize = 64 * 1024;
 /// How long an HTTP answer that is not a stream may take; a probe of an agent takes 30 s at most.
 pub const HTTP_ANSWER_TIMEOUT: Duration = Duration::from_secs(60);
 
+/// How long one call waits for the end of a task; less than an answer may take.
+pub const WAIT_MAX: Duration = Duration::from_secs(50);
+
 /// Streams open at a time in one server; each holds a socket and a little memory.
 pub const HTTP_STREAMS_MAX: usize = 1_024;
 

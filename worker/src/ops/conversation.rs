@@ -12,7 +12,7 @@ use crate::domain::scope::Scope;
 use crate::store::history::{self, ItemPlace};
 use crate::store::mail;
 
-pub use crate::store::history::ItemView;
+pub use crate::store::history::{ConversationView, ItemView};
 
 /// Read a conversation: what was said and done in all of its tasks.
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema, clap::Args)]
@@ -61,6 +61,51 @@ impl Op for ShowConversation {
         .await?;
         Ok(Page::cut(items, size, |item| {
             format!("{}.{}.{}", item.task_id, item.attempt, item.n)
+        }))
+    }
+}
+
+/// List conversations, the one that began last first.
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema, clap::Args)]
+#[serde(deny_unknown_fields)]
+pub struct ListConversations {
+    /// Only of this project
+    #[arg(long, value_name = "PROJECT")]
+    pub project: Option<String>,
+    /// Conversations of a page, 1 to 200
+    #[arg(long, short = 'n', value_name = "N")]
+    pub limit: Option<i64>,
+    /// Where the page before ended
+    #[arg(long)]
+    pub cursor: Option<String>,
+}
+
+impl Op for ListConversations {
+    const SPEC: Spec = Spec {
+        name: "conversation.list",
+        method: Method::Get,
+        path: "/conversations",
+        effect: Effect::Read,
+        scope: Scope::Read,
+        summary: "List conversations, newest first, with their last tasks",
+    };
+    type Output = Page<ConversationView>;
+
+    fn examples() -> Vec<Example> {
+        vec![Example {
+            about: "Of one project",
+            cli: &["--project", "shop", "--limit", "20", "--cursor", "900"],
+            input: json!({"project": "shop", "limit": 20, "cursor": "900"}),
+        }]
+    }
+
+    async fn run(self, context: &OpContext) -> Result<Self::Output, OpError> {
+        let size = page::size(self.limit)?;
+        let before = page::number(self.cursor.as_deref())?.unwrap_or(i64::MAX);
+        let project = self.project.as_deref();
+        let rows = history::conversations(&context.store, before, project, size + 1).await?;
+        Ok(Page::cut(rows, size, |conversation| {
+            conversation.id.to_string()
         }))
     }
 }

@@ -24,6 +24,7 @@ pub mod task;
 pub mod token;
 pub mod usage;
 pub mod values;
+pub mod wait;
 pub mod worker;
 
 use std::future::Future;
@@ -135,10 +136,12 @@ pub static ALL: &[OpEntry] = &[
     OpEntry::of::<submit::SubmitTask>(),
     OpEntry::of::<task::ListTasks>(),
     OpEntry::of::<task::ShowTask>(),
+    OpEntry::of::<wait::WaitTask>(),
     OpEntry::of::<task::TaskEvents>(),
     OpEntry::of::<step::TaskSteps>(),
     OpEntry::of::<task::CancelTask>(),
     OpEntry::of::<task::RequeueTask>(),
+    OpEntry::of::<conversation::ListConversations>(),
     OpEntry::of::<conversation::ShowConversation>(),
     OpEntry::of::<conversation::CompactConversation>(),
     OpEntry::of::<message::SendMessage>(),

@@ -80,13 +80,17 @@ pub struct SubmitTask {
     /// Money, all attempts together, for agents that count it, such as 2.50
     #[arg(long, value_name = "AMOUNT")]
     pub max_cost: Option<Amount>,
+    /// Only say whether it would be accepted, and which agent would run
+    #[arg(long)]
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub dry_run: bool,
 }
 
 /// A submitted task.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct SubmittedTask {
-    /// Its number.
-    pub id: i64,
+    /// Its number; absent: a dry run made none.
+    pub id: Option<i64>,
     /// Its project.
     pub project: String,
     /// The agent that will run.
@@ -173,15 +177,19 @@ impl Op for SubmitTask {
         let conversation = conversation.map(|task| task.0.0);
         let facts = tasks::facts(&context.store, &self.project, agent, conversation).await?;
         let agent = check_facts(&self, &facts)?;
+        let dry_run = self.dry_run;
         let task = self.into_new_task();
-        let made = tasks::submit(&context.store, &task, &context.actor)
-            .await
-            .map_err(|error| match error.kind {
-                StoreErrorKind::Duplicate => OpError::from(error).code("idempotency_conflict"),
-                _ => error.into(),
-            })?;
+        let made = match dry_run {
+            true => tasks::try_out(&context.store, &task, &context.actor).await,
+            false => tasks::submit(&context.store, &task, &context.actor).await,
+        };
+        let made = made.map_err(|error| match error.kind {
+            StoreErrorKind::Duplicate => OpError::from(error).code("idempotency_conflict"),
+            _ => error.into(),
+        })?;
         Ok(SubmittedTask {
-            id: made.id.0,
+            // Of one that was made before, a dry run tells the number too.
+            id: (!dry_run || made.replayed).then_some(made.id.0),
             notice: notice(context, &agent, task.fallback.as_deref()).await?,
             project: task.project,
             agent,

@@ -11,6 +11,47 @@ crate::statements! {
     ATTEMPTS = "task_attempts";
     /// A page of a conversation.
     ITEMS = "conversation_items";
+    /// A page of conversations.
+    CONVERSATIONS = "conversation_list";
+}
+
+crate::record! {
+    /// A conversation: tasks that go on from each other.
+    pub struct ConversationView {
+        /// Its number: that of the task that began it.
+        pub id: i64,
+        /// Its project.
+        pub project: String,
+        /// The agent of its last task.
+        pub agent: String,
+        /// How many tasks it has.
+        pub tasks: i64,
+        /// Its last task.
+        pub last_task_id: i64,
+        /// Where that stands.
+        pub last_state: String,
+        /// When it began.
+        pub began_at: DateTime<Utc>,
+        /// When its last task was submitted.
+        pub last_at: DateTime<Utc>,
+        /// Who began it.
+        pub submitted_by: String,
+        /// The first line of what it began with.
+        pub title: String,
+    }
+}
+
+/// Conversations that began before this one, newest first.
+pub async fn conversations(
+    store: &Store,
+    before: i64,
+    project: Option<&str>,
+    most: i64,
+) -> Result<Vec<ConversationView>, StoreError> {
+    let rows = store
+        .query(&CONVERSATIONS, &[&before, &project, &most])
+        .await?;
+    rows.iter().map(ConversationView::read).collect()
 }
 
 crate::record! {

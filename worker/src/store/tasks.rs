@@ -2,6 +2,8 @@
 
 use chrono::{DateTime, Utc};
 use rust_decimal::Decimal;
+use tokio_postgres::Row;
+use tokio_postgres::types::ToSql;
 use uuid::Uuid;
 
 use super::{Store, StoreError, StoreErrorKind};
@@ -178,35 +180,20 @@ pub struct Submitted {
 /// Make a task. A taken idempotency key gives the first task when it asks for the same, and a
 /// `Duplicate` that names it when it does not.
 pub async fn submit(store: &Store, task: &NewTask, actor: &str) -> Result<Submitted, StoreError> {
-    let row = store
-        .query_opt(
-            &SUBMIT,
-            &[
-                &task.project,
-                &task.input,
-                &task.agent,
-                &task.model,
-                &task.mode_id,
-                &task.thinking_option_id,
-                &task.conversation_id,
-                &task.priority,
-                &task.run_at,
-                &task.delay_s,
-                &task.max_attempts,
-                &task.timeout_s,
-                &task.idle_timeout_s,
-                &task.deadline,
-                &task.limit_key,
-                &task.idempotency_key,
-                &task.fallback,
-                &task.base_ref,
-                &actor,
-                &task.max_steps,
-                &task.max_tokens,
-                &task.max_cost,
-            ],
-        )
-        .await?;
+    let row = store.query_opt(&SUBMIT, &params(task, &actor)).await?;
+    made(store, task, row.as_ref()).await
+}
+
+/// The same without making it: whether the rules of the database accept it. The number is nobody's.
+pub async fn try_out(store: &Store, task: &NewTask, actor: &str) -> Result<Submitted, StoreError> {
+    let tx = store.begin().await?;
+    let rows = tx.query(&SUBMIT, &params(task, &actor)).await?;
+    // Dropped, it is rolled back.
+    drop(tx);
+    made(store, task, rows.first()).await
+}
+
+async fn made(store: &Store, task: &NewTask, row: Option<&Row>) -> Result<Submitted, StoreError> {
     match row {
         Some(row) => Ok(Submitted {
             id: TaskId(row.try_get("id")?),
@@ -214,6 +201,33 @@ pub async fn submit(store: &Store, task: &NewTask, actor: &str) -> Result<Submit
         }),
         None => first_with_key(store, task).await,
     }
+}
+
+fn params<'a>(task: &'a NewTask, actor: &'a &'a str) -> [&'a (dyn ToSql + Sync); 22] {
+    [
+        &task.project,
+        &task.input,
+        &task.agent,
+        &task.model,
+        &task.mode_id,
+        &task.thinking_option_id,
+        &task.conversation_id,
+        &task.priority,
+        &task.run_at,
+        &task.delay_s,
+        &task.max_attempts,
+        &task.timeout_s,
+        &task.idle_timeout_s,
+        &task.deadline,
+        &task.limit_key,
+        &task.idempotency_key,
+        &task.fallback,
+        &task.base_ref,
+        actor,
+        &task.max_steps,
+        &task.max_tokens,
+        &task.max_cost,
+    ]
 }
 
 async fn first_with_key(store: &Store, task: &NewTask) -> Result<Submitted, StoreError> {

@@ -225,8 +225,10 @@ async fn call(
             return Err(late.into());
         }
     };
-    let made =
-        matches!(name, "task.submit" | "project.add" | "token.create") && value["replayed"] != true;
+    let made = matches!(name, "task.submit" | "project.add" | "token.create")
+        && value["replayed"] != true
+        // A dry run makes nothing, which has no number.
+        && value.get("id") != Some(&Value::Null);
     let status = if made {
         StatusCode::CREATED
     } else {

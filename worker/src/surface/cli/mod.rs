@@ -12,6 +12,7 @@ mod story;
 mod stream;
 mod table;
 pub mod tree;
+mod wait;
 
 use std::ffi::OsString;
 use std::io::{self, IsTerminal};
@@ -43,6 +44,8 @@ pub(crate) enum End {
     Done,
     /// The watched task did not succeed.
     TaskFailed,
+    /// The task that was waited for goes on.
+    NotYet,
     /// The person stopped it.
     Interrupted,
 }
@@ -52,6 +55,7 @@ impl End {
         match self {
             Self::Done => 0,
             Self::TaskFailed => 10,
+            Self::NotYet => 11,
             Self::Interrupted => 130,
         }
     }
@@ -185,8 +189,11 @@ async fn command(global: &Global<'_>, matches: &ArgMatches) -> Result<End, CliEr
             let session = Session::open(global).await?;
             let context = &session.context;
             let input = prepare::input(entry, input, file, context, &mut out, global.json).await?;
+            if entry.spec.name == "task.wait" {
+                return wait::run(context, &mut out, input, global.json).await;
+            }
             let value = (entry.call)(context, input).await?;
-            if watch {
+            if watch && value["id"].is_i64() {
                 return watch_submitted(context, &mut out, &value, global.json).await;
             }
             if global.json {

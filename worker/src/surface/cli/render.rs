@@ -118,6 +118,17 @@ const AUDIT: &[Column] = &[
     Column("TO", "subject", Form::Text),
     Column("WITH", "detail", Form::Text),
 ];
+const CONVERSATIONS: &[Column] = &[
+    Column("ID", "id", Form::Id),
+    Column("PROJECT", "project", Form::Text),
+    Column("AGENT", "agent", Form::Text),
+    Column("TASKS", "tasks", Form::Count),
+    Column("LAST", "last_task_id", Form::Id),
+    Column("STATE", "last_state", Form::State),
+    Column("BEGAN", "began_at", Form::Ago),
+    Column("BY", "submitted_by", Form::Text),
+    Column("BEGINS WITH", "title", Form::Prose),
+];
 const MESSAGES: &[Column] = &[
     Column("MESSAGE", "id", Form::Id),
     Column("STATE", "state", Form::State),
@@ -185,6 +196,10 @@ fn list_columns(op: &str) -> Option<(&'static [Column], &'static str)> {
             "No tasks. Submit one: dispatch submit PROJECT \"what to do\"",
         ),
         "task.events" => (EVENTS, "No more events."),
+        "conversation.list" => (
+            CONVERSATIONS,
+            "No conversations. Each task without one begins one.",
+        ),
         "conversation.show" => (ITEMS, "Nothing was said yet."),
         "message.list" => (
             MESSAGES,
@@ -289,7 +304,12 @@ fn list(
 }
 
 fn submitted(out: &mut Out, value: &Value) -> io::Result<()> {
-    let id = &value["id"];
+    let Some(id) = value["id"].as_i64() else {
+        let agent = safe_text::line(value["agent"].as_str().unwrap_or("?"));
+        return out.line(&format!(
+            "It would be accepted, for agent {agent}. Nothing was submitted."
+        ));
+    };
     let agent = safe_text::line(value["agent"].as_str().unwrap_or("?"));
     let verb = if value["replayed"] == true {
         "was submitted before"

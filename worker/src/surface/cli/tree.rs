@@ -65,10 +65,11 @@ pub struct StreamArgs {
 }
 
 /// Short forms at the top: command, operation.
-const SHORT: [(&str, &str); 7] = [
+const SHORT: [(&str, &str); 8] = [
     ("submit", "task.submit"),
     ("list", "task.list"),
     ("show", "task.show"),
+    ("wait", "task.wait"),
     ("cancel", "task.cancel"),
     ("requeue", "task.requeue"),
     ("send", "message.send"),
