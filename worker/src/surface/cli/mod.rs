@@ -3,6 +3,7 @@
 mod change_view;
 mod forms;
 mod out;
+mod pages;
 mod prepare;
 mod progress;
 mod render;
@@ -166,6 +167,10 @@ async fn command(global: &Global<'_>, matches: &ArgMatches) -> Result<End, CliEr
     match tree::invocation(matches)? {
         Invocation::Role(role) => {
             (global.wiring.role)(global.connect.clone(), role).await?;
+            Ok(End::Done)
+        }
+        Invocation::Pages(pages) => {
+            pages::make(&mut out, &pages)?;
             Ok(End::Done)
         }
         Invocation::Mcp(args) => {

@@ -4,6 +4,7 @@
 use clap::{Arg, ArgAction, ArgMatches, Args, Command, FromArgMatches};
 use serde_json::{Value, json};
 
+use super::pages::{self, Pages};
 use super::roles::{self, Role};
 use crate::ops::{self, OpEntry, OpError};
 use crate::surface::connect::ConnectArgs;
@@ -37,6 +38,8 @@ pub enum Invocation {
     Stream(StreamArgs),
     /// A statement of the operator's own.
     Sql(String),
+    /// Completions or manual pages.
+    Pages(Pages),
     /// Tools for one MCP client.
     Mcp(McpArgs),
     /// What a process of the fleet does.
@@ -335,6 +338,7 @@ fn role_commands(root: Command) -> Command {
         ))))
         .subcommand(quiet(roles::ServeArgs::augment_args(Command::new("serve"))))
         .subcommand(McpArgs::augment_args(Command::new("mcp")))
+        .subcommands(pages::commands())
         .subcommand(roles::MigrateArgs::augment_args(Command::new("migrate")))
         .subcommand(
             Command::new("config")
@@ -360,6 +364,7 @@ pub fn invocation(matches: &ArgMatches) -> Result<Invocation, OpError> {
         "logs" | "watch" => stream_invocation(name, inner),
         "sql" => Ok(Invocation::Sql(text(inner, "statement"))),
         "mcp" => Ok(Invocation::Mcp(read(inner)?)),
+        "completions" | "man" => Ok(Invocation::Pages(pages::asked(name, inner)?)),
         "up" => Ok(Invocation::Role(Role::Up(read(inner)?))),
         "down" => Ok(Invocation::Role(Role::Down)),
         "worker" => Ok(Invocation::Role(Role::Worker(read(inner)?))),
