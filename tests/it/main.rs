@@ -33,6 +33,7 @@ mod database_faults;
 mod deadlines;
 mod diff;
 mod docs_sql;
+mod doctor;
 mod four_eyes;
 mod gateway;
 mod hooks;

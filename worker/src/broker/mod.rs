@@ -47,6 +47,15 @@ impl Broker {
         Self { store, listener }
     }
 
+    /// Whether notifications come, or do so within this time.
+    pub async fn listens(&self, within: Duration) -> bool {
+        let mut connected = self.listener.connected();
+        let up = connected.wait_for(|up| *up);
+        tokio::time::timeout(within, up)
+            .await
+            .is_ok_and(|up| up.is_ok())
+    }
+
     /// Wait until a task has ended, so long at most; says whether it has.
     pub async fn ended(&self, task: TaskId, within: Duration) -> Result<bool, StoreError> {
         let mut reader = self.reader(task, i64::MAX, Follow::ToTheEnd, CancellationToken::new());

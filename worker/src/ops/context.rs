@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::OpError;
+use super::doctor::Examiner;
 use crate::broker::Broker;
 use crate::store::Store;
 use crate::store::listen::Listener;
@@ -23,6 +24,8 @@ pub struct OpContext {
     pub actor: String,
     /// Starts agents to see what they offer; absent where no agents can run.
     pub prober: Option<Arc<dyn Prober>>,
+    /// Looks at this machine; absent where no agents can run.
+    pub examiner: Option<Arc<dyn Examiner>>,
 }
 
 impl OpContext {
@@ -36,6 +39,7 @@ impl OpContext {
             store,
             actor,
             prober: None,
+            examiner: None,
         };
         Ok((context, listener))
     }

@@ -8,6 +8,7 @@ pub mod audit;
 pub mod change;
 pub mod context;
 pub mod conversation;
+pub mod doctor;
 pub mod entry;
 pub mod error;
 pub mod message;
@@ -170,6 +171,7 @@ pub static ALL: &[OpEntry] = &[
     OpEntry::of::<token::ListTokens>(),
     OpEntry::of::<token::RevokeToken>(),
     OpEntry::of::<audit::ListAudit>(),
+    OpEntry::of::<doctor::ShowDoctor>(),
 ];
 
 /// The operation of this name.

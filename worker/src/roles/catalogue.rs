@@ -6,6 +6,7 @@ use std::sync::Arc;
 use futures::FutureExt;
 use futures::future::BoxFuture;
 
+use super::doctor::Machine;
 use crate::agent::AgentError;
 use crate::agent::catalog::{self, Probe};
 use crate::config::agent_spec::AgentSpec;
@@ -13,6 +14,7 @@ use crate::config::agents::Catalogue;
 use crate::config::credentials;
 use crate::domain::error_class::ErrorClass;
 use crate::domain::redact::Redactor;
+use crate::ops::doctor::Examiner;
 use crate::ops::{OpError, ProbeReport, Prober};
 use crate::sandbox::{self, Sandbox};
 use crate::surface::cli::roles::ConfigCheckArgs;
@@ -66,9 +68,17 @@ pub(super) fn config_check(args: &ConfigCheckArgs) -> Result<(), OpError> {
 
 /// Probes by the catalogue of this directory (or of `DISPATCH_AGENTS`).
 pub(super) fn prober() -> Option<Arc<dyn Prober>> {
+    Some(Arc::new(CatalogueProber { file: file() }))
+}
+
+/// Looks at this machine with the same catalogue.
+pub(super) fn examiner() -> Option<Arc<dyn Examiner>> {
+    Some(Arc::new(Machine { agents: file() }))
+}
+
+fn file() -> PathBuf {
     let named = std::env::var_os("DISPATCH_AGENTS").filter(|name| !name.is_empty());
-    let file = named.map_or_else(|| PathBuf::from(DEFAULT_FILE), PathBuf::from);
-    Some(Arc::new(CatalogueProber { file }))
+    named.map_or_else(|| PathBuf::from(DEFAULT_FILE), PathBuf::from)
 }
 
 struct CatalogueProber {

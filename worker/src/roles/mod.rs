@@ -2,6 +2,7 @@
 
 mod bench;
 mod catalogue;
+mod doctor;
 mod serve;
 mod signals;
 mod up;
@@ -29,6 +30,7 @@ pub const LOCAL_DATABASE: &str = "dispatch";
 pub static WIRING: Wiring = Wiring {
     database_url: |connect| database_url(connect).boxed(),
     prober: catalogue::prober,
+    examiner: catalogue::examiner,
     role: |connect, role| async move { perform(&connect, role).await }.boxed(),
 };
 

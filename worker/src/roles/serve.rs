@@ -47,6 +47,8 @@ pub async fn serve_until(
     let gate = auth::Gate::from_args(&args)?;
     store::migrate::check(url).await?;
     let (mut context, listener) = OpContext::open(url, SERVE_CONNECTIONS, "http".to_owned())?;
+    // Where agents can be tried, the machine is one that matters.
+    context.examiner = prober.as_ref().and_then(|_| catalogue::examiner());
     context.prober = prober;
     let mut listening = JoinSet::new();
     let quiet = stop.clone();

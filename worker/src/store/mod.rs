@@ -18,6 +18,7 @@ pub mod claims;
 pub mod error;
 pub mod finish;
 pub mod fleet;
+pub mod health;
 pub mod history;
 pub mod inbox;
 pub mod listen;
@@ -66,7 +67,7 @@ pub type Params<'a> = &'a [&'a (dyn ToSql + Sync)];
 
 /// Every statement there is, for the test that prepares them.
 pub fn all_statements() -> impl Iterator<Item = &'static Statement> {
-    let modules: [&[&Statement]; 28] = [
+    let modules: [&[&Statement]; 29] = [
         ALL,
         applies::ALL,
         asks::ALL,
@@ -79,6 +80,7 @@ pub fn all_statements() -> impl Iterator<Item = &'static Statement> {
         claims::ALL,
         finish::ALL,
         fleet::ALL,
+        health::ALL,
         history::ALL,
         inbox::ALL,
         mail::ALL,

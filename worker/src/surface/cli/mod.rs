@@ -32,6 +32,7 @@ use self::tree::{Invocation, StreamArgs};
 use super::connect::ConnectArgs;
 use super::mcp::tools::Groups;
 use super::{mcp, safe_text};
+use crate::ops::doctor::Examiner;
 use crate::ops::{self, OpContext, OpError, Prober};
 use crate::telemetry;
 
@@ -47,6 +48,8 @@ pub(crate) enum End {
     TaskFailed,
     /// The task that was waited for goes on.
     NotYet,
+    /// The doctor found that something does not work.
+    Unhealthy,
     /// The person stopped it.
     Interrupted,
 }
@@ -57,6 +60,7 @@ impl End {
             Self::Done => 0,
             Self::TaskFailed => 10,
             Self::NotYet => 11,
+            Self::Unhealthy => 12,
             Self::Interrupted => 130,
         }
     }
@@ -86,6 +90,8 @@ pub struct Wiring {
     pub database_url: for<'a> fn(&'a ConnectArgs) -> BoxFuture<'a, Result<String, OpError>>,
     /// Starts agents to see whether they work; `None`: none can run here.
     pub prober: fn() -> Option<Arc<dyn Prober>>,
+    /// Looks at this machine.
+    pub examiner: fn() -> Option<Arc<dyn Examiner>>,
     /// Do what a role does, until it stops.
     pub role: fn(ConnectArgs, Role) -> BoxFuture<'static, Result<(), OpError>>,
 }
@@ -206,7 +212,10 @@ async fn command(global: &Global<'_>, matches: &ArgMatches) -> Result<End, CliEr
             } else {
                 render::answer(&mut out, entry.spec.name, view, &value)?;
             }
-            Ok(End::Done)
+            Ok(match value["verdict"] == "fail" {
+                true => End::Unhealthy,
+                false => End::Done,
+            })
         }
     }
 }
@@ -282,6 +291,7 @@ impl Session {
         let url = global.database_url().await?;
         let (mut context, listener) = OpContext::open(&url, CONNECTIONS, global.actor.clone())?;
         context.prober = (global.wiring.prober)();
+        context.examiner = (global.wiring.examiner)();
         let url = global.connect.listen_url.clone().unwrap_or(url);
         let mut listening = JoinSet::new();
         listening.spawn(async move { listener.run(&url, CancellationToken::new()).await });

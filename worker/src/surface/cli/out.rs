@@ -81,12 +81,13 @@ impl Paint {
     /// The word of a state, in the colour of its meaning.
     pub(crate) fn state(self, word: &str) -> String {
         match word {
-            "completed" | "applied" | "approved" | "ready" | "live" | "allowed" | "allow" => {
-                self.green(word)
+            "completed" | "applied" | "approved" | "ready" | "live" | "allowed" | "allow"
+            | "ok" => self.green(word),
+            "failed" | "conflicted" | "error" | "lost" | "rejected" | "denied" | "fail" => {
+                self.red(word)
             }
-            "failed" | "conflicted" | "error" | "lost" | "rejected" | "denied" => self.red(word),
             "running" | "loading" => self.cyan(word),
-            "pending" | "draining" | "unavailable" | "expired" => self.yellow(word),
+            "pending" | "draining" | "unavailable" | "expired" | "warn" => self.yellow(word),
             _ => word.to_owned(),
         }
     }

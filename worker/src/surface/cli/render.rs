@@ -165,6 +165,13 @@ const PROVIDERS: &[Column] = &[
     Column("SINCE", "paused_at", Form::Ago),
     Column("SAID", "message", Form::Prose),
 ];
+const FINDINGS: &[Column] = &[
+    Column("OF", "area", Form::Text),
+    Column("CHECK", "check", Form::Text),
+    Column("", "verdict", Form::State),
+    Column("FOUND", "found", Form::Text),
+    Column("WHAT TO DO", "advice", Form::Prose),
+];
 const TOKENS: &[Column] = &[
     Column("TOKEN", "id", Form::Id),
     Column("OF", "name", Form::Text),
@@ -229,6 +236,7 @@ fn list_columns(op: &str) -> Option<(&'static [Column], &'static str)> {
         ),
         "usage.show" => (USAGE, "No attempt has ended yet."),
         "audit.list" => (AUDIT, "Nobody did anything yet."),
+        "doctor.show" => (FINDINGS, "Nothing was looked at."),
         "token.list" => (
             TOKENS,
             "No tokens. Make one: dispatch tokens create NAME --scope read,submit",

@@ -222,6 +222,7 @@ fn noun_about(noun: &str) -> &'static str {
         "provider" => "See which providers of models are paused",
         "token" => "Say who may call over HTTP",
         "usage" => "See what the work cost",
+        "doctor" => "See whether everything works, and what to do where it does not",
         _ => "See who did what",
     }
 }
@@ -231,7 +232,7 @@ fn default_op(noun: &str) -> Option<&'static OpEntry> {
     ops::find(&format!("{noun}.list")).or_else(|| {
         let mut own = ops::ALL.iter().filter(|e| e.spec.noun_verb().0 == noun);
         own.next()
-            .filter(|_| own.next().is_none() && noun == "usage")
+            .filter(|_| own.next().is_none() && matches!(noun, "usage" | "doctor"))
     })
 }
 

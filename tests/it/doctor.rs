@@ -1,0 +1,82 @@
+//! The doctor: what it finds on a real database, and that a broken part hides no other.
+
+use std::process::Stdio;
+
+use serde_json::Value;
+use tokio::process::Command;
+
+use crate::harness::db::TestDb;
+use crate::http::Server;
+
+const PROGRAM: &str = env!("CARGO_BIN_EXE_dispatch-under-test");
+
+fn finding<'a>(body: &'a Value, check: &str) -> &'a Value {
+    let all = body["data"].as_array().unwrap();
+    all.iter()
+        .find(|one| one["check"] == check)
+        .unwrap_or_else(|| panic!("nothing about {check} in {body}"))
+}
+
+#[tokio::test]
+async fn a_fleet_without_workers_is_told_what_it_lacks() {
+    let server = Server::with_project().await;
+    let sql = server.db.client().await;
+    let told = server.get("/api/v1/doctor").await.body;
+    assert_eq!(told["verdict"], "fail");
+    for check in ["schema", "version", "clock", "connections", "listen"] {
+        assert_eq!(finding(&told, check)["verdict"], "ok", "{told}");
+    }
+    for (check, verdict, words) in [
+        ("workers", "fail", "dispatch worker"),
+        ("agents", "fail", "dispatch agents list"),
+        ("fake", "warn", "no worker offers it"),
+    ] {
+        let found = finding(&told, check);
+        assert_eq!(found["verdict"], verdict, "{found}");
+        let advice = found["advice"].as_str().unwrap();
+        assert!(advice.contains(words), "{found}");
+    }
+    sql.batch_execute(
+        "INSERT INTO workers (id, name, version, slots, sandbox) VALUES (gen_random_uuid(), 'w', '0', 1, 'none');
+         INSERT INTO agent_offers (worker_id, name, status, execution_path, expires_at)
+         SELECT id, 'fake', 'ready', 'acp', now() + interval '1 minute' FROM workers",
+    )
+    .await
+    .unwrap();
+    let told = server.get("/api/v1/doctor").await.body;
+    for check in ["workers", "agents", "fake"] {
+        assert_eq!(finding(&told, check)["verdict"], "ok", "{told}");
+    }
+    let one = server.get("/api/v1/doctor?agent=fake").await.body;
+    assert_eq!(one["data"].as_array().unwrap().len(), 1);
+    let none = server.get("/api/v1/doctor?agent=nobody").await;
+    none.problem(404, "not_found");
+    server.end().await;
+}
+
+#[tokio::test]
+async fn the_command_looks_at_this_machine_too_and_says_by_its_exit_code_what_is_broken() {
+    let db = TestDb::new().await;
+    let dir = tempfile::tempdir().unwrap();
+    let agents = dir.path().join("agents.toml");
+    std::fs::write(&agents, "[agents.x]\nlabel = 1\n").unwrap();
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "the program under test is started as a person starts it"
+    )]
+    let mut command = Command::new(PROGRAM);
+    command
+        .args(["--json", "doctor"])
+        .env("DATABASE_URL", db.url())
+        .env("DISPATCH_AGENTS", &agents)
+        .env("DISPATCH_DATA", dir.path().join("not/yet"))
+        .env_remove("DATABASE_LISTEN_URL")
+        .stdin(Stdio::null());
+    let done = command.output().await.unwrap();
+    assert_eq!(done.status.code(), Some(12));
+    let told: Value = serde_json::from_slice(&done.stdout).unwrap();
+    assert_eq!(finding(&told, "agents.toml")["verdict"], "fail", "{told}");
+    for check in ["sandbox", "disk", "git"] {
+        assert_eq!(finding(&told, check)["area"], "machine");
+    }
+}

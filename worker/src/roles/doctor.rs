@@ -1,0 +1,117 @@
+//! What the doctor finds on this machine: what a worker here would have.
+
+use std::path::{Path, PathBuf};
+
+use futures::FutureExt;
+use futures::future::BoxFuture;
+
+use crate::localpg;
+use crate::ops::doctor::{Examiner, Finding, Verdict};
+use crate::sandbox::{self, Sandbox};
+
+use super::catalogue;
+
+const AREA: &str = "machine";
+
+/// Less room than this is a worry: worktrees, stores and homes grow.
+const FREE_BYTES_MIN: u64 = 5 * 1024 * 1024 * 1024;
+
+/// Looks at the machine with the catalogue that a worker here would read.
+pub(super) struct Machine {
+    pub(super) agents: PathBuf,
+}
+
+impl Examiner for Machine {
+    fn examine(&self) -> BoxFuture<'_, Vec<Finding>> {
+        async move { vec![self.catalogue(), sandbox().await, git().await, disk()] }.boxed()
+    }
+}
+
+impl Machine {
+    fn catalogue(&self) -> Finding {
+        let shown = self.agents.display();
+        match catalogue::load(&self.agents) {
+            Ok(catalogue) => {
+                let (agents, providers) = (catalogue.agents.len(), catalogue.providers.len());
+                Finding::ok(
+                    AREA,
+                    "agents.toml",
+                    format!("{agents} agents, {providers} providers"),
+                )
+            }
+            Err(error) => Finding::ok(AREA, "agents.toml", error.message).but(
+                Verdict::Fail,
+                error.hint.unwrap_or_else(|| format!("Mend {shown}.")),
+            ),
+        }
+    }
+}
+
+async fn sandbox() -> Finding {
+    let check = "sandbox";
+    let failed = |why: String| {
+        Finding::ok(AREA, check, why).but(Verdict::Fail, "Agents cannot be confined here.")
+    };
+    let scratch = match tempfile::tempdir() {
+        Ok(scratch) => scratch,
+        Err(error) => return failed(format!("no directory to try it in: {error}")),
+    };
+    let settings = sandbox::Settings {
+        data_dir: scratch.path().to_owned(),
+        ..sandbox::Settings::default()
+    };
+    match Sandbox::find(settings).await {
+        Ok(found) if found.best() == crate::domain::sandbox::Rung::None => {
+            let missing = found.missing().join("; ");
+            let advice = "Install bubblewrap; until then only agents whose entry says so run here (SECURITY.md).";
+            Finding::ok(AREA, check, format!("none works: {missing}")).but(Verdict::Warn, advice)
+        }
+        Ok(found) => Finding::ok(AREA, check, found.best().as_str()),
+        Err(why) => failed(why),
+    }
+}
+
+/// Agents use the program; the worker itself does not.
+async fn git() -> Finding {
+    let asked = tokio::process::Command::new("git")
+        .arg("--version")
+        .stdin(std::process::Stdio::null())
+        .output()
+        .await;
+    match asked {
+        Ok(answer) if answer.status.success() => {
+            let version = String::from_utf8_lossy(&answer.stdout);
+            Finding::ok(AREA, "git", version.trim())
+        }
+        Ok(_) | Err(_) => Finding::ok(AREA, "git", "not found").but(
+            Verdict::Warn,
+            "Most agents want it: install git on the machines of workers.",
+        ),
+    }
+}
+
+fn disk() -> Finding {
+    let named = std::env::var_os("DISPATCH_DATA").filter(|name| !name.is_empty());
+    let usual = localpg::default_data_dir();
+    let usual = usual.parent().unwrap_or(Path::new("/"));
+    let dir = named.map_or_else(|| usual.to_owned(), PathBuf::from);
+    // It may not be there yet: then what is above it.
+    let there = dir.ancestors().find(|path| path.exists());
+    let looked = nix::sys::statvfs::statvfs(there.unwrap_or(Path::new("/")));
+    match looked {
+        Ok(stat) => {
+            let free = stat.blocks_available().saturating_mul(stat.fragment_size());
+            let found = format!("{} GiB free below {}", free >> 30, dir.display());
+            let found = Finding::ok(AREA, "disk", found);
+            match free >= FREE_BYTES_MIN {
+                true => found,
+                false => found.but(
+                    Verdict::Warn,
+                    "Worktrees, stores and homes of agents grow: make room, or name another place with --data.",
+                ),
+            }
+        }
+        Err(error) => Finding::ok(AREA, "disk", format!("{}: {error}", dir.display()))
+            .but(Verdict::Warn, "Is the directory there, and readable?"),
+    }
+}
