@@ -138,7 +138,7 @@ impl Server {
 #[derive(Debug)]
 pub struct Answer {
     pub status: u16,
-    head: String,
+    pub head: String,
     pub body: Value,
 }
 

@@ -51,13 +51,25 @@ async fn an_approval_needs_the_digest_that_is_there_and_counts_once() {
         stale.body["detail"].as_str().unwrap().contains("d1"),
         "{stale:?}"
     );
+    // The same by the words that HTTP has for it.
+    let shown = server.get("/api/v1/changes/1").await;
+    assert!(shown.head.contains("etag: \"d1\"\r\n"), "{}", shown.head);
+    let by_tag = |tag: &str| format!("If-Match: {tag}\r\n");
+    let head = format!("POST {approve}");
+    let stale = server.send(&head, &by_tag("\"d0\""), "").await;
+    stale.problem(409, "stale");
+    let both = server
+        .send(&head, &by_tag("\"d1\""), "{\"digest\": \"d0\"}")
+        .await;
+    both.problem(422, "invalid_input");
     let strange = json!({"digest": "d1", "files": ["c.rs"]});
     server
         .post(approve, &strange)
         .await
         .problem(422, "invalid_input");
     let some = json!({"digest": "d1", "files": ["a.rs"], "comment": "only this"});
-    let approved = server.post(approve, &some).await;
+    let body = "{\"files\": [\"a.rs\"], \"comment\": \"only this\"}";
+    let approved = server.send(&head, &by_tag("\"d1\""), body).await;
     assert_eq!(
         (approved.status, &approved.body["state"]),
         (200, &json!("approved"))

@@ -152,6 +152,12 @@ fn op_route(entry: &'static OpEntry) -> MethodRouter<Arc<Shared>, Infallible> {
     )
 }
 
+/// Headers that stand for a field of the input, where it has one: what HTTP has a word of its own for.
+pub(super) const FIELDS_OF_HEADERS: [(&str, &str); 2] = [
+    ("idempotency-key", "idempotency_key"),
+    ("if-match", "digest"),
+];
+
 /// The input of an operation from the parts of a request.
 pub fn input(
     fields: &Fields,
@@ -163,18 +169,20 @@ pub fn input(
     let query = axum::extract::Query::<Vec<(String, String)>>::try_from_uri(uri)
         .map_err(|e| Problem::new(StatusCode::BAD_REQUEST, "malformed_query", e.to_string()))?;
     let mut input = fields.gather(path, &query.0, object(headers, body)?)?;
-    if let (Some(key), true) = (
-        headers.get("idempotency-key"),
-        fields.has("idempotency_key"),
-    ) {
-        let wrong = || OpError::invalid("the Idempotency-Key header is not plain text");
-        let key = Value::String(key.to_str().map_err(|_| wrong())?.to_owned());
-        let named = &input["idempotency_key"];
-        if !named.is_null() && *named != key {
-            let detail = "the Idempotency-Key header and the body name different keys";
+    for (header, field) in FIELDS_OF_HEADERS {
+        let Some(value) = headers.get(header).filter(|_| fields.has(field)) else {
+            continue;
+        };
+        let wrong = || OpError::invalid(format!("the header {header} is not plain text"));
+        let value = value.to_str().map_err(|_| wrong())?;
+        let value = Value::String(value.trim().trim_matches('"').to_owned());
+        let named = &input[field];
+        if !named.is_null() && *named != value {
+            let detail =
+                format!("the header {header} and the body name different values of {field}");
             return Err(OpError::invalid(detail).into());
         }
-        input["idempotency_key"] = key;
+        input[field] = value;
     }
     Ok(input)
 }
@@ -234,7 +242,15 @@ async fn call(
     } else {
         StatusCode::OK
     };
-    Ok((status, Json(value)).into_response())
+    let tag = value["digest"]
+        .as_str()
+        .map(|digest| format!("\"{digest}\""));
+    let mut response = (status, Json(value)).into_response();
+    // Give it back as If-Match with a decision: what was not seen is not decided on.
+    if let Some(Ok(tag)) = tag.map(HeaderValue::try_from) {
+        response.headers_mut().insert(header::ETAG, tag);
+    }
+    Ok(response)
 }
 
 async fn admit(

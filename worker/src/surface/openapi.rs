@@ -4,7 +4,7 @@ use schemars::SchemaGenerator;
 use schemars::generate::SchemaSettings;
 use serde_json::{Map, Value, json};
 
-use super::http::PREFIX;
+use super::http::{FIELDS_OF_HEADERS, PREFIX};
 use crate::ops::{self, Method, OpEntry};
 
 /// The document.
@@ -68,6 +68,14 @@ fn operation(entry: &OpEntry, schemas: &mut SchemaGenerator) -> Value {
             parameters.push(json!({"name": name, "in": "query", "schema": schema}));
         }
     }
+    for (header, field) in FIELDS_OF_HEADERS {
+        if with_body && input["properties"].get(field).is_some() {
+            parameters.push(json!({
+                "name": header, "in": "header", "schema": {"type": "string"},
+                "description": format!("In the place of `{field}` in the body."),
+            }));
+        }
+    }
     let made = matches!(spec.name, "task.submit" | "project.add" | "token.create");
     let answered = |about: &str| json!({"description": about, "content": {"application/json": {"schema": output}}});
     let mut responses = Map::new();
@@ -96,7 +104,9 @@ fn body(entry: &OpEntry, mut input: Value, in_path: impl Fn(&str) -> bool) -> Va
         properties.retain(|name, _| !in_path(name));
     }
     if let Some(required) = input["required"].as_array_mut() {
-        required.retain(|name| !name.as_str().is_some_and(&in_path));
+        let elsewhere =
+            |name: &str| in_path(name) || FIELDS_OF_HEADERS.iter().any(|(_, field)| *field == name);
+        required.retain(|name| !name.as_str().is_some_and(elsewhere));
     }
     let required = input["required"].as_array().is_some_and(|r| !r.is_empty());
     let mut examples = Map::new();
