@@ -321,7 +321,8 @@ mod tests {
         assert_eq!(faults(&healthy(), 1_900), []);
         let one = |check: &str, verdict| vec![(check.to_owned(), verdict)];
         assert_eq!(faults(&healthy(), -2_100), one("clock", Verdict::Warn));
-        let cases: [(fn(&mut HealthFacts), &str, Verdict); 8] = [
+        type Case = (fn(&mut HealthFacts), &'static str, Verdict);
+        let cases: [Case; 8] = [
             (|f| f.version_num = 130_012, "version", Verdict::Fail),
             (|f| f.connections = 80, "connections", Verdict::Warn),
             (
