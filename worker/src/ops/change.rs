@@ -30,6 +30,7 @@ pub struct ListChanges {
     pub task: Option<TaskRef>,
     /// Rows of a page, 1 to 200
     #[arg(long, short = 'n', value_name = "N")]
+    #[schemars(range(min = 1, max = 200))]
     pub limit: Option<i64>,
     /// Where the page before ended
     #[arg(long)]

@@ -23,6 +23,7 @@ pub struct ShowConversation {
     pub id: TaskRef,
     /// Items of a page, 1 to 200
     #[arg(long, short = 'n', value_name = "N")]
+    #[schemars(range(min = 1, max = 200))]
     pub limit: Option<i64>,
     /// Where the page before ended
     #[arg(long)]
@@ -74,6 +75,7 @@ pub struct ListConversations {
     pub project: Option<String>,
     /// Conversations of a page, 1 to 200
     #[arg(long, short = 'n', value_name = "N")]
+    #[schemars(range(min = 1, max = 200))]
     pub limit: Option<i64>,
     /// Where the page before ended
     #[arg(long)]

@@ -34,6 +34,7 @@ pub struct ListTasks {
     pub agent: Option<String>,
     /// Rows of a page, 1 to 200
     #[arg(long, short = 'n', value_name = "N")]
+    #[schemars(range(min = 1, max = 200))]
     pub limit: Option<i64>,
     /// Where the page before ended
     #[arg(long)]
@@ -174,6 +175,7 @@ pub struct TaskEvents {
     pub since_seq: Option<i64>,
     /// Events of a page, 1 to 200
     #[arg(long, short = 'n', value_name = "N")]
+    #[schemars(range(min = 1, max = 200))]
     pub limit: Option<i64>,
 }
 

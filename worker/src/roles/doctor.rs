@@ -8,6 +8,7 @@ use futures::future::BoxFuture;
 use crate::localpg;
 use crate::ops::doctor::{Examiner, Finding, Verdict};
 use crate::sandbox::{self, Sandbox};
+use crate::workspace;
 
 use super::catalogue;
 
@@ -71,26 +72,12 @@ async fn sandbox() -> Finding {
     }
 }
 
-/// Agents use the program; the worker itself does not.
 async fn git() -> Finding {
-    #[expect(
-        clippy::disallowed_methods,
-        reason = "only its version is asked for; the worker does its own work with libgit2"
-    )]
-    let mut command = tokio::process::Command::new("git");
-    let asked = command
-        .arg("--version")
-        .stdin(std::process::Stdio::null())
-        .output()
-        .await;
-    match asked {
-        Ok(answer) if answer.status.success() => {
-            let version = String::from_utf8_lossy(&answer.stdout);
-            Finding::ok(AREA, "git", version.trim())
-        }
-        Ok(_) | Err(_) => Finding::ok(AREA, "git", "not found").but(
-            Verdict::Warn,
-            "Most agents want it: install git on the machines of workers.",
+    match workspace::git_version().await {
+        Ok(version) => Finding::ok(AREA, "git", version),
+        Err(error) => Finding::ok(AREA, "git", error.message).but(
+            Verdict::Fail,
+            "A worker makes worktrees with it: install git.",
         ),
     }
 }

@@ -130,14 +130,18 @@ fn stream_operation() -> Value {
         "tags": ["task"],
         "summary": "Follow a task as server-sent events: history, then what comes, to its end",
         "parameters": [
-            {"name": "id", "in": "path", "required": true, "schema": {"type": "string"}},
-            {"name": "since_seq", "in": "query", "schema": {"type": "integer"}},
+            {"name": "id", "in": "path", "required": true, "schema": {"type": "string", "pattern": "^#?[1-9][0-9]{0,18}$"}},
+            {"name": "since_seq", "in": "query", "schema": {"type": "integer", "minimum": 0}},
             {"name": "Last-Event-ID", "in": "header", "schema": {"type": "integer"}},
         ],
         "responses": {
             "200": {
                 "description": "Each event's data is a TaskEvent; its id is its seq.",
-                "content": {"text/event-stream": {"schema": {"type": "string"}}},
+                "content": {"text/event-stream": {"schema": {
+                    "type": "object",
+                    "required": ["data"],
+                    "properties": {"id": {"type": "string"}, "data": {"type": "string"}},
+                }}},
             },
             "204": {"description": "Everything was told: do not come back."},
             "default": problem_response(),

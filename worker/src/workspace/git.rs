@@ -140,6 +140,12 @@ impl<'a> Call<'a> {
     }
 }
 
+/// What the git program here says of itself; an error: there is none, or it does not run.
+pub async fn version() -> Result<String, WorkspaceError> {
+    let call = Call::nowhere().args(["--version"]);
+    Git::find()?.line(call, &CancellationToken::new()).await
+}
+
 impl Git {
     /// Find git on the worker's own PATH, absolute directories only.
     pub(super) fn find() -> Result<Self, WorkspaceError> {

@@ -34,6 +34,7 @@ use std::fs::File;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+pub use git::version as git_version;
 pub use project::ProjectCheck;
 pub use workspaces::Workspaces;
 
