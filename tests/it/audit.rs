@@ -58,7 +58,7 @@ const SCENE: &str = "
 fn act(name: &str) -> Option<(Value, &'static str)> {
     Some(match name {
         // The row of the task says who.
-        "task.submit" => return None,
+        "task.submit" | "task.submit-many" => return None,
         "task.cancel" => (json!({"id": 1, "reason": "no"}), "task 1"),
         "task.requeue" => (json!({"id": 2}), "task 2"),
         "change.approve" => (json!({"id": 1, "digest": "d"}), "change 1"),

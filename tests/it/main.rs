@@ -23,6 +23,7 @@ mod apply;
 mod attempt;
 mod audit;
 mod bad_input;
+mod batch;
 mod bench_driver;
 mod carried;
 mod cli_reference;

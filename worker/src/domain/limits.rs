@@ -253,6 +253,9 @@ pub const COMMENT_BYTES_MAX: usize = 64 * 1024;
 /// How long an HTTP answer that is not a stream may take; a probe of an agent takes 30 s at most.
 pub const HTTP_ANSWER_TIMEOUT: Duration = Duration::from_secs(60);
 
+/// Tasks that one call submits.
+pub const BATCH_TASKS_MAX: usize = 200;
+
 /// How long one call waits for the end of a task; less than an answer may take.
 pub const WAIT_MAX: Duration = Duration::from_secs(50);
 

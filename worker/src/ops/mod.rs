@@ -5,6 +5,7 @@
 pub mod agent;
 pub mod amount;
 pub mod audit;
+pub mod batch;
 pub mod change;
 pub mod context;
 pub mod conversation;
@@ -102,6 +103,17 @@ impl Spec {
         self.name.replace(['.', '-'], "_")
     }
 
+    /// Whether it makes something new, when it does not say otherwise.
+    pub fn makes(&self) -> bool {
+        let names = [
+            "task.submit",
+            "task.submit-many",
+            "project.add",
+            "token.create",
+        ];
+        names.contains(&self.name)
+    }
+
     /// The noun and the verb of the name.
     pub fn noun_verb(&self) -> (&'static str, &'static str) {
         self.name.split_once('.').unwrap_or((self.name, "show"))
@@ -135,6 +147,7 @@ pub trait Op: DeserializeOwned + Serialize + JsonSchema + clap::Args + Send + 's
 /// Every operation.
 pub static ALL: &[OpEntry] = &[
     OpEntry::of::<submit::SubmitTask>(),
+    OpEntry::of::<batch::SubmitTasks>(),
     OpEntry::of::<task::ListTasks>(),
     OpEntry::of::<task::ShowTask>(),
     OpEntry::of::<wait::WaitTask>(),

@@ -11,8 +11,9 @@ use super::values::{Moment, Span, TaskRef};
 use super::{Effect, Example, Method, Op, OpContext, OpError, Spec};
 use crate::domain::limits;
 use crate::domain::scope::Scope;
+use crate::store::catalogue::{self, AgentView};
 use crate::store::tasks::{self, NewTask, SubmitFacts};
-use crate::store::{StoreErrorKind, catalogue};
+use crate::store::{StoreError, StoreErrorKind};
 
 /// Give an agent something to do.
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema, clap::Args)]
@@ -172,25 +173,19 @@ impl Op for SubmitTask {
     }
 
     async fn run(self, context: &OpContext) -> Result<SubmittedTask, OpError> {
-        check_input(&self.input)?;
-        let (agent, conversation) = (self.agent.as_deref(), self.conversation_id.as_ref());
-        let conversation = conversation.map(|task| task.0.0);
-        let facts = tasks::facts(&context.store, &self.project, agent, conversation).await?;
-        let agent = check_facts(&self, &facts)?;
+        let agent = self.agent_of(context).await?;
         let dry_run = self.dry_run;
         let task = self.into_new_task();
         let made = match dry_run {
             true => tasks::try_out(&context.store, &task, &context.actor).await,
             false => tasks::submit(&context.store, &task, &context.actor).await,
         };
-        let made = made.map_err(|error| match error.kind {
-            StoreErrorKind::Duplicate => OpError::from(error).code("idempotency_conflict"),
-            _ => error.into(),
-        })?;
+        let made = made.map_err(refused)?;
+        let offers = catalogue::list(&context.store).await?;
         Ok(SubmittedTask {
             // Of one that was made before, a dry run tells the number too.
             id: (!dry_run || made.replayed).then_some(made.id.0),
-            notice: notice(context, &agent, task.fallback.as_deref()).await?,
+            notice: notice(&offers, &agent, task.fallback.as_deref()),
             project: task.project,
             agent,
             replayed: made.replayed,
@@ -198,8 +193,25 @@ impl Op for SubmitTask {
     }
 }
 
+/// Why the database does not take a task.
+pub(super) fn refused(error: StoreError) -> OpError {
+    match error.kind {
+        StoreErrorKind::Duplicate => OpError::from(error).code("idempotency_conflict"),
+        _ => error.into(),
+    }
+}
+
 impl SubmitTask {
-    fn into_new_task(self) -> NewTask {
+    /// The agent that it would run on, once everything that can be checked before is checked.
+    pub(super) async fn agent_of(&self, context: &OpContext) -> Result<String, OpError> {
+        check_input(&self.input)?;
+        let (agent, conversation) = (self.agent.as_deref(), self.conversation_id.as_ref());
+        let conversation = conversation.map(|task| task.0.0);
+        let facts = tasks::facts(&context.store, &self.project, agent, conversation).await?;
+        check_facts(self, &facts)
+    }
+
+    pub(super) fn into_new_task(self) -> NewTask {
         let (run_at, delay_s) = match self.run_at {
             Some(Moment::At(at)) => (Some(at), None),
             Some(Moment::In(span)) => (None, Some(span.seconds())),
@@ -289,27 +301,23 @@ fn check_facts(task: &SubmitTask, facts: &SubmitFacts) -> Result<String, OpError
     Ok(agent.clone())
 }
 
-async fn notice(
-    context: &OpContext,
-    agent: &str,
-    fallback: Option<&str>,
-) -> Result<Option<String>, OpError> {
-    let offers = catalogue::list(&context.store).await?;
+/// What whoever submits a task for this agent should know of it now.
+pub(super) fn notice(offers: &[AgentView], agent: &str, fallback: Option<&str>) -> Option<String> {
     let ready = |name: &str| offers.iter().any(|a| a.name == name && a.status == "ready");
     if ready(agent) || fallback.is_some_and(ready) {
-        return Ok(None);
+        return None;
     }
     let offer = offers.iter().find(|offer| offer.name == agent);
     if offer.is_some_and(|offer| offer.status == "loading") {
-        return Ok(Some(format!(
+        return Some(format!(
             "agent {agent} is being probed; the task begins when it is ready"
-        )));
+        ));
     }
     let why = offer
         .and_then(|offer| offer.error.as_deref())
         .map(|error| format!(" ({error})"))
         .unwrap_or_default();
-    Ok(Some(format!(
+    Some(format!(
         "no live worker offers agent {agent}{why}; the task waits until one does"
-    )))
+    ))
 }

@@ -6,7 +6,7 @@ use tokio_postgres::Row;
 use tokio_postgres::types::ToSql;
 use uuid::Uuid;
 
-use super::{Store, StoreError, StoreErrorKind};
+use super::{Store, StoreError, StoreErrorKind, Tx};
 use crate::domain::ids::TaskId;
 use crate::domain::task::TaskState;
 
@@ -193,14 +193,49 @@ pub async fn try_out(store: &Store, task: &NewTask, actor: &str) -> Result<Submi
     made(store, task, rows.first()).await
 }
 
+/// Make all of them, or none: the error says which one the database refuses, counted from 0.
+pub async fn submit_all(
+    store: &Store,
+    tasks: &[NewTask],
+    actor: &str,
+) -> Result<Vec<Submitted>, (usize, StoreError)> {
+    let tx = store.begin().await.map_err(|error| (0, error))?;
+    let mut made = Vec::with_capacity(tasks.len());
+    for (n, task) in tasks.iter().enumerate() {
+        let one = submit_in(&tx, task, &actor).await;
+        made.push(one.map_err(|error| (n, error))?);
+    }
+    tx.commit().await.map_err(|error| (0, error))?;
+    Ok(made)
+}
+
+async fn submit_in(tx: &Tx, task: &NewTask, actor: &&str) -> Result<Submitted, StoreError> {
+    let rows = tx.query(&SUBMIT, &params(task, actor)).await?;
+    match rows.first() {
+        Some(row) => fresh(row),
+        // Of this very transaction, perhaps: only it sees that.
+        None => {
+            let rows = tx.query(&FIRST_WITH_KEY, &key_params(task)).await?;
+            let row = rows
+                .first()
+                .ok_or_else(|| StoreError::no_row(FIRST_WITH_KEY.name))?;
+            made_before(row)
+        }
+    }
+}
+
 async fn made(store: &Store, task: &NewTask, row: Option<&Row>) -> Result<Submitted, StoreError> {
     match row {
-        Some(row) => Ok(Submitted {
-            id: TaskId(row.try_get("id")?),
-            replayed: false,
-        }),
-        None => first_with_key(store, task).await,
+        Some(row) => fresh(row),
+        None => made_before(&store.query_one(&FIRST_WITH_KEY, &key_params(task)).await?),
     }
+}
+
+fn fresh(row: &Row) -> Result<Submitted, StoreError> {
+    Ok(Submitted {
+        id: TaskId(row.try_get("id")?),
+        replayed: false,
+    })
 }
 
 fn params<'a>(task: &'a NewTask, actor: &'a &'a str) -> [&'a (dyn ToSql + Sync); 22] {
@@ -230,34 +265,33 @@ fn params<'a>(task: &'a NewTask, actor: &'a &'a str) -> [&'a (dyn ToSql + Sync);
     ]
 }
 
-async fn first_with_key(store: &Store, task: &NewTask) -> Result<Submitted, StoreError> {
-    let row = store
-        .query_one(
-            &FIRST_WITH_KEY,
-            &[
-                &task.idempotency_key,
-                &task.project,
-                &task.input,
-                &task.agent,
-                &task.model,
-                &task.mode_id,
-                &task.thinking_option_id,
-                &task.conversation_id,
-                &task.priority,
-                &task.run_at,
-                &task.max_attempts,
-                &task.timeout_s,
-                &task.idle_timeout_s,
-                &task.deadline,
-                &task.limit_key,
-                &task.fallback,
-                &task.base_ref,
-                &task.max_steps,
-                &task.max_tokens,
-                &task.max_cost,
-            ],
-        )
-        .await?;
+fn key_params(task: &NewTask) -> [&(dyn ToSql + Sync); 20] {
+    [
+        &task.idempotency_key,
+        &task.project,
+        &task.input,
+        &task.agent,
+        &task.model,
+        &task.mode_id,
+        &task.thinking_option_id,
+        &task.conversation_id,
+        &task.priority,
+        &task.run_at,
+        &task.max_attempts,
+        &task.timeout_s,
+        &task.idle_timeout_s,
+        &task.deadline,
+        &task.limit_key,
+        &task.fallback,
+        &task.base_ref,
+        &task.max_steps,
+        &task.max_tokens,
+        &task.max_cost,
+    ]
+}
+
+/// The task that has the key, if it asks for the same.
+fn made_before(row: &Row) -> Result<Submitted, StoreError> {
     let id = TaskId(row.try_get("id")?);
     if row.try_get("same")? {
         return Ok(Submitted { id, replayed: true });

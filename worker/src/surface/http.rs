@@ -233,7 +233,7 @@ async fn call(
             return Err(late.into());
         }
     };
-    let made = matches!(name, "task.submit" | "project.add" | "token.create")
+    let made = entry.spec.makes()
         && value["replayed"] != true
         // A dry run makes nothing, which has no number.
         && value.get("id") != Some(&Value::Null);

@@ -118,6 +118,12 @@ const AUDIT: &[Column] = &[
     Column("TO", "subject", Form::Text),
     Column("WITH", "detail", Form::Text),
 ];
+const SUBMITTED: &[Column] = &[
+    Column("TASK", "id", Form::Id),
+    Column("PROJECT", "project", Form::Text),
+    Column("AGENT", "agent", Form::Text),
+    Column("NOTE", "notice", Form::Prose),
+];
 const CONVERSATIONS: &[Column] = &[
     Column("ID", "id", Form::Id),
     Column("PROJECT", "project", Form::Text),
@@ -203,6 +209,7 @@ fn list_columns(op: &str) -> Option<(&'static [Column], &'static str)> {
             "No tasks. Submit one: dispatch submit PROJECT \"what to do\"",
         ),
         "task.events" => (EVENTS, "No more events."),
+        "task.submit-many" => (SUBMITTED, "Nothing was submitted."),
         "conversation.list" => (
             CONVERSATIONS,
             "No conversations. Each task without one begins one.",

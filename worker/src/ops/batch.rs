@@ -1,0 +1,99 @@
+//! Many tasks at once: all of them, or none.
+
+use std::str::FromStr;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use serde_json::json;
+
+use super::page::Page;
+use super::submit::{self, SubmitTask, SubmittedTask};
+use super::{Effect, Example, Method, Op, OpContext, OpError, Spec};
+use crate::domain::limits;
+use crate::domain::scope::Scope;
+use crate::store::{catalogue, tasks};
+
+/// Submit many tasks in one transaction.
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema, clap::Args)]
+#[serde(deny_unknown_fields)]
+pub struct SubmitTasks {
+    /// The tasks, each as JSON with the fields of one submission, 1 to 200
+    #[arg(value_name = "JSON", required = true)]
+    #[schemars(length(min = 1, max = 200))]
+    pub tasks: Vec<SubmitTask>,
+}
+
+impl FromStr for SubmitTask {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        serde_json::from_str(text).map_err(|e| e.to_string())
+    }
+}
+
+impl Op for SubmitTasks {
+    const SPEC: Spec = Spec {
+        name: "task.submit-many",
+        method: Method::Post,
+        path: "/tasks/batch",
+        effect: Effect::Write,
+        scope: Scope::Submit,
+        summary: "Submit many tasks: all of them, or none",
+    };
+    type Output = Page<SubmittedTask>;
+
+    fn examples() -> Vec<Example> {
+        vec![Example {
+            about: "Two at once",
+            cli: &[
+                r#"{"project": "shop", "input": "fix the cart"}"#,
+                r#"{"project": "shop", "input": "fix the till", "priority": 9}"#,
+            ],
+            input: json!({"tasks": [
+                {"project": "shop", "input": "fix the cart"},
+                {"project": "shop", "input": "fix the till", "priority": 9},
+            ]}),
+        }]
+    }
+
+    async fn run(self, context: &OpContext) -> Result<Self::Output, OpError> {
+        let count = self.tasks.len();
+        if !(1..=limits::BATCH_TASKS_MAX).contains(&count) {
+            let most = limits::BATCH_TASKS_MAX;
+            return Err(
+                OpError::invalid(format!("a batch has 1 to {most} tasks, not {count}"))
+                    .hint("Send several batches; by SQL one INSERT takes any number."),
+            );
+        }
+        let named = |n: usize, error: OpError| OpError {
+            message: format!("task {} of {count}: {}", n + 1, error.message),
+            ..error
+        };
+        let mut agents = Vec::with_capacity(count);
+        for (n, task) in self.tasks.iter().enumerate() {
+            if task.dry_run {
+                let refused = OpError::invalid("dry_run is of one submission, not of a batch");
+                return Err(named(n, refused));
+            }
+            let agent = task.agent_of(context).await;
+            agents.push(agent.map_err(|error| named(n, error))?);
+        }
+        let new: Vec<_> = self
+            .tasks
+            .into_iter()
+            .map(SubmitTask::into_new_task)
+            .collect();
+        let made = tasks::submit_all(&context.store, &new, &context.actor).await;
+        let made = made.map_err(|(n, error)| named(n, submit::refused(error)))?;
+        let offers = catalogue::list(&context.store).await?;
+        let submitted = new.into_iter().zip(agents).zip(made);
+        let submitted = submitted.map(|((task, agent), made)| SubmittedTask {
+            id: Some(made.id.0),
+            notice: submit::notice(&offers, &agent, task.fallback.as_deref()),
+            project: task.project,
+            agent,
+            replayed: made.replayed,
+        });
+        Ok(Page::whole(submitted.collect()))
+    }
+}
