@@ -37,8 +37,12 @@ BEGIN
         RETURN;
     END IF;
     DELETE FROM carried_work x WHERE x.task_id = of_task RETURNING * INTO w;
+    -- A worker of the version before keeps work and leaves the change of an earlier attempt beside it.
+    IF w.change ->> 'attempt' <> w.attempt::text THEN
+        w.change := NULL;
+    END IF;
     -- Another agent's work takes its place.
-    IF FOUND AND o.state <> 'completed' AND NOT EXISTS (
+    IF w.task_id IS NOT NULL AND o.state <> 'completed' AND NOT EXISTS (
         SELECT 1 FROM pending_changes p WHERE p.task_id = of_task AND p.state IN ('pending', 'approved', 'conflicted'))
     THEN
         IF w.change IS NOT NULL THEN

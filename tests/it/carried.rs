@@ -157,6 +157,21 @@ async fn what_an_attempt_lost_does_not_take_the_work_of_the_one_before_it_along(
 }
 
 #[tokio::test]
+async fn the_change_of_an_earlier_attempt_does_not_stand_for_later_work() {
+    let desk = Desk::new().await;
+    let task = desk.task().await;
+    let first = desk.begin().await;
+    say(&desk, &first, 1, "done").await;
+    finish_as(&desk, &first, again(), Some(changed("r1"))).await;
+    // As a worker of the version before does it.
+    let later = "UPDATE carried_work SET attempt = 2, result_commit = 'r2', pack = 'other'";
+    desk.sql.batch_execute(later).await.unwrap();
+    desk.text(&format!("SELECT cancel_task({task})")).await;
+    assert_eq!(change_of(&desk, task).await, "");
+    assert_eq!(believed(&desk, task).await, "");
+}
+
+#[tokio::test]
 async fn newer_work_takes_the_place_of_what_waited() {
     let desk = Desk::new().await;
     for (end, expected) in [
