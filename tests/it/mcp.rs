@@ -10,6 +10,7 @@ use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader, Lines};
 use tokio::process::{Child, ChildStdin, ChildStdout, Command};
 
 use crate::http::{Answer, Server};
+use crate::ops_parity::request_of;
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_dispatch-under-test");
 const SOON: Duration = Duration::from_secs(30);
@@ -246,29 +247,8 @@ async fn each_reading_example_gives_the_same_over_mcp_and_http() {
     let mut client = Client::start(&server.db.url(), &[]).await;
     for entry in ops::ALL.iter().filter(|e| e.spec.effect == Effect::Read) {
         for example in (entry.examples)() {
-            let mut rest = example.input.as_object().unwrap().clone();
-            let mut path = entry.spec.path.to_owned();
-            for (name, value) in example.input.as_object().unwrap() {
-                let place = format!("{{{name}}}");
-                if path.contains(&place) {
-                    let text = value
-                        .as_str()
-                        .map_or_else(|| value.to_string(), str::to_owned);
-                    path = path.replace(&place, &text);
-                    rest.remove(name);
-                }
-            }
-            let pairs = rest.iter().map(|(name, value)| {
-                let text = value
-                    .as_str()
-                    .map_or_else(|| value.to_string(), str::to_owned);
-                let safe: String = text.bytes().map(|byte| format!("%{byte:02X}")).collect();
-                format!("{name}={safe}")
-            });
-            let query: Vec<String> = pairs.collect();
-            let http = server
-                .get(&format!("/api/v1{path}?{}", query.join("&")))
-                .await;
+            let (head, _) = request_of(entry, &example.input);
+            let http = server.send(&head, "", "").await;
             let mcp = client.call(&entry.spec.word(), example.input.clone()).await;
             let mcp = &mcp["result"];
             let name = entry.spec.name;

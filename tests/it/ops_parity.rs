@@ -51,6 +51,32 @@ fn by_http(entry: &OpEntry, input: &Value) -> Value {
     (entry.normalize)(gathered).unwrap_or_else(|error| panic!("{}: {error}", entry.spec.name))
 }
 
+/// The example as a client sends it: method and address, and the body where there is one.
+pub fn request_of(entry: &OpEntry, input: &Value) -> (String, Value) {
+    let mut rest = input.as_object().unwrap().clone();
+    let mut path = entry.spec.path.to_owned();
+    for (name, value) in input.as_object().unwrap() {
+        let place = format!("{{{name}}}");
+        if path.contains(&place) {
+            path = path.replace(&place, &plain(value));
+            rest.remove(name);
+        }
+    }
+    let method = format!("{:?}", entry.spec.method).to_uppercase();
+    let head = format!("{method} {}{path}", http::PREFIX);
+    match entry.spec.method {
+        Method::Post | Method::Patch => (head, Value::Object(rest)),
+        Method::Get | Method::Delete => {
+            let pairs = rest.iter().map(|(name, value)| {
+                let value = encoded(&plain(value));
+                format!("{name}={value}")
+            });
+            let query: Vec<String> = pairs.collect();
+            (format!("{head}?{}", query.join("&")), Value::Null)
+        }
+    }
+}
+
 fn plain(value: &Value) -> String {
     value
         .as_str()

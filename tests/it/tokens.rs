@@ -1,11 +1,12 @@
 //! Tokens of those who call over HTTP: what each is good for, and for how long.
 
 use dispatch_worker::domain::scope::Scope;
-use dispatch_worker::ops::{self, Method};
+use dispatch_worker::ops;
 use serde_json::{Value, json};
 use tokio_postgres::Client;
 
 use crate::http::{Answer, Server};
+use crate::ops_parity::request_of;
 
 /// A server that admits nobody without a token, and a login on its database.
 async fn server() -> (Server, Client) {
@@ -40,22 +41,7 @@ async fn each_operation_wants_its_scope_and_no_other() {
         for entry in ops::ALL {
             let spec = entry.spec;
             let example = (entry.examples)().remove(0);
-            let mut path = spec.path.to_owned();
-            let mut body = example.input.clone();
-            for (name, value) in example.input.as_object().unwrap() {
-                let place = format!("{{{name}}}");
-                if path.contains(&place) {
-                    path = path.replace(&place, value.to_string().trim_matches('"'));
-                    body.as_object_mut().unwrap().remove(name);
-                }
-            }
-            let (method, body) = match spec.method {
-                Method::Get => ("GET", Value::Null),
-                Method::Delete => ("DELETE", Value::Null),
-                Method::Post => ("POST", body),
-                Method::Patch => ("PATCH", body),
-            };
-            let head = format!("{method} /api/v1{path}");
+            let (head, body) = request_of(entry, &example.input);
             let answer = with(&server, &token, &head, &body).await;
             let refused = answer.body["code"] == "insufficient_scope";
             let wanted = !spec.scope.is_in(&[scope]);
