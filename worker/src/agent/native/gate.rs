@@ -60,6 +60,12 @@ impl ProviderGate {
         pause.filter(|pause| pause.left(now).is_some())
     }
 
+    /// Whether any provider has a pause now.
+    pub fn has_pauses(&self, now: Instant) -> bool {
+        let pauses = self.0.pauses.borrow();
+        pauses.values().any(|pause| pause.left(now).is_some())
+    }
+
     /// Leave a provider alone. A pause that ends later stays.
     pub fn pause(&self, provider: &str, pause: Pause) {
         self.0.pauses.send_if_modified(|pauses| {
