@@ -60,6 +60,7 @@ mod pooler;
 mod queue;
 mod races;
 mod refusals;
+mod remote;
 mod resource_limits;
 mod review_http;
 mod reviewers;

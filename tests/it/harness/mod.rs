@@ -2,6 +2,7 @@
 
 pub mod db;
 pub mod desk;
+pub mod git_server;
 pub mod llm;
 pub mod native;
 pub mod program;

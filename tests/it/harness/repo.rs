@@ -141,6 +141,7 @@ impl Ground {
         ProjectSpec {
             name: "demo".to_owned(),
             path: self.repo.clone(),
+            remote: None,
             target_ref: None,
             mode: WorktreeMode::Private,
             trusted: false,

@@ -93,6 +93,9 @@ pub const PLACE_LOOK: Duration = Duration::from_millis(20);
 /// How long a git command may take before it is killed.
 pub const GIT_TIMEOUT: Duration = Duration::from_secs(600);
 
+/// How long a fetch or a push may take: the first fetch brings all of the history.
+pub const GIT_NETWORK_TIMEOUT: Duration = Duration::from_secs(3_600);
+
 /// How long setup and teardown hooks may take.
 pub const HOOK_TIMEOUT: Duration = Duration::from_secs(120);
 

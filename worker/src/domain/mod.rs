@@ -12,6 +12,7 @@ pub mod llm;
 pub mod provider_retry;
 pub mod reconcile;
 pub mod redact;
+pub mod remote;
 pub mod retry;
 pub mod safe_text;
 pub mod sandbox;

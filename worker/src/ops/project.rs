@@ -8,6 +8,7 @@ use serde_json::json;
 
 use super::page::{self, Page};
 use super::{Effect, Example, Method, Op, OpContext, OpError, Spec};
+use crate::domain::remote::Place;
 use crate::domain::scope::Scope;
 use crate::store::StoreErrorKind;
 use crate::store::projects::{self, ProjectSettings};
@@ -149,7 +150,8 @@ pub struct AddProject {
     /// Its name: lower-case letters, digits, dots, dashes and underscores
     #[arg(value_name = "PROJECT")]
     pub name: String,
-    /// Where the repository is, on the hosts of the workers
+    /// Where the repository is: a directory on the hosts of the workers, or an address that they
+    /// fetch from and push to, such as https://git.example.com/shop.git
     pub path: String,
     /// Do not look whether the path is a repository on this host
     #[arg(long)]
@@ -173,34 +175,40 @@ impl Op for AddProject {
     type Output = Project;
 
     fn examples() -> Vec<Example> {
-        vec![Example {
-            about: "A repository with a branch for results",
-            cli: &[
-                "shop",
-                "/srv/shop",
-                "--target",
-                "refs/heads/main",
-                "--trusted",
-                "true",
-                "--four-eyes",
-                "true",
-                "--max-running",
-                "2",
-                "--copy",
-                ".env",
-                "--unchecked",
-            ],
-            input: json!({
-                "name": "shop", "path": "/srv/shop", "target_ref": "refs/heads/main",
-                "trusted": true, "four_eyes": true, "max_running": 2, "copy_files": [".env"], "unchecked": true,
-            }),
-        }]
+        let elsewhere = Example {
+            about: "A repository on another host",
+            cli: &["docs", "https://git.example.com/docs.git"],
+            input: json!({"name": "docs", "path": "https://git.example.com/docs.git"}),
+        };
+        vec![
+            elsewhere,
+            Example {
+                about: "A repository with a branch for results",
+                cli: &[
+                    "shop",
+                    "/srv/shop",
+                    "--target",
+                    "refs/heads/main",
+                    "--trusted",
+                    "true",
+                    "--four-eyes",
+                    "true",
+                    "--max-running",
+                    "2",
+                    "--copy",
+                    ".env",
+                    "--unchecked",
+                ],
+                input: json!({
+                    "name": "shop", "path": "/srv/shop", "target_ref": "refs/heads/main",
+                    "trusted": true, "four_eyes": true, "max_running": 2, "copy_files": [".env"], "unchecked": true,
+                }),
+            },
+        ]
     }
 
     async fn run(self, context: &OpContext) -> Result<Self::Output, OpError> {
-        if !self.unchecked {
-            check_path(&self.path).await?;
-        }
+        check_place(&self.path, self.unchecked).await?;
         let settings = self.settings.into_store(Some(self.path));
         projects::add(&context.store, &self.name, &settings, &context.actor)
             .await
@@ -224,7 +232,7 @@ pub struct UpdateProject {
     /// The project
     #[arg(value_name = "PROJECT")]
     pub name: String,
-    /// Where the repository is, on the hosts of the workers
+    /// Where the repository is: a directory on the hosts of the workers, or an address
     #[arg(long)]
     pub path: Option<String>,
     /// Do not look whether the path is a repository on this host
@@ -257,8 +265,8 @@ impl Op for UpdateProject {
     }
 
     async fn run(self, context: &OpContext) -> Result<Self::Output, OpError> {
-        if let (Some(path), false) = (&self.path, self.unchecked) {
-            check_path(path).await?;
+        if let Some(path) = &self.path {
+            check_place(path, self.unchecked).await?;
         }
         let settings = self.settings.into_store(self.path);
         projects::update(&context.store, &self.name, &settings, &context.actor)
@@ -322,6 +330,20 @@ fn missing(name: &str) -> OpError {
     OpError::not_found(format!("there is no project {name:?}"))
         .code("unknown_project")
         .hint("dispatch projects list shows them.")
+}
+
+/// Look whether a place is one: the top of a repository on this host, or an address that git knows. Only
+/// a worker can say whether it gets there.
+async fn check_place(place: &str, unchecked: bool) -> Result<(), OpError> {
+    match Place::parse(place) {
+        Ok(Place::Path) if unchecked => Ok(()),
+        Ok(Place::Path) => check_path(place).await,
+        Ok(Place::Remote(_)) => Ok(()),
+        Err(why) => Err(
+            OpError::invalid(format!("{place:?} is no place of a repository: {why}"))
+                .code("no_repository"),
+        ),
+    }
 }
 
 /// Look whether a path is the top of a repository on this host.

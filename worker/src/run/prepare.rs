@@ -8,6 +8,7 @@ use crate::agent::{Agent, AgentError, TurnRequest, catalog};
 use crate::config::agent_spec::AgentSpec;
 use crate::domain::attempt::{AttemptEnd, ExecutionPath};
 use crate::domain::error_class::ErrorClass;
+use crate::domain::remote::Place;
 use crate::domain::sandbox::Demand;
 use crate::domain::usage::SessionUsage;
 use crate::sandbox::{Confinement, Means, Places};
@@ -384,9 +385,15 @@ async fn load_project(context: &RunContext, name: &str) -> Result<ProjectSpec, A
 
 /// The workspace's view of a project row.
 pub fn project_spec(project: Project) -> ProjectSpec {
+    // What is neither is refused as a path.
+    let remote = match Place::parse(&project.path) {
+        Ok(Place::Remote(url)) => Some(url),
+        Ok(Place::Path) | Err(_) => None,
+    };
     ProjectSpec {
         name: project.name,
         path: PathBuf::from(project.path),
+        remote,
         target_ref: project.target_ref,
         mode: match project.worktree.as_str() {
             "linked" => WorktreeMode::Linked,

@@ -24,7 +24,7 @@ crate::record! {
     pub struct Project {
         /// Its name, a slug.
         pub name: String,
-        /// Where the repository is, on the hosts of the workers.
+        /// Where the repository is: a directory on the hosts of the workers, or an address.
         pub path: String,
         /// Branch that results are applied to, as refs/heads/…; absent: the one HEAD names.
         pub target_ref: Option<String>,

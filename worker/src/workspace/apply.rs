@@ -1,51 +1,52 @@
 //! An approved change goes into the target branch: merged in our own store, handed to the project
-//! as objects, and made visible by one compare-and-swap of the branch.
+//! as objects, and made visible by one compare-and-swap of the branch, there or at a distance.
 //!
 //! Nobody's working directory or index is touched. Where the branch is checked out, `git status`
 //! then shows the change as if it had been undone there; `git restore --source=HEAD --staged
 //! --worktree -- <paths>` or `git reset --hard` (with nothing else to lose) brings it in.
 
-use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::path::Path;
 
-use git2::{MergeOptions, Oid, Repository, Signature, Time};
 use tokio_util::sync::CancellationToken;
 
 use super::git::{Call, Git};
-use super::objects::{self, Objects};
+use super::merge::{self, Merged};
+use super::objects::Objects;
 use super::project::{self, ProjectCheck};
-use super::walk::Slot;
-use super::{
-    Applied, ApplyRequest, NotApplied, ProjectSpec, Reached, WorkspaceError, approval, diff,
-    diff_failed, internal, snapshot,
-};
-use crate::domain::change::{FileChange, show_path};
+use super::remote::{self, Mirrors, Pushed};
+use super::{Applied, ApplyRequest, NotApplied, ProjectSpec, Reached, WorkspaceError, internal};
 use crate::domain::error_class::ErrorClass;
 use crate::domain::limits;
 
+/// Where a branch is moved, and with what.
+pub(super) struct Site<'a> {
+    pub(super) git: &'a Git,
+    pub(super) objects: &'a Objects,
+    pub(super) mirrors: &'a Mirrors,
+    pub(super) project: &'a ProjectSpec,
+    pub(super) cancel: &'a CancellationToken,
+}
+
+impl Site<'_> {
+    /// The project as it is now. Call with the lock held.
+    pub(super) async fn look(&self) -> Result<ProjectCheck, WorkspaceError> {
+        let (git, project) = (self.git, self.project);
+        self.mirrors.look_held(git, project, self.cancel).await
+    }
+}
+
 /// Apply it. Safe to repeat after a crash at any point: what was done is found and not done twice.
-pub(super) async fn apply(
-    git: &Git,
-    objects: &Objects,
-    project: &ProjectSpec,
-    request: &ApplyRequest,
-    cancel: &CancellationToken,
-) -> Result<Applied, NotApplied> {
+pub(super) async fn apply(site: &Site<'_>, request: &ApplyRequest) -> Result<Applied, NotApplied> {
     let at = |reached| move |error| NotApplied { error, reached };
-    let _lock = objects.lock().await.map_err(at(Reached::Nothing))?;
+    let _lock = site.objects.lock().await.map_err(at(Reached::Nothing))?;
     let mut reached = Reached::Nothing;
     for _ in 0..limits::APPLY_TRIES_MAX {
-        let check = project::inspect(git, project, cancel)
-            .await
-            .map_err(at(reached))?;
-        if let Some(done) = already(git, &check, request, cancel)
-            .await
-            .map_err(at(reached))?
-        {
+        let check = site.look().await.map_err(at(reached))?;
+        if let Some(done) = already(site, &check, request).await.map_err(at(reached))? {
             return Ok(done);
         }
         reached = Reached::Looked;
-        let merged = merge_here(git, objects, &check, request, cancel)
+        let merged = merge_here(site, &check, &check.tip, request)
             .await
             .map_err(at(reached))?;
         let commit = match merged {
@@ -60,7 +61,7 @@ pub(super) async fn apply(
                 });
             }
         };
-        if publish(git, objects, &check, request, &commit, cancel)
+        if publish(site, &check, request, &commit)
             .await
             .map_err(at(Reached::Published))?
         {
@@ -73,29 +74,29 @@ pub(super) async fn apply(
     }
     let error = internal(format!(
         "the target branch of project {} moved {} times while the change was being applied; try again",
-        project.name,
+        site.project.name,
         limits::APPLY_TRIES_MAX
     ));
     Err(at(reached)(error))
 }
 
-/// Fetch what the merge needs and try it on the branch as it stands.
-async fn merge_here(
-    git: &Git,
-    objects: &Objects,
+/// Fetch what the merge needs and try it on this tip of the branch.
+pub(super) async fn merge_here(
+    site: &Site<'_>,
     check: &ProjectCheck,
+    tip: &str,
     request: &ApplyRequest,
-    cancel: &CancellationToken,
 ) -> Result<Merged, WorkspaceError> {
+    let (git, objects, cancel) = (site.git, site.objects, site.cancel);
     objects
         .ensure_base(git, check, &request.base_commit, cancel)
         .await?;
-    objects.ensure_base(git, check, &check.tip, cancel).await?;
+    objects.ensure_base(git, check, tip, cancel).await?;
     objects
         .ensure_result(git, &request.result_commit, request.pack.as_deref(), cancel)
         .await?;
-    let (results, request, tip) = (objects.results(), request.clone(), check.tip.clone());
-    crate::blocking::run(move || merge(&results, &request, &tip))
+    let (results, request, tip) = (objects.results(), request.clone(), tip.to_owned());
+    crate::blocking::run(move || merge::merge(&results, &request, &tip))
         .await
         .map_err(|error| internal(error.to_string()))?
 }
@@ -126,21 +127,61 @@ fn done(request: &ApplyRequest, target_ref: &str, before: String, commit: String
 
 /// Whether an earlier call did it: its commit, noted before the branch moved, is in the branch.
 async fn already(
-    git: &Git,
+    site: &Site<'_>,
     check: &ProjectCheck,
     request: &ApplyRequest,
-    cancel: &CancellationToken,
 ) -> Result<Option<Applied>, WorkspaceError> {
-    let applied = applied_ref(request);
-    let Some(commit) = project::resolve(git, &check.git_dir, &applied, cancel).await? else {
-        return Ok(None);
-    };
-    let undo = undo_ref(request);
-    let Some(before) = project::resolve(git, &check.git_dir, &undo, cancel).await? else {
-        return Ok(None);
-    };
-    let contained = contains(git, check, &commit, cancel).await?;
-    Ok(contained.then(|| done(request, &check.target_ref, before, commit)))
+    let (git, cancel) = (site.git, site.cancel);
+    let name = applied_ref(request);
+    let applied = project::resolve(git, &check.git_dir, &name, cancel).await?;
+    let name = undo_ref(request);
+    let before = project::resolve(git, &check.git_dir, &name, cancel).await?;
+    if let (Some(commit), Some(before)) = (applied, before)
+        && contains(git, check, &commit, cancel).await?
+    {
+        return Ok(Some(done(request, &check.target_ref, before, commit)));
+    }
+    match site.project.remote {
+        Some(_) => pushed_by_another(site, check, request).await,
+        None => Ok(None),
+    }
+}
+
+/// Whether another worker, whose notes are in its own mirror, pushed it and did not say so: then the
+/// branch has the commit that this application makes of the one before it, and no other has that name.
+async fn pushed_by_another(
+    site: &Site<'_>,
+    check: &ProjectCheck,
+    request: &ApplyRequest,
+) -> Result<Option<Applied>, WorkspaceError> {
+    let base = &request.base_commit;
+    let known = project::resolve(site.git, &check.git_dir, base, site.cancel).await?;
+    let since = known.map_or_else(
+        || check.tip.clone(),
+        |base| format!("{base}..{}", check.tip),
+    );
+    let call = Call::new(&check.git_dir)
+        .args(["log", "--format=%H %P", "--max-count=32"])
+        .args([format!("--grep=^Dispatch-Change: {}$", request.change)])
+        .args([since, "--".to_owned()]);
+    let listed = site.git.line(call, site.cancel).await?;
+    for line in listed.lines() {
+        let Some((commit, parent)) = line.split_once(' ') else {
+            continue;
+        };
+        if parent.contains(' ') {
+            continue;
+        }
+        match merge_here(site, check, parent, request).await {
+            Ok(Merged::Commit(made)) if made.to_string() == commit => {
+                let (before, commit) = (parent.to_owned(), commit.to_owned());
+                return Ok(Some(done(request, &check.target_ref, before, commit)));
+            }
+            Ok(Merged::Commit(_) | Merged::Nothing | Merged::Conflicts(_)) => {}
+            Err(error) => tracing::debug!(%error, commit, "not this change"),
+        }
+    }
+    Ok(None)
 }
 
 /// Whether the target branch has this commit.
@@ -163,252 +204,18 @@ pub(super) async fn contains(
     }
 }
 
-enum Merged {
-    Commit(Oid),
-    Nothing,
-    Conflicts(Vec<String>),
-}
-
-fn merge(results: &Path, request: &ApplyRequest, tip: &str) -> Result<Merged, WorkspaceError> {
-    let failed = |error: git2::Error| diff_failed(format!("cannot merge: {error}"));
-    let repo = objects::open(results)?;
-    let base = snapshot::tree_of(&repo, &request.base_commit)?;
-    let theirs = snapshot::tree_of(&repo, tip)?;
-    let (approved, rows) = match approved_tree(&repo, request)? {
-        Approved::Tree { tree, rows } => (tree, rows),
-        Approved::Inseparable(paths) => return Ok(Merged::Conflicts(paths)),
-    };
-    let ours = repo.find_tree(approved).map_err(failed)?;
-    let mut options = MergeOptions::new();
-    options.find_renames(true);
-    let mut index = repo
-        .merge_trees(&base, &theirs, &ours, Some(&options))
-        .map_err(failed)?;
-    if index.has_conflicts() {
-        return Ok(Merged::Conflicts(conflicts(&index).map_err(failed)?));
-    }
-    let tree = index.write_tree_to(&repo).map_err(failed)?;
-    if tree == theirs.id() {
-        return Ok(Merged::Nothing);
-    }
-    verify(&repo, (base.id(), theirs.id(), tree), &rows)?;
-    let tree = repo.find_tree(tree).map_err(failed)?;
-    let parent = repo.find_commit(objects::parse(tip)?).map_err(failed)?;
-    let when = Time::new(request.authored_at, 0);
-    let (name, mail) = identity(&request.author);
-    let author = Signature::new(&name, &mail, &when).map_err(failed)?;
-    let committer = Signature::new("dispatch", "dispatch@localhost", &when).map_err(failed)?;
-    let commit = repo
-        .commit(
-            None,
-            &author,
-            &committer,
-            &request.message,
-            &tree,
-            &[&parent],
-        )
-        .map_err(failed)?;
-    Ok(Merged::Commit(commit))
-}
-
-enum Approved {
-    Tree {
-        tree: Oid,
-        rows: Vec<FileChange>,
-    },
-    /// These approved paths need others that were not approved.
-    Inseparable(Vec<String>),
-}
-
-/// The base tree with the approved rows and nothing else.
-fn approved_tree(repo: &Repository, request: &ApplyRequest) -> Result<Approved, WorkspaceError> {
-    let base = snapshot::tree_of(repo, &request.base_commit)?;
-    let result = snapshot::tree_of(repo, &request.result_commit)?;
-    let mut rows = diff::rows(repo, base.id(), result.id())?;
-    approval::refuse_other(request, &result.id().to_string(), &rows)?;
-    let Some(only) = &request.only_paths else {
-        return Ok(Approved::Tree {
-            tree: result.id(),
-            rows,
-        });
-    };
-    let wanted: HashSet<&[u8]> = only.iter().map(Vec::as_slice).collect();
-    let there: HashSet<&[u8]> = rows.iter().map(|row| row.path.as_slice()).collect();
-    if let Some(unknown) = wanted.iter().find(|path| !there.contains(**path)) {
-        return Err(WorkspaceError::new(
-            ErrorClass::Workspace,
-            format!(
-                "change {} has no file {}",
-                request.change,
-                show_path(unknown)
-            ),
-        ));
-    }
-    rows.retain(|row| only.contains(&row.path));
-    let changes = entries(&rows)?;
-    let clashes = clashes(&base, &changes)?;
-    if !clashes.is_empty() {
-        return Ok(Approved::Inseparable(clashes));
-    }
-    Ok(Approved::Tree {
-        tree: snapshot::build_tree(repo, &base, &changes)?,
-        rows,
-    })
-}
-
-/// What the rows make of each path.
-fn entries(rows: &[FileChange]) -> Result<BTreeMap<Vec<u8>, Slot>, WorkspaceError> {
-    let mut changes = BTreeMap::new();
-    // First what goes: one row's old path may be another one's new path.
-    for row in rows {
-        if let Some(old) = &row.old_path {
-            changes.insert(old.clone(), None);
-        }
-    }
-    for row in rows {
-        let slot = match (row.new_mode, &row.new_blob) {
-            (Some(mode), Some(oid)) => {
-                let mode = u32::try_from(mode).unwrap_or(0);
-                Some((mode, objects::parse(oid)?))
-            }
-            _ => None,
-        };
-        changes.insert(row.path.clone(), slot);
-    }
-    Ok(changes)
-}
-
-/// Approved files that stand where the base has a directory or below where it has a file, unless
-/// what is in their way is approved to go, too. Adding them would remove things silently.
-fn clashes(
-    base: &git2::Tree<'_>,
-    changes: &BTreeMap<Vec<u8>, Slot>,
-) -> Result<Vec<String>, WorkspaceError> {
-    let failed = |error: git2::Error| diff_failed(format!("cannot read the base: {error}"));
-    let mut index = git2::Index::new().map_err(failed)?;
-    index.read_tree(base).map_err(failed)?;
-    let stays = |path: &[u8]| changes.get(path).is_none_or(Option::is_some);
-    let files: BTreeSet<Vec<u8>> = index
-        .iter()
-        .map(|entry| entry.path)
-        .filter(|path| stays(path))
-        .collect();
-    let mut clashes = BTreeSet::new();
-    for path in changes
-        .iter()
-        .filter(|(_, slot)| slot.is_some())
-        .map(|(path, _)| path)
-    {
-        let mut below = path.clone();
-        below.push(b'/');
-        if let Some(inside) = files.range(below.clone()..).next()
-            && inside.starts_with(&below)
-        {
-            clashes.insert(show_path(path));
-            clashes.insert(show_path(inside));
-        }
-        for (slash, _) in path.iter().enumerate().filter(|(_, byte)| **byte == b'/') {
-            if files.contains(&path[..slash]) {
-                clashes.insert(show_path(path));
-                clashes.insert(show_path(&path[..slash]));
-            }
-        }
-    }
-    Ok(clashes.into_iter().collect())
-}
-
-fn conflicts(index: &git2::Index) -> Result<Vec<String>, git2::Error> {
-    let mut paths = BTreeSet::new();
-    for conflict in index.conflicts()? {
-        let conflict = conflict?;
-        let sides = [conflict.ancestor, conflict.our, conflict.their];
-        for entry in sides.into_iter().flatten() {
-            paths.insert(show_path(&entry.path));
-        }
-    }
-    Ok(paths.into_iter().collect())
-}
-
-/// Whatever the merge did: an approved file that the branch has not touched since the base must
-/// come out exactly as approved, and a file that was not approved exactly as the branch has it.
-fn verify(
-    repo: &Repository,
-    (base, tip, merged): (Oid, Oid, Oid),
-    rows: &[FileChange],
-) -> Result<(), WorkspaceError> {
-    let read = |tree: Oid| slots(repo, tree);
-    let (base, tip, merged) = (read(base)?, read(tip)?, read(merged)?);
-    let approved = entries(rows)?;
-    for (path, slot) in &approved {
-        if base.get(path) == tip.get(path) && merged.get(path).copied() != *slot {
-            return Err(diff_failed(format!(
-                "the merge would change {} to something that was not approved; nothing was applied",
-                show_path(path)
-            )));
-        }
-    }
-    let paths: BTreeSet<&Vec<u8>> = merged.keys().chain(tip.keys()).collect();
-    // A rename on the branch takes an approved edit along to its new path; that path is not among
-    // the approved ones, but the branch touched it.
-    let stray = paths.into_iter().find(|path| {
-        !approved.contains_key(*path)
-            && merged.get(*path) != tip.get(*path)
-            && base.get(*path) == tip.get(*path)
-    });
-    match stray {
-        Some(path) => Err(diff_failed(format!(
-            "the merge would change {}, which was not approved; nothing was applied",
-            show_path(path)
-        ))),
-        None => Ok(()),
-    }
-}
-
-fn slots(repo: &Repository, tree: Oid) -> Result<BTreeMap<Vec<u8>, (u32, Oid)>, WorkspaceError> {
-    let failed = |error: git2::Error| diff_failed(format!("cannot read a tree: {error}"));
-    let tree = repo.find_tree(tree).map_err(failed)?;
-    let mut index = git2::Index::new().map_err(failed)?;
-    index.read_tree(&tree).map_err(failed)?;
-    Ok(index
-        .iter()
-        .map(|entry| (entry.path, (entry.mode, entry.id)))
-        .collect())
-}
-
-/// `Name <mail>`, without what a commit header cannot hold.
-fn identity(author: &str) -> (String, String) {
-    let clean = |text: &str| {
-        text.chars()
-            .filter(|c| !c.is_control() && !matches!(c, '<' | '>'))
-            .collect::<String>()
-            .trim()
-            .to_owned()
-    };
-    let (name, mail) = author.split_once('<').unwrap_or((author, ""));
-    let (name, mail) = (clean(name), clean(mail));
-    let or = |text: String, other: &str| {
-        if text.is_empty() {
-            other.to_owned()
-        } else {
-            text
-        }
-    };
-    (or(name, "dispatch"), or(mail, "dispatch@localhost"))
-}
-
 /// Hand the objects over, note the commit, then swap the branch. `false`: the branch moved.
 async fn publish(
-    git: &Git,
-    objects: &Objects,
+    site: &Site<'_>,
     check: &ProjectCheck,
     request: &ApplyRequest,
     commit: &str,
-    cancel: &CancellationToken,
 ) -> Result<bool, WorkspaceError> {
+    let (git, cancel) = (site.git, site.cancel);
     let tip = &check.tip;
     let mut keep = None;
     if commit != tip {
-        let pack = objects.pack_file(git, commit, tip, cancel).await?;
+        let pack = site.objects.pack_file(git, commit, tip, cancel).await?;
         let call = Call::new(&check.common_dir)
             .args(["index-pack", "--stdin"])
             // Until a ref names them, a collection in the project must not take them.
@@ -421,7 +228,7 @@ async fn publish(
             packs.join(format!("pack-{hash}.keep"))
         });
     }
-    let swapped = swap(git, check, request, commit, cancel).await;
+    let swapped = swap(site, check, request, commit).await;
     if let Some(keep) = keep {
         unkeep(&keep);
     }
@@ -438,12 +245,12 @@ fn unkeep(keep: &Path) {
 }
 
 async fn swap(
-    git: &Git,
+    site: &Site<'_>,
     check: &ProjectCheck,
     request: &ApplyRequest,
     commit: &str,
-    cancel: &CancellationToken,
 ) -> Result<bool, WorkspaceError> {
+    let (git, cancel) = (site.git, site.cancel);
     let tip = &check.tip;
     let note = format!("dispatch: apply change {}", request.change);
     let intent = format!(
@@ -458,8 +265,21 @@ async fn swap(
             check.common_dir.display()
         )));
     }
-    let act = format!("update {} {commit} {tip}\n", check.target_ref);
-    update_refs(git, check, &act, &note, cancel).await
+    let Some(url) = site.project.remote.as_ref() else {
+        let act = format!("update {} {commit} {tip}\n", check.target_ref);
+        return update_refs(git, check, &act, &note, cancel).await;
+    };
+    if commit == tip {
+        return Ok(true);
+    }
+    match remote::push(git, url, check, (tip, commit), cancel).await? {
+        Pushed::Done => Ok(true),
+        Pushed::Moved => Ok(false),
+        Pushed::Refused(why) => Err(WorkspaceError::new(
+            ErrorClass::Workspace,
+            format!("project {}: {why}", site.project.name),
+        )),
+    }
 }
 
 /// `false`: a ref was not where it was expected.

@@ -10,10 +10,11 @@ use std::path::{Path, PathBuf};
 
 use tokio_util::sync::CancellationToken;
 
-use super::WorkspaceError;
 use super::process::{self, Exec, ExecError, Input, Output};
+use super::{WorkspaceError, remote};
 use crate::domain::error_class::ErrorClass;
 use crate::domain::limits;
+use crate::domain::remote::RemoteUrl;
 
 /// Command-scope configuration; it wins over the repository's own.
 const CONFIG: &[&str] = &[
@@ -57,6 +58,7 @@ pub(super) struct Call<'a> {
     stdout_file: Option<PathBuf>,
     stdout_bytes_max: usize,
     owner: Option<(u32, u32)>,
+    reaching: Option<&'a RemoteUrl>,
 }
 
 impl<'a> Call<'a> {
@@ -87,6 +89,7 @@ impl<'a> Call<'a> {
             stdout_file: None,
             stdout_bytes_max: limits::GIT_OUTPUT_BYTES_MAX,
             owner: None,
+            reaching: None,
         }
     }
 
@@ -124,6 +127,12 @@ impl<'a> Call<'a> {
 
     pub(super) fn stdout_max(mut self, bytes: usize) -> Self {
         self.stdout_bytes_max = bytes;
+        self
+    }
+
+    /// Let it talk to this repository, with what the operator's own git would have for it.
+    pub(super) fn reaching(mut self, url: &'a RemoteUrl) -> Self {
+        self.reaching = Some(url);
         self
     }
 
@@ -235,9 +244,19 @@ impl Git {
         if let Some(tree) = call.work_tree {
             args.push(join("--work-tree=", tree));
         }
-        for setting in CONFIG {
+        let reaching = call.reaching.map(remote::protocols).unwrap_or_default();
+        let more: &[&str] = if call.reaching.is_some() {
+            &remote::CONFIG
+        } else {
+            &[]
+        };
+        let own = CONFIG
+            .iter()
+            .chain(more)
+            .map(|setting| OsString::from(*setting));
+        for setting in own.chain(reaching.into_iter().map(OsString::from)) {
             args.push("-c".into());
-            args.push(setting.into());
+            args.push(setting);
         }
         args.extend(call.args);
         let cwd = call
@@ -249,11 +268,17 @@ impl Git {
             program: self.program.clone(),
             args,
             cwd: cwd.to_path_buf(),
-            env: environment(call.cwd, call.index),
+            env: match call.reaching {
+                Some(_) => remote::environment(),
+                None => environment(call.cwd, call.index),
+            },
             stdin: call.stdin,
             stdout_file: call.stdout_file,
             stdout_bytes_max: call.stdout_bytes_max,
-            timeout: limits::GIT_TIMEOUT,
+            timeout: match call.reaching {
+                Some(_) => limits::GIT_NETWORK_TIMEOUT,
+                None => limits::GIT_TIMEOUT,
+            },
             owner: call.owner,
             held: None,
         }

@@ -18,10 +18,12 @@ mod ignores;
 mod instructions;
 mod layout;
 mod leftovers;
+mod merge;
 mod objects;
 mod places;
 mod process;
 mod project;
+mod remote;
 mod remove;
 mod snapshot;
 pub(crate) mod tree_check;
@@ -41,6 +43,7 @@ pub use workspaces::Workspaces;
 use crate::domain::change::ShownFile;
 pub use crate::domain::change::Snapshot;
 use crate::domain::error_class::ErrorClass;
+use crate::domain::remote::RemoteUrl;
 use crate::domain::sandbox::Demand;
 use crate::sandbox::Means;
 
@@ -58,8 +61,10 @@ pub enum HooksPolicy {
 pub struct ProjectSpec {
     /// Its name: a slug, safe in paths.
     pub name: String,
-    /// Absolute path of its repository (bare or not).
+    /// Absolute path of its repository (bare or not), or the address in `remote`.
     pub path: PathBuf,
+    /// Where its repository is, when it is elsewhere.
+    pub remote: Option<RemoteUrl>,
     /// Branch that results go to (`refs/heads/…`); `None`: the branch that HEAD names.
     pub target_ref: Option<String>,
     /// How attempts get their checkout.

@@ -52,21 +52,14 @@ impl Objects {
     }
 
     fn init(&self) -> io::Result<()> {
-        for (dir, alternate) in [(self.base(), None), (self.results(), Some(self.base()))] {
-            fs::create_dir_all(dir.join("objects").join("info"))?;
-            fs::create_dir_all(dir.join("objects").join("pack"))?;
-            fs::create_dir_all(dir.join("refs"))?;
-            if let Some(alternate) = alternate {
-                write_once(
-                    &dir.join("objects").join("info").join("alternates"),
-                    &alternates_line(&alternate),
-                )?;
-            }
-            write_once(&dir.join("config"), CONFIG.as_bytes())?;
-            // Last: without it git does not take the directory for a repository.
-            write_once(&dir.join("HEAD"), b"ref: refs/heads/none\n")?;
-        }
-        Ok(())
+        let alternates = self.results().join("objects").join("info");
+        fs::create_dir_all(&alternates)?;
+        write_once(
+            &alternates.join("alternates"),
+            &alternates_line(&self.base()),
+        )?;
+        init_bare(&self.base())?;
+        init_bare(&self.results())
     }
 
     /// History of the project; agents may read it.
@@ -244,13 +237,12 @@ impl Objects {
     }
 
     /// Fold what many small fetches and snapshots wrote into few packs; nothing is removed that a
-    /// ref or a running attempt may need.
+    /// ref or a running attempt may need. Call with the lock held.
     pub(super) async fn repack(
         &self,
         git: &Git,
         cancel: &CancellationToken,
     ) -> Result<(), WorkspaceError> {
-        let _lock = self.lock().await?;
         for dir in [self.base(), self.results()] {
             let call = Call::new(&dir).args(["repack", "-d", "-l", "-q", "--geometric=2"]);
             git.ok(call, cancel).await?;
@@ -307,6 +299,16 @@ impl Objects {
         }
         Ok(Some(output.stdout))
     }
+}
+
+/// Make a bare repository of ours unless it is there.
+pub(super) fn init_bare(dir: &Path) -> io::Result<()> {
+    fs::create_dir_all(dir.join("objects").join("info"))?;
+    fs::create_dir_all(dir.join("objects").join("pack"))?;
+    fs::create_dir_all(dir.join("refs"))?;
+    write_once(&dir.join("config"), CONFIG.as_bytes())?;
+    // Last: without it git does not take the directory for a repository.
+    write_once(&dir.join("HEAD"), b"ref: refs/heads/none\n")
 }
 
 /// A pack in a file that goes when this does.

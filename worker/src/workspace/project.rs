@@ -40,22 +40,24 @@ fn refuse(project: &ProjectSpec, text: &str) -> WorkspaceError {
     )
 }
 
-/// Find the repository, its target branch and the branch's tip.
+/// Find the repository at this path, which is the project's own or that of its mirror, its target
+/// branch and the branch's tip.
 pub(super) async fn inspect(
     git: &Git,
     project: &ProjectSpec,
+    path: &Path,
     cancel: &CancellationToken,
 ) -> Result<ProjectCheck, WorkspaceError> {
-    if !project.path.is_absolute() {
+    if !path.is_absolute() {
         return Err(refuse(project, "its path must be absolute"));
     }
-    if !project.path.is_dir() {
+    if !path.is_dir() {
         return Err(refuse(
             project,
             "there is no such directory; correct the project's path or clone it there",
         ));
     }
-    let (git_dir, common_dir, bare) = locate(git, project, cancel).await?;
+    let (git_dir, common_dir, bare) = locate(git, project, path, cancel).await?;
     refuse_unsupported(git, project, &common_dir, &git_dir, cancel).await?;
     let target_ref = target(git, project, &git_dir, cancel).await?;
     let tip = resolve(git, &git_dir, &target_ref, cancel).await?;
@@ -68,7 +70,7 @@ pub(super) async fn inspect(
         ));
     };
     Ok(ProjectCheck {
-        checkout: (!bare).then(|| project.path.clone()),
+        checkout: (!bare).then(|| path.to_owned()),
         shallow: common_dir.join("shallow").is_file(),
         git_dir,
         common_dir,
@@ -80,9 +82,10 @@ pub(super) async fn inspect(
 async fn locate(
     git: &Git,
     project: &ProjectSpec,
+    path: &Path,
     cancel: &CancellationToken,
 ) -> Result<(PathBuf, PathBuf, bool), WorkspaceError> {
-    let call = Call::discovering(&project.path).args([
+    let call = Call::discovering(path).args([
         "rev-parse",
         "--path-format=absolute",
         "--absolute-git-dir",

@@ -1,23 +1,15 @@
 //! An applied change goes out of its branch again: the branch moves back to where it was, by one
 //! compare-and-swap, as long as nothing stands on the change.
 
-use tokio_util::sync::CancellationToken;
-
-use super::apply::{contains, update_refs};
-use super::git::Git;
-use super::objects::{self, Objects};
-use super::project;
+use super::apply::{Site, contains, update_refs};
+use super::objects;
+use super::project::ProjectCheck;
+use super::remote::{self, Pushed};
 use super::{ProjectSpec, UndoRequest, Undone, WorkspaceError, internal};
 use crate::domain::limits;
 
 /// Undo it. Safe to repeat after a crash at any point.
-pub(super) async fn undo(
-    git: &Git,
-    objects: &Objects,
-    project: &ProjectSpec,
-    request: &UndoRequest,
-    cancel: &CancellationToken,
-) -> Result<Undone, WorkspaceError> {
+pub(super) async fn undo(site: &Site<'_>, request: &UndoRequest) -> Result<Undone, WorkspaceError> {
     let (before, applied) = (&request.before, &request.applied_commit);
     objects::parse(before)?;
     objects::parse(applied)?;
@@ -30,20 +22,27 @@ pub(super) async fn undo(
     // The branch it went to, wherever HEAD points by now.
     let project = ProjectSpec {
         target_ref: Some(request.target_ref.clone()),
-        ..project.clone()
+        ..site.project.clone()
     };
-    let _lock = objects.lock().await?;
+    let site = Site {
+        project: &project,
+        ..*site
+    };
+    let _lock = site.objects.lock().await?;
     for _ in 0..limits::APPLY_TRIES_MAX {
-        let check = project::inspect(git, &project, cancel).await?;
+        let check = site.look().await?;
         if check.tip == *applied {
-            let line = format!("update {} {before} {applied}\n", check.target_ref);
-            let note = format!("dispatch: undo change {}", request.change);
-            if update_refs(git, &check, &line, &note, cancel).await? {
-                return Ok(Undone::Done(before.clone()));
+            match back(&site, &check, request).await? {
+                Pushed::Done => return Ok(Undone::Done(before.clone())),
+                Pushed::Moved => continue,
+                Pushed::Refused(why) => {
+                    return Ok(Undone::Refused(format!(
+                        "{why}\nRevert it instead: `git revert {applied}`"
+                    )));
+                }
             }
-            continue;
         }
-        if !contains(git, &check, applied, cancel).await? {
+        if !contains(site.git, &check, applied, site.cancel).await? {
             // An earlier try did it, or somebody else.
             return Ok(Undone::Done(check.tip));
         }
@@ -57,4 +56,22 @@ pub(super) async fn undo(
         request.target_ref,
         limits::APPLY_TRIES_MAX
     )))
+}
+
+/// Move the branch from the change's commit to the one before it.
+async fn back(
+    site: &Site<'_>,
+    check: &ProjectCheck,
+    request: &UndoRequest,
+) -> Result<Pushed, WorkspaceError> {
+    let (before, applied) = (&request.before, &request.applied_commit);
+    if let Some(url) = &site.project.remote {
+        return remote::push(site.git, url, check, (applied, before), site.cancel).await;
+    }
+    let line = format!("update {} {before} {applied}\n", check.target_ref);
+    let note = format!("dispatch: undo change {}", request.change);
+    match update_refs(site.git, check, &line, &note, site.cancel).await? {
+        true => Ok(Pushed::Done),
+        false => Ok(Pushed::Moved),
+    }
 }

@@ -8,16 +8,18 @@ use std::sync::{Arc, Mutex, PoisonError};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use super::apply::{self, Site};
 use super::git::Git;
 use super::layout::{AttemptDir, Place};
 use super::objects::{self, Objects};
 use super::places::Places;
 use super::project::{self, ProjectCheck};
+use super::remote::Mirrors;
 use super::worktree::{self, Plan};
 use super::{
     Applied, ApplyRequest, HooksPolicy, NotApplied, ProjectSpec, Reached, Snapshot, Start,
-    UndoRequest, Undone, WorkspaceError, Worktree, WorktreeKey, apply, diff, hooks, internal,
-    remove, snapshot, undo,
+    UndoRequest, Undone, WorkspaceError, Worktree, WorktreeKey, diff, hooks, internal, remove,
+    snapshot, undo,
 };
 use crate::domain::error_class::ErrorClass;
 use crate::domain::limits;
@@ -39,6 +41,7 @@ pub struct Workspaces {
 pub(super) struct Inner {
     pub(super) root: PathBuf,
     pub(super) places: Places,
+    mirrors: Mirrors,
     hooks: HooksPolicy,
     git: Git,
     /// Commits found free of filters.
@@ -58,7 +61,7 @@ impl Workspaces {
                 format!("cannot use {} for worktrees: {error}", root.display()),
             )
         };
-        for part in ["stores", "worktrees", "places", "trash"] {
+        for part in ["stores", "mirrors", "worktrees", "places", "trash"] {
             sandbox::passage(&root.join(part)).map_err(failed)?;
         }
         // git resolves links in the paths it writes down; ours must look the same.
@@ -66,6 +69,7 @@ impl Workspaces {
         Ok(Self {
             inner: Arc::new(Inner {
                 places: Places::new(&root),
+                mirrors: Mirrors::new(&root),
                 root,
                 hooks,
                 git,
@@ -105,7 +109,8 @@ impl Workspaces {
         project: &ProjectSpec,
     ) -> Result<ProjectCheck, WorkspaceError> {
         let cancel = CancellationToken::new();
-        let check = project::inspect(&self.inner.git, project, &cancel).await?;
+        let objects = Objects::open(&self.inner.root, project)?;
+        let check = self.look(&objects, project, &cancel).await?;
         self.refuse_filters(project, &check, &check.tip, &cancel)
             .await?;
         Ok(check)
@@ -123,9 +128,9 @@ impl Workspaces {
         cancel: &CancellationToken,
     ) -> Result<Worktree, WorkspaceError> {
         let git = &self.inner.git;
-        let check = project::inspect(git, project, cancel).await?;
         worktree::refuse_linked(project, means)?;
         let objects = Objects::open(&self.inner.root, project)?;
+        let check = self.look(&objects, project, cancel).await?;
         let dir = AttemptDir::new(&self.inner.root, key);
         if dir.0.exists() {
             self.put_away(&dir)?;
@@ -274,7 +279,8 @@ impl Workspaces {
             reached: Reached::Nothing,
         })?;
         let cancel = CancellationToken::new();
-        apply::apply(&self.inner.git, &objects, project, &request, &cancel).await
+        let site = self.site(&objects, project, &cancel);
+        apply::apply(&site, &request).await
     }
 
     /// Take an applied change out of its branch, if nothing stands on it. Safe to repeat.
@@ -285,7 +291,7 @@ impl Workspaces {
     ) -> Result<Undone, WorkspaceError> {
         let objects = Objects::open(&self.inner.root, project)?;
         let cancel = CancellationToken::new();
-        undo::undo(&self.inner.git, &objects, project, request, &cancel).await
+        undo::undo(&self.site(&objects, project, &cancel), request).await
     }
 
     /// Have a result that another host recorded, so that an attempt can continue from it.
@@ -299,7 +305,7 @@ impl Workspaces {
         let objects = Objects::open(&self.inner.root, project)?;
         let cancel = CancellationToken::new();
         let git = &self.inner.git;
-        let check = project::inspect(git, project, &cancel).await?;
+        let check = self.look(&objects, project, &cancel).await?;
         let lock = objects.lock().await?;
         objects
             .ensure_base(git, &check, base_commit, &cancel)
@@ -323,8 +329,37 @@ impl Workspaces {
     /// Keep the project's object store quick: for the janitor, now and then.
     pub async fn maintain(&self, project: &ProjectSpec) -> Result<(), WorkspaceError> {
         let objects = Objects::open(&self.inner.root, project)?;
-        objects
-            .repack(&self.inner.git, &CancellationToken::new())
+        let (git, cancel) = (&self.inner.git, CancellationToken::new());
+        let _lock = objects.lock().await?;
+        objects.repack(git, &cancel).await?;
+        self.inner.mirrors.maintain(git, project, &cancel).await
+    }
+
+    fn site<'a>(
+        &'a self,
+        objects: &'a Objects,
+        project: &'a ProjectSpec,
+        cancel: &'a CancellationToken,
+    ) -> Site<'a> {
+        Site {
+            git: &self.inner.git,
+            objects,
+            mirrors: &self.inner.mirrors,
+            project,
+            cancel,
+        }
+    }
+
+    async fn look(
+        &self,
+        objects: &Objects,
+        project: &ProjectSpec,
+        cancel: &CancellationToken,
+    ) -> Result<ProjectCheck, WorkspaceError> {
+        let inner = &self.inner;
+        inner
+            .mirrors
+            .look(&inner.git, objects, project, cancel)
             .await
     }
 

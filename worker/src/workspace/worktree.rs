@@ -212,6 +212,15 @@ async fn give_away(tree: PathBuf, index: PathBuf, owner: Owner) -> Result<(), Wo
 
 /// A linked worktree shares its repository, which a sandbox keeps from being written.
 pub(super) fn refuse_linked(project: &ProjectSpec, means: &Means) -> Result<(), WorkspaceError> {
+    if project.mode == WorktreeMode::Linked && project.remote.is_some() {
+        return Err(WorkspaceError::new(
+            ErrorClass::Workspace,
+            format!(
+                "project {} asks for linked worktrees, and its repository is elsewhere: use private ones",
+                project.name
+            ),
+        ));
+    }
     let open = means.rung == Rung::None && !project.trusted;
     if project.mode == WorktreeMode::Linked && open {
         return Err(WorkspaceError::new(
