@@ -34,6 +34,7 @@ impl Prober for Here {
 /// Task 1 waits, task 2 is over, tasks 3 to 6 are over and left a change each, of which the last is
 /// applied; question 1 is open.
 const SCENE: &str = "
+    INSERT INTO workers(id, name, version, slots) VALUES (gen_random_uuid(), 'w-1', '1', 1);
     INSERT INTO projects(name, path) VALUES ('p', '/x'), ('unused', '/y');
     INSERT INTO tasks(project, input, agent) SELECT 'p', 'x', 'a' FROM generate_series(1, 6);
     DELETE FROM ready_tasks WHERE task_id > 1;
@@ -78,6 +79,7 @@ fn act(name: &str) -> Option<(Value, &'static str)> {
             "project new",
         ),
         "project.update" => (json!({"name": "p", "max_running": 3}), "project p"),
+        "worker.drain" | "worker.resume" => (json!({"worker": "w-1"}), "worker w-1"),
         "project.remove" => (json!({"name": "unused"}), "project unused"),
         other => {
             panic!("{other} has an effect: call it here, and see that it leaves a row in audit_log")

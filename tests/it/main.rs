@@ -44,6 +44,7 @@ mod idle;
 mod inbox;
 mod limits;
 mod localpg;
+mod lookups;
 mod mcp;
 mod native;
 mod native_llm;

@@ -39,13 +39,9 @@ fn by_http(entry: &OpEntry, input: &Value) -> Value {
         );
         body = serde_json::to_vec(&rest).unwrap();
     } else {
-        for (name, value) in &rest {
-            query.push_str(&format!("&{name}={}", encoded(&plain(value))));
-        }
+        query = pairs(&rest).join("&");
     }
-    let uri: Uri = format!("/x?{}", query.trim_start_matches('&'))
-        .parse()
-        .unwrap();
+    let uri: Uri = format!("/x?{query}").parse().unwrap();
     let gathered = http::input(&Fields::of(entry), &path, &uri, &headers, &body)
         .unwrap_or_else(|problem| panic!("{}: {}", entry.spec.name, problem.detail));
     (entry.normalize)(gathered).unwrap_or_else(|error| panic!("{}: {error}", entry.spec.name))
@@ -66,15 +62,20 @@ pub fn request_of(entry: &OpEntry, input: &Value) -> (String, Value) {
     let head = format!("{method} {}{path}", http::PREFIX);
     match entry.spec.method {
         Method::Post | Method::Patch => (head, Value::Object(rest)),
-        Method::Get | Method::Delete => {
-            let pairs = rest.iter().map(|(name, value)| {
-                let value = encoded(&plain(value));
-                format!("{name}={value}")
-            });
-            let query: Vec<String> = pairs.collect();
-            (format!("{head}?{}", query.join("&")), Value::Null)
-        }
+        Method::Get | Method::Delete => (format!("{head}?{}", pairs(&rest).join("&")), Value::Null),
     }
+}
+
+/// Fields as a query has them: a list as one pair an entry.
+fn pairs(fields: &serde_json::Map<String, Value>) -> Vec<String> {
+    let pairs = fields.iter().flat_map(|(name, value)| {
+        let values = value
+            .as_array()
+            .map_or(std::slice::from_ref(value), Vec::as_slice);
+        let pair = move |one| format!("{name}={}", encoded(&plain(one)));
+        values.iter().map(pair)
+    });
+    pairs.collect()
 }
 
 fn plain(value: &Value) -> String {

@@ -96,6 +96,12 @@ pub const GIT_TIMEOUT: Duration = Duration::from_secs(600);
 /// How long a fetch or a push may take: the first fetch brings all of the history.
 pub const GIT_NETWORK_TIMEOUT: Duration = Duration::from_secs(3_600);
 
+/// Longest text of a preview or of one file for reviewers: what a browser and a terminal still show.
+pub const PREVIEW_BYTES_MAX: usize = 1024 * 1024;
+
+/// Largest file whose conflicts are shown with marks.
+pub const CONFLICT_FILE_BYTES_MAX: usize = 256 * 1024;
+
 /// How long setup and teardown hooks may take.
 pub const HOOK_TIMEOUT: Duration = Duration::from_secs(120);
 

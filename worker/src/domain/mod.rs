@@ -9,6 +9,7 @@ pub mod hosts;
 pub mod ids;
 pub mod limits;
 pub mod llm;
+pub mod lookup;
 pub mod provider_retry;
 pub mod reconcile;
 pub mod redact;

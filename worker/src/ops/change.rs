@@ -148,10 +148,7 @@ impl Op for ShowChange {
         let change = existing(&context.store, id).await?;
         let file_list = changes::files(&context.store, id, self.file.as_deref()).await?;
         if let (Some(path), true) = (&self.file, file_list.is_empty()) {
-            return Err(
-                OpError::not_found(format!("change {id} has no file {path:?}"))
-                    .hint(format!("dispatch changes files {id} lists them.")),
-            );
+            return Err(no_file(id, path));
         }
         Ok(ChangeDetail {
             change,
@@ -167,4 +164,10 @@ pub(crate) async fn existing(store: &Store, id: ChangeId) -> Result<ChangeView, 
         OpError::not_found(format!("there is no change {id}"))
             .hint("dispatch changes list shows them.")
     })
+}
+
+/// There is no such file in it.
+pub(super) fn no_file(id: ChangeId, path: &str) -> OpError {
+    OpError::not_found(format!("change {id} has no file {path:?}"))
+        .hint(format!("dispatch changes files {id} lists them."))
 }

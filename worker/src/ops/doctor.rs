@@ -96,6 +96,17 @@ pub struct Diagnosis {
     pub data: Vec<Finding>,
 }
 
+impl Diagnosis {
+    /// What these come to.
+    pub fn of(findings: Vec<Finding>) -> Self {
+        let worst = findings.iter().map(|one| one.verdict).max();
+        Self {
+            verdict: worst.unwrap_or(Verdict::Ok),
+            data: findings,
+        }
+    }
+}
+
 /// Looks at the machine that the operation runs on.
 pub trait Examiner: Send + Sync {
     /// What a worker here would find.
@@ -136,11 +147,7 @@ impl Op for ShowDoctor {
                 }
             }
         }
-        let worst = findings.iter().map(|one| one.verdict).max();
-        Ok(Diagnosis {
-            verdict: worst.unwrap_or(Verdict::Ok),
-            data: findings,
-        })
+        Ok(Diagnosis::of(findings))
     }
 }
 

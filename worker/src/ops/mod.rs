@@ -12,10 +12,13 @@ pub mod conversation;
 pub mod doctor;
 pub mod entry;
 pub mod error;
+pub mod look;
+mod lookup;
 pub mod message;
 pub mod page;
 pub mod permission;
 pub mod project;
+pub mod project_check;
 pub mod provider;
 pub mod review;
 pub mod sql;
@@ -163,6 +166,9 @@ pub static ALL: &[OpEntry] = &[
     OpEntry::of::<message::CancelMessage>(),
     OpEntry::of::<change::ListChanges>(),
     OpEntry::of::<change::ShowChange>(),
+    OpEntry::of::<look::ShowFile>(),
+    OpEntry::of::<look::DiffChange>(),
+    OpEntry::of::<look::PreviewChange>(),
     OpEntry::of::<review::ApproveChange>(),
     OpEntry::of::<review::RejectChange>(),
     OpEntry::of::<review::UndoChange>(),
@@ -175,8 +181,11 @@ pub static ALL: &[OpEntry] = &[
     OpEntry::of::<project::ShowProject>(),
     OpEntry::of::<project::AddProject>(),
     OpEntry::of::<project::UpdateProject>(),
+    OpEntry::of::<project_check::CheckProject>(),
     OpEntry::of::<project::RemoveProject>(),
     OpEntry::of::<worker::ListWorkers>(),
+    OpEntry::of::<worker::DrainWorker>(),
+    OpEntry::of::<worker::ResumeWorker>(),
     OpEntry::of::<provider::ListProviders>(),
     OpEntry::of::<provider::ResumeProvider>(),
     OpEntry::of::<usage::ShowUsage>(),

@@ -326,7 +326,7 @@ impl Op for RemoveProject {
     }
 }
 
-fn missing(name: &str) -> OpError {
+pub(super) fn missing(name: &str) -> OpError {
     OpError::not_found(format!("there is no project {name:?}"))
         .code("unknown_project")
         .hint("dispatch projects list shows them.")

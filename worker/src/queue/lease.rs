@@ -13,6 +13,8 @@ use crate::domain::sandbox::Rung;
 use crate::run::leash::{Leash, Stop};
 use crate::store::{Store, StoreError, fleet};
 
+use super::slots::Slots;
+
 /// Attempts younger than this are not named in heartbeats: they cannot have lost their lease yet.
 const YOUNG: Duration = Duration::from_secs(2);
 
@@ -120,6 +122,8 @@ pub struct Heartbeat {
     pub slots: u32,
     /// Best rung of the sandbox on its machine.
     pub sandbox: Rung,
+    /// What it may take, which is nothing while somebody says so.
+    pub slots_open: Slots,
     /// What it runs.
     pub book: LeaseBook,
     /// Set once the worker drains.
@@ -137,6 +141,9 @@ impl Heartbeat {
             tracing::warn!("this worker was forgotten; registering again");
             let slots = i32::try_from(self.slots).unwrap_or(i32::MAX);
             fleet::register(&self.store, self.worker, &self.name, slots, self.sandbox).await?;
+        }
+        if self.slots_open.hold(pulse.held) {
+            tracing::info!(held = pulse.held, "told whether to take tasks");
         }
         for task in pulse.cancelled {
             self.book.cancel(task);

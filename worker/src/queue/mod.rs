@@ -8,6 +8,7 @@ pub mod finisher;
 pub mod gauges;
 pub mod janitor;
 pub mod lease;
+pub mod lookups;
 pub mod maintainer;
 pub mod offers;
 pub mod pauses;

@@ -46,6 +46,8 @@ pub struct Offers {
     pub scratch: PathBuf,
     /// What was found out last.
     pub current: BTreeMap<String, Offer>,
+    /// The worker takes no tasks because somebody said so.
+    pub held: bool,
     /// Agents whose provider wants to be left alone, with why.
     pub paused: BTreeMap<String, String>,
 }
@@ -134,6 +136,16 @@ impl Offers {
 
     /// An offer as it holds now: what is ready and paused gets no tasks.
     fn now(&self, offer: &Offer) -> Offer {
+        if self.held && offer.status == "ready" {
+            let name = &self.context.worker_name;
+            return Offer {
+                status: "error",
+                error: Some(format!(
+                    "worker {name} is drained: `dispatch workers resume {name}` lets it take tasks"
+                )),
+                ..offer.clone()
+            };
+        }
         match self.paused.get(&offer.name) {
             Some(why) if offer.status == "ready" => Offer {
                 status: "error",
@@ -156,10 +168,12 @@ impl Offers {
             })
         };
         let paused = pauses::of_agents(&catalogue, &self.context.gate, works);
-        if paused == self.paused {
+        let held = self.slots.is_held();
+        if paused == self.paused && held == self.held {
             return Ok(());
         }
         self.paused = paused;
+        self.held = held;
         self.open(&catalogue);
         self.publish(&catalogue).await
     }

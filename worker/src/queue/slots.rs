@@ -21,6 +21,8 @@ struct Inner {
 struct State {
     total: u32,
     used: u32,
+    /// Somebody wants no more taken.
+    held: bool,
     agents: BTreeMap<String, AgentSlots>,
 }
 
@@ -66,9 +68,29 @@ impl Slots {
         self.0.freed.notify_one();
     }
 
+    /// Take nothing more, or again. Says whether that is news.
+    pub fn hold(&self, held: bool) -> bool {
+        let mut state = self.state();
+        let news = state.held != held;
+        state.held = held;
+        drop(state);
+        if news {
+            self.0.freed.notify_one();
+        }
+        news
+    }
+
+    /// Whether nothing more is taken.
+    pub fn is_held(&self) -> bool {
+        self.state().held
+    }
+
     /// What could be started now, and how many in all.
     pub fn demand(&self) -> (Vec<Demand>, u32) {
         let state = self.state();
+        if state.held {
+            return (Vec::new(), 0);
+        }
         let free = state.total.saturating_sub(state.used);
         let demand: Vec<Demand> = state
             .agents

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::panic::AssertUnwindSafe;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, RwLock};
 use std::time::Duration;
 
@@ -34,7 +34,7 @@ use super::offers::Offers;
 use super::poller::Poller;
 use super::slots::Slots;
 use super::sweeper::{self, Late};
-use super::{applier, cancels, finisher, gauges, janitor, pauses, rescuer};
+use super::{applier, cancels, finisher, gauges, janitor, lookups, pauses, rescuer};
 
 /// How long interrupted attempts may take to record what is there and give back.
 const INTERRUPT_TIME: Duration = Duration::from_secs(90);
@@ -261,6 +261,7 @@ impl Worker {
             name: self.settings.name.clone(),
             slots: self.settings.slots,
             sandbox: self.context.sandbox.best(),
+            slots_open: self.slots.clone(),
             book: self.book.clone(),
             draining,
         })
@@ -337,26 +338,33 @@ impl Worker {
                 pauses::run(store.clone(), listener.clone(), gate.clone(), stop.clone())
             });
         }
-        {
-            let (slots, file) = (self.slots.clone(), self.settings.agents_file.clone());
-            let stop = stop.clone();
-            serve(&mut services, "offers", &stop.clone(), move || {
-                let offers = Offers {
-                    context: context.clone(),
-                    slots: slots.clone(),
-                    file: Some(file.clone()),
-                    scratch: scratch.clone(),
-                    current: BTreeMap::new(),
-                    paused: BTreeMap::new(),
-                };
-                offers.run(stop.clone())
-            });
-        }
+        self.start_offers(&mut services, scratch, stop);
+        let (asked, asked_stop) = (self.context.clone(), stop.clone());
+        serve(&mut services, "lookups", stop, move || {
+            lookups::run(asked.clone(), asked_stop.clone())
+        });
         let (slots, stop) = (self.slots.clone(), stop.clone());
         serve(&mut services, "gauges", &stop.clone(), move || {
             gauges::run(slots.clone(), store.clone(), stop.clone())
         });
         Ok(services)
+    }
+
+    fn start_offers(&self, services: &mut JoinSet<()>, scratch: PathBuf, stop: &CancellationToken) {
+        let (context, slots) = (self.context.clone(), self.slots.clone());
+        let (file, run_stop) = (self.settings.agents_file.clone(), stop.clone());
+        serve(services, "offers", stop, move || {
+            let offers = Offers {
+                context: context.clone(),
+                slots: slots.clone(),
+                file: Some(file.clone()),
+                scratch: scratch.clone(),
+                current: BTreeMap::new(),
+                held: false,
+                paused: BTreeMap::new(),
+            };
+            offers.run(run_stop.clone())
+        });
     }
 
     /// Named prepared statements are safe only where a connection is a session. A LISTEN that

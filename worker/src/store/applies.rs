@@ -90,6 +90,12 @@ pub async fn claim(store: &Store, time: Duration) -> Result<Option<ApplyClaim>, 
     }))
 }
 
+/// The files of a change as they are shown, in their order.
+pub(super) async fn shown_files(store: &Store, change: i64) -> Result<Vec<ShownFile>, StoreError> {
+    let rows = store.query(&CHANGE_SHOWN, &[&change]).await?;
+    rows.iter().map(shown).collect()
+}
+
 fn shown(row: &Row) -> Result<ShownFile, StoreError> {
     Ok(ShownFile {
         path: row.try_get("path_bytes")?,

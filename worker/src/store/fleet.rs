@@ -45,6 +45,8 @@ pub async fn register(
 pub struct Pulse {
     /// The worker's row was still there.
     pub known: bool,
+    /// Somebody wants it to take no tasks.
+    pub held: bool,
     /// Tasks that somebody wants cancelled.
     pub cancelled: Vec<i64>,
     /// Tokens the worker no longer holds.
@@ -65,6 +67,7 @@ pub async fn heartbeat(
         .await?;
     Ok(Pulse {
         known: row.try_get("known")?,
+        held: row.try_get("held")?,
         cancelled: row.try_get("cancelled")?,
         lost: row.try_get("lost")?,
     })

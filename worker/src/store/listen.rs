@@ -38,6 +38,8 @@ pub enum Wakeup {
     Events(i64),
     /// Somebody sent something into this conversation.
     Inbox(i64),
+    /// Something is asked of workers, or answered.
+    Lookup,
     /// A provider is paused, or is not any more.
     Providers,
     /// A ping of our own, carrying its number.
@@ -61,6 +63,7 @@ impl FromStr for Wakeup {
             "change" => id().map(Self::Change),
             "events" => id().map(Self::Events),
             "inbox" => id().map(Self::Inbox),
+            "lookup" => Ok(Self::Lookup),
             "providers" => Ok(Self::Providers),
             "ping" => id().map(Self::Ping),
             _ => Err(()),

@@ -22,6 +22,7 @@ pub mod health;
 pub mod history;
 pub mod inbox;
 pub mod listen;
+pub mod lookups;
 pub mod mail;
 pub mod messages;
 pub mod migrate;
@@ -67,7 +68,7 @@ pub type Params<'a> = &'a [&'a (dyn ToSql + Sync)];
 
 /// Every statement there is, for the test that prepares them.
 pub fn all_statements() -> impl Iterator<Item = &'static Statement> {
-    let modules: [&[&Statement]; 29] = [
+    let modules: [&[&Statement]; 30] = [
         ALL,
         applies::ALL,
         asks::ALL,
@@ -83,6 +84,7 @@ pub fn all_statements() -> impl Iterator<Item = &'static Statement> {
         health::ALL,
         history::ALL,
         inbox::ALL,
+        lookups::ALL,
         mail::ALL,
         messages::ALL,
         new_changes::ALL,

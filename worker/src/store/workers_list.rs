@@ -9,6 +9,10 @@ use crate::domain::limits::LEASE_TTL;
 crate::statements! {
     /// Every worker that was seen lately.
     LIST = "worker_list";
+    /// It takes no more.
+    DRAIN = "worker_drain";
+    /// It takes tasks again.
+    RESUME = "worker_resume";
 }
 
 crate::record! {
@@ -20,7 +24,7 @@ crate::record! {
         pub name: String,
         /// Version of the program.
         pub version: String,
-        /// live, draining or lost.
+        /// live, draining (takes nothing more), drained (and runs nothing) or lost.
         pub status: String,
         /// Attempts it may run at a time.
         pub slots: i32,
@@ -34,6 +38,10 @@ crate::record! {
         pub started_at: DateTime<Utc>,
         /// When it last showed that it lives.
         pub last_seen: DateTime<Utc>,
+        /// Since when it takes no tasks because somebody said so.
+        pub held_at: Option<DateTime<Utc>>,
+        /// Who said so.
+        pub held_by: Option<String>,
     }
 }
 
@@ -41,4 +49,16 @@ crate::record! {
 pub async fn list(store: &Store) -> Result<Vec<WorkerView>, StoreError> {
     let rows = store.query(&LIST, &[&LEASE_TTL.as_secs_f64()]).await?;
     rows.iter().map(WorkerView::read).collect()
+}
+
+/// Let it finish what it has and take no more. Says whether that is news.
+pub async fn drain(store: &Store, worker: Uuid, actor: &str) -> Result<bool, StoreError> {
+    let row = store.query_one(&DRAIN, &[&worker, &actor]).await?;
+    Ok(row.try_get("news")?)
+}
+
+/// Let it take tasks again. Says whether that is news.
+pub async fn resume(store: &Store, worker: Uuid, actor: &str) -> Result<bool, StoreError> {
+    let row = store.query_one(&RESUME, &[&worker, &actor]).await?;
+    Ok(row.try_get("news")?)
 }

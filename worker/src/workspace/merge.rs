@@ -36,11 +36,7 @@ pub(super) fn merge(
         Approved::Inseparable(paths) => return Ok(Merged::Conflicts(paths)),
     };
     let ours = repo.find_tree(approved).map_err(failed)?;
-    let mut options = MergeOptions::new();
-    options.find_renames(true);
-    let mut index = repo
-        .merge_trees(&base, &theirs, &ours, Some(&options))
-        .map_err(failed)?;
+    let mut index = trees(&repo, &base, &theirs, &ours)?;
     if index.has_conflicts() {
         return Ok(Merged::Conflicts(conflicts(&index).map_err(failed)?));
     }
@@ -66,6 +62,35 @@ pub(super) fn merge(
         )
         .map_err(failed)?;
     Ok(Merged::Commit(commit))
+}
+
+fn trees(
+    repo: &Repository,
+    base: &git2::Tree<'_>,
+    theirs: &git2::Tree<'_>,
+    ours: &git2::Tree<'_>,
+) -> Result<git2::Index, WorkspaceError> {
+    let mut options = MergeOptions::new();
+    options.find_renames(true);
+    repo.merge_trees(base, theirs, ours, Some(&options))
+        .map_err(|error| diff_failed(format!("cannot merge: {error}")))
+}
+
+/// The merge itself, conflicts and all; `None`: the approved files cannot even be told apart.
+pub(super) fn index(
+    repo: &Repository,
+    request: &ApplyRequest,
+    tip: &str,
+) -> Result<Option<git2::Index>, WorkspaceError> {
+    let Approved::Tree { tree, .. } = approved_tree(repo, request)? else {
+        return Ok(None);
+    };
+    let ours = repo
+        .find_tree(tree)
+        .map_err(|error| diff_failed(format!("cannot merge: {error}")))?;
+    let base = snapshot::tree_of(repo, &request.base_commit)?;
+    let theirs = snapshot::tree_of(repo, tip)?;
+    trees(repo, &base, &theirs, &ours).map(Some)
 }
 
 enum Approved {

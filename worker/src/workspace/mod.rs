@@ -21,6 +21,7 @@ mod leftovers;
 mod merge;
 mod objects;
 mod places;
+mod preview;
 mod process;
 mod project;
 mod remote;

@@ -18,11 +18,12 @@ use super::remote::Mirrors;
 use super::worktree::{self, Plan};
 use super::{
     Applied, ApplyRequest, HooksPolicy, NotApplied, ProjectSpec, Reached, Snapshot, Start,
-    UndoRequest, Undone, WorkspaceError, Worktree, WorktreeKey, diff, hooks, internal, remove,
-    snapshot, undo,
+    UndoRequest, Undone, WorkspaceError, Worktree, WorktreeKey, diff, hooks, internal, preview,
+    remove, snapshot, undo,
 };
 use crate::domain::error_class::ErrorClass;
 use crate::domain::limits;
+use crate::domain::lookup::{FileText, Preview, Side};
 use crate::domain::redact::Redactor;
 use crate::sandbox::{self, Means, Sandbox};
 
@@ -292,6 +293,30 @@ impl Workspaces {
         let objects = Objects::open(&self.inner.root, project)?;
         let cancel = CancellationToken::new();
         undo::undo(&self.site(&objects, project, &cancel), request).await
+    }
+
+    /// What would become of the target branch if this were applied now. Moves nothing.
+    pub async fn preview(
+        &self,
+        project: &ProjectSpec,
+        request: &ApplyRequest,
+    ) -> Result<Preview, WorkspaceError> {
+        let objects = Objects::open(&self.inner.root, project)?;
+        let cancel = CancellationToken::new();
+        preview::preview(&self.site(&objects, project, &cancel), request).await
+    }
+
+    /// What a file of a change has on one side of it.
+    pub async fn file(
+        &self,
+        project: &ProjectSpec,
+        request: &ApplyRequest,
+        path: &str,
+        side: Side,
+    ) -> Result<FileText, WorkspaceError> {
+        let objects = Objects::open(&self.inner.root, project)?;
+        let cancel = CancellationToken::new();
+        preview::file(&self.site(&objects, project, &cancel), request, path, side).await
     }
 
     /// Have a result that another host recorded, so that an attempt can continue from it.

@@ -180,6 +180,84 @@ fn diff(out: &mut Out, file: &Value) -> io::Result<()> {
     Ok(())
 }
 
+/// The diff of a change as one text, or its hunks.
+pub(super) fn whole_diff(out: &mut Out, value: &Value) -> io::Result<()> {
+    let Some(text) = value["unified"].as_str() else {
+        return out.line(&format!("{value:#}"));
+    };
+    for line in lines_of(out.paint, text) {
+        out.line(&line)?;
+    }
+    left_out(out, value)
+}
+
+fn left_out(out: &mut Out, value: &Value) -> io::Result<()> {
+    if value["cut"] != true {
+        return Ok(());
+    }
+    let note = out
+        .paint
+        .yellow("(something is left out: dispatch changes files lists all files)");
+    out.line(&note)
+}
+
+/// What an application would do.
+pub(super) fn preview(out: &mut Out, value: &Value) -> io::Result<()> {
+    let branch = safe_text::line(value["target_ref"].as_str().unwrap_or("?"));
+    let tip: String = value["tip"]
+        .as_str()
+        .unwrap_or("?")
+        .chars()
+        .take(12)
+        .collect();
+    let place = format!("{branch} at {}", safe_text::line(&tip));
+    match value["outcome"].as_str() {
+        Some("clean") => {
+            whole_diff(out, value)?;
+            let told = out.paint.green(&format!("It merges into {place}."));
+            out.line(&told)
+        }
+        Some("nothing") => out.line(&format!("Nothing would change: {place} has all of it.")),
+        _ => {
+            for conflict in value["conflicts"].as_array().into_iter().flatten() {
+                let path = safe_text::line(conflict["path"].as_str().unwrap_or("?"));
+                let title = out.paint.bold(&format!("\nconflict in {path}"));
+                out.line(&title)?;
+                for line in conflict["text"]
+                    .as_str()
+                    .unwrap_or("")
+                    .split_terminator('\n')
+                {
+                    let mark = ["<<<<<<<", "=======", ">>>>>>>"];
+                    let safe = safe_text::block(line);
+                    let marked = mark.iter().any(|mark| line.starts_with(mark));
+                    let line = if marked { out.paint.red(&safe) } else { safe };
+                    out.line(&line)?;
+                }
+            }
+            let told = out.paint.red(&format!("\nIt does not merge into {place}."));
+            out.line(&told)?;
+            out.line(
+                "Ask for it on top of what is there: dispatch changes request-changes CHANGE \"…\"",
+            )
+        }
+    }
+}
+
+/// A file of a change, whole.
+pub(super) fn file(out: &mut Out, value: &Value) -> io::Result<()> {
+    let Some(bytes) = value["bytes"].as_u64() else {
+        return out.line("There is no such file on this side of the change.");
+    };
+    let Some(text) = value["text"].as_str() else {
+        return out.line(&format!("({bytes} bytes that are no text)"));
+    };
+    for line in text.split_terminator('\n') {
+        out.line(&safe_text::block(line))?;
+    }
+    left_out(out, value)
+}
+
 /// The lines of a unified diff, each as it is shown.
 fn lines_of(paint: Paint, patch: &str) -> impl Iterator<Item = String> {
     patch

@@ -1,6 +1,7 @@
 //! The command line: parse, do, print, and say by the exit code what kind of end it was.
 
 mod change_view;
+mod columns;
 mod forms;
 mod out;
 mod pages;

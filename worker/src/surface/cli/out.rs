@@ -87,7 +87,9 @@ impl Paint {
                 self.red(word)
             }
             "running" | "loading" => self.cyan(word),
-            "pending" | "draining" | "unavailable" | "expired" | "warn" => self.yellow(word),
+            "pending" | "draining" | "drained" | "unavailable" | "expired" | "warn" => {
+                self.yellow(word)
+            }
             _ => word.to_owned(),
         }
     }

@@ -1,0 +1,176 @@
+//! Questions to workers, and what they answer.
+
+use std::time::Duration;
+
+use serde_json::Value;
+
+use super::{Store, StoreError};
+use crate::domain::change::ShownFile;
+use crate::domain::ids::WorkerId;
+use crate::domain::lookup::{Answer, Question};
+
+crate::statements! {
+    ASK = "lookup_ask";
+    READ = "lookup_read";
+    TAKE = "lookup_take";
+    ANSWER = "lookup_answer";
+    DECLINE = "lookup_decline";
+    CHANGE_TO_PREVIEW = "change_to_preview";
+    CHANGE_PATHS = "change_paths", slow;
+}
+
+/// Ask any worker, or each live one; gives the numbers of the questions.
+pub async fn ask(
+    store: &Store,
+    question: &Question,
+    everyone: bool,
+    actor: &str,
+) -> Result<Vec<i64>, StoreError> {
+    let question = serde_json::to_value(question).unwrap_or_default();
+    let rows = store.query(&ASK, &[&question, &everyone, &actor]).await?;
+    rows.iter().map(|row| Ok(row.try_get("id")?)).collect()
+}
+
+/// What became of a question.
+#[derive(Clone, Debug)]
+pub struct Lookup {
+    /// Its number.
+    pub id: i64,
+    /// The worker that was asked, when it was one.
+    pub worker: Option<String>,
+    /// Whether it is answered for good.
+    pub answered: bool,
+    /// Who said the last thing about it.
+    pub answered_by: Option<String>,
+    /// What was said; `None`: nothing that can be understood yet.
+    pub answer: Option<Answer>,
+}
+
+/// What became of these.
+pub async fn read(store: &Store, ids: &[i64]) -> Result<Vec<Lookup>, StoreError> {
+    let rows = store.query(&READ, &[&ids]).await?;
+    rows.iter()
+        .map(|row| {
+            let answer: Option<Value> = row.try_get("answer")?;
+            Ok(Lookup {
+                id: row.try_get("id")?,
+                worker: row.try_get("worker")?,
+                answered: row.try_get("answered")?,
+                answered_by: row.try_get("answered_by")?,
+                answer: answer.and_then(|answer| serde_json::from_value(answer).ok()),
+            })
+        })
+        .collect()
+}
+
+/// A question that a worker took.
+#[derive(Clone, Debug)]
+pub struct Taken {
+    /// Its number.
+    pub id: i64,
+    /// Fence of the taking.
+    pub token: i64,
+    /// What is asked; `None`: something that this version does not know.
+    pub question: Option<Question>,
+}
+
+/// Take a question for so long; `None`: there is none.
+pub async fn take(
+    store: &Store,
+    worker: WorkerId,
+    time: Duration,
+) -> Result<Option<Taken>, StoreError> {
+    let ms = i64::try_from(time.as_millis()).unwrap_or(i64::MAX);
+    let row = store.query_opt(&TAKE, &[&worker.0, &ms]).await?;
+    row.map(|row| {
+        let question: Value = row.try_get("question")?;
+        Ok(Taken {
+            id: row.try_get("id")?,
+            token: row.try_get("token")?,
+            question: serde_json::from_value(question).ok(),
+        })
+    })
+    .transpose()
+}
+
+/// Answer it for good.
+pub async fn answer(
+    store: &Store,
+    taken: &Taken,
+    name: &str,
+    answer: &Answer,
+) -> Result<(), StoreError> {
+    let answer = serde_json::to_value(answer).unwrap_or_default();
+    store
+        .query(&ANSWER, &[&taken.id, &taken.token, &name, &answer])
+        .await?;
+    Ok(())
+}
+
+/// Leave it to another worker, with the reason.
+pub async fn decline(
+    store: &Store,
+    taken: &Taken,
+    worker: (WorkerId, &str),
+    answer: &Answer,
+) -> Result<(), StoreError> {
+    let answer = serde_json::to_value(answer).unwrap_or_default();
+    let (id, name) = worker;
+    store
+        .query(&DECLINE, &[&taken.id, &taken.token, &id.0, &name, &answer])
+        .await?;
+    Ok(())
+}
+
+/// A change as it would be applied now.
+#[derive(Clone, Debug)]
+pub struct Proposal {
+    /// Project it goes to.
+    pub project: String,
+    /// What it is based on.
+    pub base_commit: String,
+    /// What it is.
+    pub result_commit: String,
+    /// Its digest.
+    pub digest: String,
+    /// When it was decided on, or made; seconds since the epoch.
+    pub at: i64,
+    /// Its files as they are shown.
+    pub files: Vec<ShownFile>,
+    /// Paths that are not rejected; `None`: all.
+    pub only_paths: Option<Vec<Vec<u8>>>,
+}
+
+/// Read a change for looking at it, with only these files of it; `None`: there is none.
+pub async fn proposal(
+    store: &Store,
+    change: i64,
+    files: Option<&[String]>,
+) -> Result<Option<Proposal>, StoreError> {
+    let Some(row) = store.query_opt(&CHANGE_TO_PREVIEW, &[&change]).await? else {
+        return Ok(None);
+    };
+    let mut kept = Vec::new();
+    let mut left_out = false;
+    for row in store.query(&CHANGE_PATHS, &[&change]).await? {
+        let (path, rejected): (String, bool) = (row.try_get("path")?, row.try_get("rejected")?);
+        let wanted = match files {
+            Some(files) => files.contains(&path),
+            None => !rejected,
+        };
+        match wanted {
+            true => kept.push(row.try_get("path_bytes")?),
+            false => left_out = true,
+        }
+    }
+    let decided_at: chrono::DateTime<chrono::Utc> = row.try_get("decided_at")?;
+    Ok(Some(Proposal {
+        project: row.try_get("project")?,
+        base_commit: row.try_get("base_commit")?,
+        result_commit: row.try_get("result_commit")?,
+        digest: row.try_get("digest")?,
+        at: decided_at.timestamp(),
+        files: super::applies::shown_files(store, change).await?,
+        only_paths: left_out.then_some(kept),
+    }))
+}

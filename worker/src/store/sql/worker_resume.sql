@@ -1,0 +1,1 @@
+SELECT resume_worker($1::uuid, $2::text) AS news
