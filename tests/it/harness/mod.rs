@@ -8,6 +8,7 @@ pub mod program;
 pub mod proxy;
 pub mod repo;
 pub mod sandbox;
+pub mod terminal;
 pub mod worker;
 
 use std::future::Future;

@@ -135,6 +135,7 @@ impl Program {
             .args(args)
             .env_remove("DATABASE_LISTEN_URL")
             .env_remove("NO_COLOR")
+            .env("PAGER", "cat")
             .envs(environment.iter().copied())
             .stdin(Stdio::null())
             .stdout(Stdio::from(ends.slave.try_clone().unwrap()))

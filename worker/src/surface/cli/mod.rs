@@ -2,11 +2,14 @@
 
 mod change_view;
 mod forms;
+mod keys;
 mod out;
 mod pages;
 mod prepare;
+mod programs;
 mod progress;
 mod render;
+mod review;
 pub mod roles;
 mod steps_story;
 mod story;
@@ -16,7 +19,7 @@ pub mod tree;
 mod wait;
 
 use std::ffi::OsString;
-use std::io::{self, IsTerminal};
+use std::io;
 use std::process::ExitCode;
 use std::sync::Arc;
 
@@ -38,6 +41,15 @@ use crate::telemetry;
 
 /// Connections of one command: the answer, and a stream beside it.
 const CONNECTIONS: usize = 2;
+
+/// Operations whose answers are read rather than looked at: at a terminal they go through a pager.
+const LONG: [&str; 5] = [
+    "change.show",
+    "task.events",
+    "task.steps",
+    "conversation.show",
+    "audit.list",
+];
 
 /// How a command ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -101,6 +113,7 @@ struct Global<'a> {
     wiring: &'a Wiring,
     connect: ConnectArgs,
     json: bool,
+    pager: bool,
     actor: String,
 }
 
@@ -146,6 +159,7 @@ fn global<'a>(matches: &ArgMatches, wiring: &'a Wiring) -> Result<Global<'a>, Op
         wiring,
         connect,
         json: matches.get_flag("json"),
+        pager: !matches.get_flag("no-pager"),
         actor: actor.unwrap_or_else(|| "cli".to_owned()),
     })
 }
@@ -158,8 +172,7 @@ fn complain(error: &OpError, json: bool) -> ExitCode {
         }});
         eprintln!("{}", safe_text::json(&document.to_string()));
     } else {
-        let red = io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
-        let title = out::Paint(red).red("error:");
+        let title = out::Paint::on(&io::stderr()).red("error:");
         eprintln!("{title} {}", safe_text::block(&message));
         if let Some(hint) = &error.hint {
             eprintln!("hint: {}", safe_text::block(hint));
@@ -190,6 +203,10 @@ async fn command(global: &Global<'_>, matches: &ArgMatches) -> Result<End, CliEr
             let session = Session::open(global).await?;
             stream::run(&session.context, &mut out, &args, global.json).await
         }
+        Invocation::Review(args) => {
+            let session = Session::open(global).await?;
+            review::run(&session.context, &mut out, &args, global.json, global.pager).await
+        }
         Invocation::Op {
             entry,
             input,
@@ -209,6 +226,10 @@ async fn command(global: &Global<'_>, matches: &ArgMatches) -> Result<End, CliEr
             }
             if global.json {
                 out.line(&document(&value))?;
+            } else if out.terminal && global.pager && LONG.contains(&entry.spec.name) {
+                let mut sheet = out.sheet();
+                render::answer(&mut sheet, entry.spec.name, view, &value)?;
+                programs::page(&mut out, sheet.into_text()).await?;
             } else {
                 render::answer(&mut out, entry.spec.name, view, &value)?;
             }

@@ -5,6 +5,7 @@ use clap::{Arg, ArgAction, ArgMatches, Args, Command, FromArgMatches};
 use serde_json::{Value, json};
 
 use super::pages::{self, Pages};
+use super::review::ReviewArgs;
 use super::roles::{self, Role};
 use crate::ops::{self, OpEntry, OpError};
 use crate::surface::connect::ConnectArgs;
@@ -36,6 +37,8 @@ pub enum Invocation {
     },
     /// The stream of a task.
     Stream(StreamArgs),
+    /// Changes, one after another, at a terminal.
+    Review(ReviewArgs),
     /// A statement of the operator's own.
     Sql(String),
     /// Completions or manual pages.
@@ -96,7 +99,11 @@ pub fn command() -> Command {
             root = root.subcommand(op_command(name, entry));
         }
     }
-    root = root.subcommands(stream_commands()).subcommand(
+    root = root.subcommands(stream_commands());
+    root = root.subcommand(ReviewArgs::augment_args(Command::new("review")).after_help(
+        "Examples:\n  dispatch review\n  dispatch review --project shop\n  dispatch review 7",
+    ));
+    root = root.subcommand(
         Command::new("sql")
             .about("Run an SQL statement and print what it gives")
             .arg(
@@ -113,7 +120,7 @@ pub fn command() -> Command {
     role_commands(root).mut_args(|arg| arg.hide_env_values(true))
 }
 
-fn global_args() -> [Arg; 3] {
+fn global_args() -> [Arg; 4] {
     let global = |id: &'static str| {
         Arg::new(id)
             .long(id)
@@ -124,6 +131,9 @@ fn global_args() -> [Arg; 3] {
         global("json")
             .action(ArgAction::SetTrue)
             .help("Print JSON, stable and for programs; streams as one object a line"),
+        global("no-pager")
+            .action(ArgAction::SetTrue)
+            .help("Print long answers at once; else DISPATCH_PAGER, PAGER or less shows them"),
         global("as")
             .env("DISPATCH_ACTOR")
             .value_name("NAME")
@@ -363,6 +373,7 @@ pub fn invocation(matches: &ArgMatches) -> Result<Invocation, OpError> {
     }
     match name {
         "logs" | "watch" => stream_invocation(name, inner),
+        "review" => Ok(Invocation::Review(read(inner)?)),
         "sql" => Ok(Invocation::Sql(text(inner, "statement"))),
         "mcp" => Ok(Invocation::Mcp(read(inner)?)),
         "completions" | "man" => Ok(Invocation::Pages(pages::asked(name, inner)?)),
