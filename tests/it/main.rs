@@ -58,6 +58,7 @@ mod pager;
 mod patch_attacks;
 mod patience;
 mod pooler;
+mod project_init;
 mod queue;
 mod races;
 mod refusals;

@@ -2,7 +2,9 @@
 
 mod change_view;
 mod forms;
+pub mod init;
 mod keys;
+mod lists;
 mod out;
 mod pages;
 mod prepare;
@@ -29,6 +31,7 @@ use serde_json::{Value, json};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
+use self::init::Surveyor;
 use self::out::Out;
 use self::roles::Role;
 use self::tree::{Invocation, StreamArgs};
@@ -104,6 +107,8 @@ pub struct Wiring {
     pub prober: fn() -> Option<Arc<dyn Prober>>,
     /// Looks at this machine.
     pub examiner: fn() -> Option<Arc<dyn Examiner>>,
+    /// Looks at the repositories of this machine.
+    pub surveyor: fn() -> Box<dyn Surveyor>,
     /// Do what a role does, until it stops.
     pub role: fn(ConnectArgs, Role) -> BoxFuture<'static, Result<(), OpError>>,
 }
@@ -203,6 +208,11 @@ async fn command(global: &Global<'_>, matches: &ArgMatches) -> Result<End, CliEr
             let session = Session::open(global).await?;
             stream::run(&session.context, &mut out, &args, global.json).await
         }
+        Invocation::Init(args) => {
+            let found = init::look(&*(global.wiring.surveyor)(), &args).await?;
+            let session = Session::open(global).await?;
+            init::run(&session.context, &mut out, args, found, global.json).await
+        }
         Invocation::Review(args) => {
             let session = Session::open(global).await?;
             review::run(&session.context, &mut out, &args, global.json, global.pager).await
@@ -220,6 +230,7 @@ async fn command(global: &Global<'_>, matches: &ArgMatches) -> Result<End, CliEr
             if entry.spec.name == "task.wait" {
                 return wait::run(context, &mut out, input, global.json).await;
             }
+            let asked = input.clone();
             let value = (entry.call)(context, input).await?;
             if watch && value["id"].is_i64() {
                 return watch_submitted(context, &mut out, &value, global.json).await;
@@ -228,10 +239,10 @@ async fn command(global: &Global<'_>, matches: &ArgMatches) -> Result<End, CliEr
                 out.line(&document(&value))?;
             } else if out.terminal && global.pager && LONG.contains(&entry.spec.name) {
                 let mut sheet = out.sheet();
-                render::answer(&mut sheet, entry.spec.name, view, &value)?;
+                render::answer(&mut sheet, entry.spec.name, view, &asked, &value)?;
                 programs::page(&mut out, sheet.into_text()).await?;
             } else {
-                render::answer(&mut out, entry.spec.name, view, &value)?;
+                render::answer(&mut out, entry.spec.name, view, &asked, &value)?;
             }
             Ok(match value["verdict"] == "fail" {
                 true => End::Unhealthy,

@@ -4,6 +4,7 @@
 use clap::{Arg, ArgAction, ArgMatches, Args, Command, FromArgMatches};
 use serde_json::{Value, json};
 
+use super::init::InitArgs;
 use super::pages::{self, Pages};
 use super::review::ReviewArgs;
 use super::roles::{self, Role};
@@ -37,6 +38,8 @@ pub enum Invocation {
     },
     /// The stream of a task.
     Stream(StreamArgs),
+    /// This directory's repository as a project.
+    Init(InitArgs),
     /// Changes, one after another, at a terminal.
     Review(ReviewArgs),
     /// A statement of the operator's own.
@@ -94,6 +97,9 @@ pub fn command() -> Command {
     root = ConnectArgs::augment_args(root)
         .about("Hand work to coding agents, watch it, review it, apply it")
         .long_about(None);
+    root = root.subcommand(InitArgs::augment_args(Command::new("init")).after_help(
+        "Examples:\n  cd ~/src/shop && dispatch init\n  dispatch init shop --target refs/heads/main --copy .env",
+    ));
     for (name, op) in SHORT {
         if let Some(entry) = ops::find(op) {
             root = root.subcommand(op_command(name, entry));
@@ -198,7 +204,7 @@ fn nouns() -> Vec<&'static str> {
 }
 
 /// The command of a noun: its plural, where it has one.
-fn noun_name(noun: &'static str) -> &'static str {
+pub(super) fn noun_name(noun: &str) -> &str {
     match noun {
         "task" => "tasks",
         "conversation" => "conversations",
@@ -373,6 +379,7 @@ pub fn invocation(matches: &ArgMatches) -> Result<Invocation, OpError> {
     }
     match name {
         "logs" | "watch" => stream_invocation(name, inner),
+        "init" => Ok(Invocation::Init(read(inner)?)),
         "review" => Ok(Invocation::Review(read(inner)?)),
         "sql" => Ok(Invocation::Sql(text(inner, "statement"))),
         "mcp" => Ok(Invocation::Mcp(read(inner)?)),
