@@ -138,7 +138,10 @@ async fn asking_for_more_keeps_the_change_and_submits_into_its_conversation() {
         .post(ask, &json!({"comment": " "}))
         .await
         .problem(422, "invalid_input");
-    let asked = server.post(ask, &json!({"comment": "add a test"})).await;
+    let another = json!({"comment": "add a test", "digest": "d0"});
+    server.post(ask, &another).await.problem(409, "stale");
+    let asked = json!({"comment": "add a test", "digest": "d1"});
+    let asked = server.post(ask, &asked).await;
     assert_eq!(asked.body["change_id"], 1, "{asked:?}");
     let task = server
         .get(&format!("/api/v1/tasks/{}", asked.body["task_id"]))

@@ -107,7 +107,7 @@ const FOR_ALL: [&str; 2] = ["blocking", "telemetry"];
 
 /// The only places that may start programs or detached work (what clippy.toml forbids), by the
 /// beginning of their path, with what they start.
-const STARTERS: [(&str, &str); 13] = [
+const STARTERS: [(&str, &str); 14] = [
     (
         "worker/src/sandbox/stages.rs",
         "what stands between the worker and an agent",
@@ -136,6 +136,10 @@ const STARTERS: [(&str, &str); 13] = [
         "a bare spawn beside confined ones",
     ),
     ("worker/src/main.rs", "psql for dispatch sql"),
+    (
+        "worker/src/surface/cli/programs.rs",
+        "the pager and the editor of the person at the terminal",
+    ),
 ];
 
 /// Texts outside the store that look like SQL and are none.

@@ -9,6 +9,7 @@ pub mod program;
 pub mod proxy;
 pub mod repo;
 pub mod sandbox;
+pub mod terminal;
 pub mod worker;
 
 use std::future::Future;

@@ -101,6 +101,15 @@ impl Program {
 
     /// A command that ends by itself: exit code and what it said.
     pub fn run(args: &[&str], environment: &[(&str, &str)]) -> (Option<i32>, String) {
+        Self::run_in(std::path::Path::new("."), args, environment)
+    }
+
+    /// The same in a directory.
+    pub fn run_in(
+        dir: &std::path::Path,
+        args: &[&str],
+        environment: &[(&str, &str)],
+    ) -> (Option<i32>, String) {
         #[expect(
             clippy::disallowed_methods,
             reason = "the program under test is started as a person starts it"
@@ -108,6 +117,7 @@ impl Program {
         let mut command = std::process::Command::new(PROGRAM);
         let output = command
             .args(args)
+            .current_dir(dir)
             .env_remove("DATABASE_LISTEN_URL")
             .envs(environment.iter().copied())
             .output()
@@ -135,6 +145,7 @@ impl Program {
             .args(args)
             .env_remove("DATABASE_LISTEN_URL")
             .env_remove("NO_COLOR")
+            .env("PAGER", "cat")
             .envs(environment.iter().copied())
             .stdin(Stdio::null())
             .stdout(Stdio::from(ends.slave.try_clone().unwrap()))

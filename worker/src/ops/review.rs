@@ -122,7 +122,8 @@ impl Op for RejectChange {
         let reason = self.reason.as_deref();
         short(reason)?;
         if self.files.is_empty() {
-            self.check_digest(context).await?;
+            // A whole change may be rejected unseen; a digest that is named must still fit.
+            refuse_another(context, self.id, self.digest.as_deref()).await?;
             changes::reject(&context.store, self.id.0, reason, &context.actor).await?;
         } else {
             let digest = self.digest.as_deref().unwrap_or("");
@@ -135,24 +136,6 @@ impl Op for RejectChange {
             changes::reject_files(&context.store, self.id.0, &self.files, decision).await?;
         }
         change::existing(&context.store, self.id.0).await
-    }
-}
-
-impl RejectChange {
-    /// A whole change may be rejected unseen; a digest that is named must still fit.
-    async fn check_digest(&self, context: &OpContext) -> Result<(), OpError> {
-        let Some(seen) = &self.digest else {
-            return Ok(());
-        };
-        let change = change::existing(&context.store, self.id.0).await?;
-        if change.digest == *seen {
-            return Ok(());
-        }
-        Err(OpError::wrong_state(format!(
-            "change {} is not the one you saw: its digest is {}",
-            change.id, change.digest
-        ))
-        .code("stale"))
     }
 }
 
@@ -204,6 +187,9 @@ pub struct RequestChanges {
     pub id: ChangeRef,
     /// What the agent shall do about it
     pub comment: String,
+    /// Digest of the change that was seen; another one is refused
+    #[arg(long)]
+    pub digest: Option<String>,
 }
 
 /// The task that works on a change further.
@@ -229,8 +215,8 @@ impl Op for RequestChanges {
     fn examples() -> Vec<Example> {
         vec![Example {
             about: "Ask for a test",
-            cli: &["7", "add a test for the empty list"],
-            input: json!({"id": 7, "comment": "add a test for the empty list"}),
+            cli: &["7", "add a test for the empty list", "--digest", "d1"],
+            input: json!({"id": 7, "comment": "add a test for the empty list", "digest": "d1"}),
         }]
     }
 
@@ -239,6 +225,7 @@ impl Op for RequestChanges {
             return Err(OpError::invalid("the comment is empty")
                 .hint("Say what the agent shall do about the change."));
         }
+        refuse_another(context, self.id, self.digest.as_deref()).await?;
         let task =
             changes::request_changes(&context.store, self.id.0, &self.comment, &context.actor)
                 .await?;
@@ -247,6 +234,26 @@ impl Op for RequestChanges {
             task_id: task.0,
         })
     }
+}
+
+/// Refuse when a digest is named and it is not the change's.
+async fn refuse_another(
+    context: &OpContext,
+    id: ChangeRef,
+    seen: Option<&str>,
+) -> Result<(), OpError> {
+    let Some(seen) = seen else {
+        return Ok(());
+    };
+    let change = change::existing(&context.store, id.0).await?;
+    if change.digest == seen {
+        return Ok(());
+    }
+    Err(OpError::wrong_state(format!(
+        "change {} is not the one you saw: its digest is {}",
+        change.id, change.digest
+    ))
+    .code("stale"))
 }
 
 fn seen(digest: &str) -> Result<(), OpError> {

@@ -5,6 +5,7 @@ mod catalogue;
 mod doctor;
 mod serve;
 mod signals;
+mod survey;
 mod up;
 mod worker;
 
@@ -31,6 +32,7 @@ pub static WIRING: Wiring = Wiring {
     database_url: |connect| database_url(connect).boxed(),
     prober: catalogue::prober,
     examiner: catalogue::examiner,
+    surveyor: survey::surveyor,
     role: |connect, role| async move { perform(&connect, role).await }.boxed(),
 };
 

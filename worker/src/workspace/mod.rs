@@ -27,6 +27,7 @@ mod project;
 mod remote;
 mod remove;
 mod snapshot;
+mod survey;
 pub(crate) mod tree_check;
 mod undo;
 mod walk;
@@ -39,6 +40,7 @@ use std::sync::Arc;
 
 pub use git::version as git_version;
 pub use project::ProjectCheck;
+pub use survey::{Survey, survey, top_of};
 pub use workspaces::Workspaces;
 
 use crate::domain::change::ShownFile;

@@ -49,6 +49,19 @@ const ELSEWHERE: [&str; 10] = [
     "conflicts",
 ];
 
+/// Fields that a review begins with.
+const OPENING: [&str; 9] = [
+    "task_id",
+    "attempt",
+    "project",
+    "agent",
+    "input",
+    "partial",
+    "created_at",
+    "follow_up_task_id",
+    "apply_error",
+];
+
 pub(crate) fn print(
     out: &mut Out,
     value: &Value,
@@ -76,7 +89,26 @@ pub(crate) fn summary(out: &mut Out, value: &Value, now: DateTime<Utc>) -> io::R
     print(out, value, View::Files, now)
 }
 
+/// What a review begins with: whose work it is and what was asked, without commits and refs.
+pub(crate) fn opening(out: &mut Out, value: &Value, now: DateTime<Utc>) -> io::Result<()> {
+    title(out, value)?;
+    let told = |(name, _): &(&String, &Value)| OPENING.contains(&name.as_str());
+    let fields = value.as_object().into_iter().flatten().filter(told);
+    let fields: serde_json::Map<String, Value> = fields
+        .map(|(name, field)| (name.clone(), field.clone()))
+        .collect();
+    render::fields(out, &Value::Object(fields), now)?;
+    caution(out, value, now)?;
+    print(out, value, View::Files, now)
+}
+
 fn head(out: &mut Out, value: &Value, now: DateTime<Utc>) -> io::Result<()> {
+    title(out, value)?;
+    render::some_fields(out, value, &ELSEWHERE, now)?;
+    caution(out, value, now)
+}
+
+fn title(out: &mut Out, value: &Value) -> io::Result<()> {
     let state = value["state"].as_str().unwrap_or("?");
     let title = out.paint.bold(&format!("Change {}", value["id"]));
     let state = out.paint.state(&safe_text::line(state));
@@ -85,8 +117,11 @@ fn head(out: &mut Out, value: &Value, now: DateTime<Utc>) -> io::Result<()> {
         counted(&value["files"].to_string(), "file"),
         value["added_lines"],
         value["removed_lines"]
-    ))?;
-    render::some_fields(out, value, &ELSEWHERE, now)?;
+    ))
+}
+
+/// What must not be overlooked, and what others decided.
+fn caution(out: &mut Out, value: &Value, now: DateTime<Utc>) -> io::Result<()> {
     warn(out, value)?;
     for notice in value["notices"].as_array().into_iter().flatten() {
         let text = notice
@@ -145,7 +180,8 @@ fn warn(out: &mut Out, value: &Value) -> io::Result<()> {
     Ok(())
 }
 
-fn diff(out: &mut Out, file: &Value) -> io::Result<()> {
+/// The diff of one file, under its name and its warnings.
+pub(crate) fn diff(out: &mut Out, file: &Value) -> io::Result<()> {
     let path = safe_text::line(file["path"].as_str().unwrap_or("?"));
     let operation = safe_text::line(file["operation"].as_str().unwrap_or("?"));
     let title = out.paint.bold(&format!("\n{operation} {path}"));

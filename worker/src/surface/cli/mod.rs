@@ -1,13 +1,17 @@
 //! The command line: parse, do, print, and say by the exit code what kind of end it was.
 
 mod change_view;
-mod columns;
 mod forms;
+pub mod init;
+mod keys;
+mod lists;
 mod out;
 mod pages;
 mod prepare;
+mod programs;
 mod progress;
 mod render;
+mod review;
 pub mod roles;
 mod steps_story;
 mod story;
@@ -17,7 +21,7 @@ pub mod tree;
 mod wait;
 
 use std::ffi::OsString;
-use std::io::{self, IsTerminal};
+use std::io;
 use std::process::ExitCode;
 use std::sync::Arc;
 
@@ -27,6 +31,7 @@ use serde_json::{Value, json};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
+use self::init::Surveyor;
 use self::out::Out;
 use self::roles::Role;
 use self::tree::{Invocation, StreamArgs};
@@ -39,6 +44,18 @@ use crate::telemetry;
 
 /// Connections of one command: the answer, and a stream beside it.
 const CONNECTIONS: usize = 2;
+
+/// Operations whose answers are read rather than looked at: at a terminal they go through a pager.
+const LONG: [&str; 5] = [
+    "change.show",
+    "change.diff",
+    "change.preview",
+    "change.file",
+    "task.events",
+    "task.steps",
+    "conversation.show",
+    "audit.list",
+];
 
 /// How a command ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -93,6 +110,8 @@ pub struct Wiring {
     pub prober: fn() -> Option<Arc<dyn Prober>>,
     /// Looks at this machine.
     pub examiner: fn() -> Option<Arc<dyn Examiner>>,
+    /// Looks at the repositories of this machine.
+    pub surveyor: fn() -> Box<dyn Surveyor>,
     /// Do what a role does, until it stops.
     pub role: fn(ConnectArgs, Role) -> BoxFuture<'static, Result<(), OpError>>,
 }
@@ -102,6 +121,7 @@ struct Global<'a> {
     wiring: &'a Wiring,
     connect: ConnectArgs,
     json: bool,
+    pager: bool,
     actor: String,
 }
 
@@ -147,6 +167,7 @@ fn global<'a>(matches: &ArgMatches, wiring: &'a Wiring) -> Result<Global<'a>, Op
         wiring,
         connect,
         json: matches.get_flag("json"),
+        pager: !matches.get_flag("no-pager"),
         actor: actor.unwrap_or_else(|| "cli".to_owned()),
     })
 }
@@ -159,8 +180,7 @@ fn complain(error: &OpError, json: bool) -> ExitCode {
         }});
         eprintln!("{}", safe_text::json(&document.to_string()));
     } else {
-        let red = io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
-        let title = out::Paint(red).red("error:");
+        let title = out::Paint::on(&io::stderr()).red("error:");
         eprintln!("{title} {}", safe_text::block(&message));
         if let Some(hint) = &error.hint {
             eprintln!("hint: {}", safe_text::block(hint));
@@ -191,6 +211,15 @@ async fn command(global: &Global<'_>, matches: &ArgMatches) -> Result<End, CliEr
             let session = Session::open(global).await?;
             stream::run(&session.context, &mut out, &args, global.json).await
         }
+        Invocation::Init(args) => {
+            let found = init::look(&*(global.wiring.surveyor)(), &args).await?;
+            let session = Session::open(global).await?;
+            init::run(&session.context, &mut out, args, found, global.json).await
+        }
+        Invocation::Review(args) => {
+            let session = Session::open(global).await?;
+            review::run(&session.context, &mut out, &args, global.json, global.pager).await
+        }
         Invocation::Op {
             entry,
             input,
@@ -204,14 +233,19 @@ async fn command(global: &Global<'_>, matches: &ArgMatches) -> Result<End, CliEr
             if entry.spec.name == "task.wait" {
                 return wait::run(context, &mut out, input, global.json).await;
             }
+            let asked = input.clone();
             let value = (entry.call)(context, input).await?;
             if watch && value["id"].is_i64() {
                 return watch_submitted(context, &mut out, &value, global.json).await;
             }
             if global.json {
                 out.line(&document(&value))?;
+            } else if out.terminal && global.pager && LONG.contains(&entry.spec.name) {
+                let mut sheet = out.sheet();
+                render::answer(&mut sheet, entry.spec.name, view, &asked, &value)?;
+                programs::page(&mut out, sheet.into_text()).await?;
             } else {
-                render::answer(&mut out, entry.spec.name, view, &value)?;
+                render::answer(&mut out, entry.spec.name, view, &asked, &value)?;
             }
             Ok(match value["verdict"] == "fail" {
                 true => End::Unhealthy,

@@ -4,9 +4,9 @@ use std::io::{self, IsTerminal, Write};
 
 use unicode_width::UnicodeWidthStr;
 
-/// Standard output.
+/// Where a command's answer goes: to standard output, or onto a sheet that is shown later.
 pub(crate) struct Out {
-    stdout: io::Stdout,
+    to: To,
     /// Whether a person reads along.
     pub(crate) terminal: bool,
     /// Whether colours may be used.
@@ -19,21 +19,44 @@ impl Out {
     pub(crate) fn new() -> Self {
         let stdout = io::stdout();
         let terminal = stdout.is_terminal();
-        let colour = terminal && std::env::var_os("NO_COLOR").is_none_or(|v| v.is_empty());
         let width =
             terminal.then(|| terminal_size::terminal_size().map_or(100, |(w, _)| usize::from(w.0)));
         Self {
-            stdout,
+            paint: Paint::on(&stdout),
+            to: To::Stdout(stdout),
             terminal,
-            paint: Paint(colour),
             width,
+        }
+    }
+
+    /// An empty sheet that is written as this output would be, for a pager.
+    pub(crate) fn sheet(&self) -> Self {
+        Self {
+            to: To::Sheet(String::new()),
+            ..*self
+        }
+    }
+
+    /// What is on the sheet.
+    pub(crate) fn into_text(self) -> String {
+        match self.to {
+            To::Stdout(_) => String::new(),
+            To::Sheet(text) => text,
         }
     }
 
     /// Print as it is. Everything that others wrote went through `safe_text` before.
     pub(crate) fn print(&mut self, text: &str) -> io::Result<()> {
-        self.stdout.write_all(text.as_bytes())?;
-        self.stdout.flush()
+        match &mut self.to {
+            To::Stdout(stdout) => {
+                stdout.write_all(text.as_bytes())?;
+                stdout.flush()
+            }
+            To::Sheet(sheet) => {
+                sheet.push_str(text);
+                Ok(())
+            }
+        }
     }
 
     pub(crate) fn line(&mut self, text: &str) -> io::Result<()> {
@@ -41,11 +64,25 @@ impl Out {
     }
 }
 
+enum To {
+    Stdout(io::Stdout),
+    Sheet(String),
+}
+
 /// Colours, or none.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Paint(pub(crate) bool);
 
 impl Paint {
+    /// As is usual: at a terminal that has them. NO_COLOR wins over CLICOLOR_FORCE.
+    pub(crate) fn on(stream: &impl IsTerminal) -> Self {
+        let said = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty());
+        let never = said("NO_COLOR").is_some();
+        let always = said("CLICOLOR_FORCE").is_some_and(|value| value != "0");
+        let able = stream.is_terminal() && said("TERM").is_none_or(|term| term != "dumb");
+        Self(!never && (always || able))
+    }
+
     fn with(self, code: &str, text: &str) -> String {
         if self.0 && !text.is_empty() {
             format!("\x1b[{code}m{text}\x1b[0m")

@@ -6,18 +6,38 @@ use chrono::{DateTime, Utc};
 use serde_json::Value;
 
 use super::change_view;
-use super::columns::{ATTEMPTS, list_columns};
 use super::forms::{Form, show};
+use super::lists;
 use super::out::Out;
 use super::table::{self, Column};
 use super::tree::View;
 use crate::surface::safe_text;
 
-/// Print the answer of an operation.
-pub(crate) fn answer(out: &mut Out, op: &str, view: View, value: &Value) -> io::Result<()> {
+const ATTEMPTS: &[Column] = &[
+    Column("TRY", "attempt", Form::Text),
+    Column("AGENT", "agent", Form::Text),
+    Column("PATH", "execution_path", Form::Text),
+    Column("MODEL", "model", Form::Text),
+    Column("BEGAN", "started_at", Form::Ago),
+    Column("END", "end_kind", Form::Text),
+    Column("TOKENS", "total_tokens", Form::Count),
+    Column("USAGE", "usage_source", Form::Text),
+    Column("COST", "cost", Form::Text),
+    Column("", "currency", Form::Text),
+    Column("ERROR", "error", Form::Text),
+];
+
+/// Print the answer of an operation that was asked for with this input.
+pub(crate) fn answer(
+    out: &mut Out,
+    op: &str,
+    view: View,
+    asked: &Value,
+    value: &Value,
+) -> io::Result<()> {
     let now = Utc::now();
-    if let (Some((columns, none)), Some(rows)) = (list_columns(op), value["data"].as_array()) {
-        return list(out, columns, none, rows, value["next_cursor"].as_str(), now);
+    if lists::print(out, op, asked, value, now)? {
+        return Ok(());
     }
     match op {
         "task.submit" => submitted(out, value),
@@ -62,26 +82,6 @@ pub(crate) fn answer(out: &mut Out, op: &str, view: View, value: &Value) -> io::
         }
         _ => fields(out, value, now),
     }
-}
-
-fn list(
-    out: &mut Out,
-    columns: &[Column],
-    none: &str,
-    rows: &[Value],
-    cursor: Option<&str>,
-    now: DateTime<Utc>,
-) -> io::Result<()> {
-    if rows.is_empty() {
-        return out.line(none);
-    }
-    table::print(out, columns, rows, now)?;
-    if let Some(cursor) = cursor {
-        let more = format!("More with --cursor {}", safe_text::line(cursor));
-        let more = out.paint.dim(&more);
-        out.line(&more)?;
-    }
-    Ok(())
 }
 
 /// A worker that was told to take tasks or none.

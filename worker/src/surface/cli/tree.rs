@@ -4,7 +4,9 @@
 use clap::{Arg, ArgAction, ArgMatches, Args, Command, FromArgMatches};
 use serde_json::{Value, json};
 
+use super::init::InitArgs;
 use super::pages::{self, Pages};
+use super::review::ReviewArgs;
 use super::roles::{self, Role};
 use crate::ops::{self, OpEntry, OpError};
 use crate::surface::connect::ConnectArgs;
@@ -36,6 +38,10 @@ pub enum Invocation {
     },
     /// The stream of a task.
     Stream(StreamArgs),
+    /// This directory's repository as a project.
+    Init(InitArgs),
+    /// Changes, one after another, at a terminal.
+    Review(ReviewArgs),
     /// A statement of the operator's own.
     Sql(String),
     /// Completions or manual pages.
@@ -91,12 +97,19 @@ pub fn command() -> Command {
     root = ConnectArgs::augment_args(root)
         .about("Hand work to coding agents, watch it, review it, apply it")
         .long_about(None);
+    root = root.subcommand(InitArgs::augment_args(Command::new("init")).after_help(
+        "Examples:\n  cd ~/src/shop && dispatch init\n  dispatch init shop --target refs/heads/main --copy .env",
+    ));
     for (name, op) in SHORT {
         if let Some(entry) = ops::find(op) {
             root = root.subcommand(op_command(name, entry));
         }
     }
-    root = root.subcommands(stream_commands()).subcommand(
+    root = root.subcommands(stream_commands());
+    root = root.subcommand(ReviewArgs::augment_args(Command::new("review")).after_help(
+        "Examples:\n  dispatch review\n  dispatch review --project shop\n  dispatch review 7",
+    ));
+    root = root.subcommand(
         Command::new("sql")
             .about("Run an SQL statement and print what it gives")
             .arg(
@@ -113,7 +126,7 @@ pub fn command() -> Command {
     role_commands(root).mut_args(|arg| arg.hide_env_values(true))
 }
 
-fn global_args() -> [Arg; 3] {
+fn global_args() -> [Arg; 4] {
     let global = |id: &'static str| {
         Arg::new(id)
             .long(id)
@@ -124,6 +137,9 @@ fn global_args() -> [Arg; 3] {
         global("json")
             .action(ArgAction::SetTrue)
             .help("Print JSON, stable and for programs; streams as one object a line"),
+        global("no-pager")
+            .action(ArgAction::SetTrue)
+            .help("Print long answers at once; else DISPATCH_PAGER, PAGER or less shows them"),
         global("as")
             .env("DISPATCH_ACTOR")
             .value_name("NAME")
@@ -188,7 +204,7 @@ fn nouns() -> Vec<&'static str> {
 }
 
 /// The command of a noun: its plural, where it has one.
-fn noun_name(noun: &'static str) -> &'static str {
+pub(super) fn noun_name(noun: &str) -> &str {
     match noun {
         "task" => "tasks",
         "conversation" => "conversations",
@@ -363,6 +379,8 @@ pub fn invocation(matches: &ArgMatches) -> Result<Invocation, OpError> {
     }
     match name {
         "logs" | "watch" => stream_invocation(name, inner),
+        "init" => Ok(Invocation::Init(read(inner)?)),
+        "review" => Ok(Invocation::Review(read(inner)?)),
         "sql" => Ok(Invocation::Sql(text(inner, "statement"))),
         "mcp" => Ok(Invocation::Mcp(read(inner)?)),
         "completions" | "man" => Ok(Invocation::Pages(pages::asked(name, inner)?)),

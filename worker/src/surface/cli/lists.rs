@@ -1,7 +1,14 @@
-//! Which columns a list has for people, and what an empty one says.
+//! Answers that are lists: their columns, and what an empty one says.
+
+use std::io;
+
+use chrono::{DateTime, Utc};
+use serde_json::Value;
 
 use super::forms::Form;
-use super::table::Column;
+use super::out::Out;
+use super::table::{self, Column};
+use crate::surface::safe_text;
 
 const TASKS: &[Column] = &[
     Column("TASK", "id", Form::Id),
@@ -162,7 +169,7 @@ const PROVIDERS: &[Column] = &[
     Column("SINCE", "paused_at", Form::Ago),
     Column("SAID", "message", Form::Prose),
 ];
-const FINDINGS: &[Column] = &[
+pub(super) const FINDINGS: &[Column] = &[
     Column("OF", "area", Form::Text),
     Column("CHECK", "check", Form::Text),
     Column("", "verdict", Form::State),
@@ -179,32 +186,67 @@ const TOKENS: &[Column] = &[
     Column("UNTIL", "expires_at", Form::Ago),
     Column("USED", "last_used_at", Form::Ago),
 ];
-pub(super) const ATTEMPTS: &[Column] = &[
-    Column("TRY", "attempt", Form::Text),
-    Column("AGENT", "agent", Form::Text),
-    Column("PATH", "execution_path", Form::Text),
-    Column("MODEL", "model", Form::Text),
-    Column("BEGAN", "started_at", Form::Ago),
-    Column("END", "end_kind", Form::Text),
-    Column("TOKENS", "total_tokens", Form::Count),
-    Column("USAGE", "usage_source", Form::Text),
-    Column("COST", "cost", Form::Text),
-    Column("", "currency", Form::Text),
-    Column("ERROR", "error", Form::Text),
-];
+/// Fields of an input that leave nothing out: a list of one thing's own has its id.
+const PAGING: [&str; 3] = ["id", "limit", "cursor"];
 
-/// The columns of a list, and what an empty one says.
-pub(super) fn list_columns(op: &str) -> Option<(&'static [Column], &'static str)> {
+/// Print the answer of this operation, when it is a list.
+pub(super) fn print(
+    out: &mut Out,
+    op: &str,
+    asked: &Value,
+    value: &Value,
+    now: DateTime<Utc>,
+) -> io::Result<bool> {
+    let (Some((columns, none)), Some(rows)) = (of_op(op), value["data"].as_array()) else {
+        return Ok(false);
+    };
+    if rows.is_empty() {
+        let narrowed = narrowed(op, asked);
+        out.line(narrowed.as_deref().unwrap_or(none))?;
+        return Ok(true);
+    }
+    table::print(out, columns, rows, now)?;
+    if let Some(cursor) = value["next_cursor"].as_str() {
+        let more = format!("More with --cursor {}", safe_text::line(cursor));
+        let more = out.paint.dim(&more);
+        out.line(&more)?;
+    }
+    Ok(true)
+}
+
+/// What an empty list says when not everything was asked for.
+fn narrowed(op: &str, asked: &Value) -> Option<String> {
+    let noun = op.strip_suffix(".list")?;
+    let fields = asked.as_object()?;
+    if fields.contains_key("cursor") {
+        return Some("Nothing more.".to_owned());
+    }
+    let mut narrow = fields
+        .keys()
+        .filter(|name| !PAGING.contains(&name.as_str()));
+    narrow.next()?;
+    Some(format!(
+        "Nothing fits what was asked for. All of them: dispatch {} list",
+        super::tree::noun_name(noun)
+    ))
+}
+
+/// Columns of an answer that is a list, and what is said in the place of an empty one: what would be
+/// there, and the command that makes one.
+fn of_op(op: &str) -> Option<(&'static [Column], &'static str)> {
     Some(match op {
         "task.list" => (
             TASKS,
             "No tasks. Submit one: dispatch submit PROJECT \"what to do\"",
         ),
-        "task.events" => (EVENTS, "No more events."),
+        "task.events" => (
+            EVENTS,
+            "No events after that. What comes: dispatch watch TASK",
+        ),
         "task.submit-many" => (SUBMITTED, "Nothing was submitted."),
         "conversation.list" => (
             CONVERSATIONS,
-            "No conversations. Each task without one begins one.",
+            "No conversations. Each task without one begins one: dispatch submit PROJECT \"what to do\"",
         ),
         "conversation.show" => (ITEMS, "Nothing was said yet."),
         "message.list" => (
@@ -215,26 +257,38 @@ pub(super) fn list_columns(op: &str) -> Option<(&'static [Column], &'static str)
             STEPS,
             "No requests to a model. Only agents that the worker runs itself tell them.",
         ),
-        "provider.list" => (PROVIDERS, "No provider is paused."),
+        "provider.list" => (
+            PROVIDERS,
+            "No provider is paused. One that asks to wait, or refuses its key, is paused for the whole fleet.",
+        ),
         "change.list" => (
             CHANGES,
-            "No changes. An attempt that edits files leaves one.",
+            "No changes. An agent that edits files leaves one: dispatch submit PROJECT \"what to do\"",
         ),
-        "permission.list" => (PERMISSIONS, "No agent asked for anything."),
+        "permission.list" => (
+            PERMISSIONS,
+            "No agent asked for anything. Those do whose entry in agents.toml says permissions.default = \"ask\".",
+        ),
         "agent.list" => (
             AGENTS,
-            "No worker has offered an agent yet. Start one: dispatch worker",
+            "No worker has offered an agent yet. Start one: dispatch worker, or dispatch up",
         ),
         "project.list" => (
             PROJECTS,
-            "No projects. Add one: dispatch projects add NAME PATH",
+            "No projects. Add the repository you are in: dispatch init; another: dispatch projects add NAME PATH",
         ),
         "worker.list" => (
             WORKERS,
-            "No worker has been seen. Start one: dispatch worker",
+            "No worker has been seen. Start one: dispatch worker, or dispatch up",
         ),
-        "usage.show" => (USAGE, "No attempt has ended yet."),
-        "audit.list" => (AUDIT, "Nobody did anything yet."),
+        "usage.show" => (
+            USAGE,
+            "No attempt has ended yet. What each one used is shown then.",
+        ),
+        "audit.list" => (
+            AUDIT,
+            "Nobody did anything yet. What people decide, add and remove is recorded.",
+        ),
         "doctor.show" | "project.check" => (FINDINGS, "Nothing was looked at."),
         "token.list" => (
             TOKENS,
