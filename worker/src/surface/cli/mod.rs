@@ -46,7 +46,7 @@ use crate::telemetry;
 const CONNECTIONS: usize = 2;
 
 /// Operations whose answers are read rather than looked at: at a terminal they go through a pager.
-const LONG: [&str; 5] = [
+const LONG: [&str; 8] = [
     "change.show",
     "change.diff",
     "change.preview",
