@@ -2,6 +2,9 @@
 
 # Build: the same toolchain as rust-toolchain.toml.
 FROM rust:1.95-slim-bookworm AS build
+# Debian keeps only the newest version of a stable release's package: one that is pinned is gone with
+# the next fix of it.
+# hadolint ignore=DL3008
 RUN apt-get update \
     && apt-get install -y --no-install-recommends gcc libc6-dev make pkg-config \
     && rm -rf /var/lib/apt/lists/*
@@ -16,6 +19,7 @@ RUN --mount=type=cache,target=/usr/local/cargo/registry \
 # to reap what agents leave behind, nothing else. Agents are added by
 # an image of your own: FROM dispatch, then install them.
 FROM debian:bookworm-slim
+# hadolint ignore=DL3008
 RUN apt-get update \
     && apt-get install -y --no-install-recommends bubblewrap ca-certificates git tini \
     && rm -rf /var/lib/apt/lists/* \
@@ -24,7 +28,8 @@ RUN apt-get update \
     && install -d -o dispatch -g dispatch /var/lib/dispatch /projects
 COPY --from=build /out/dispatch /usr/local/bin/dispatch
 COPY LICENSE-MIT LICENSE-APACHE NOTICE /usr/share/doc/dispatch/
-USER dispatch
+# By number: an orchestrator that refuses root cannot look names up.
+USER 10001:10001
 WORKDIR /var/lib/dispatch
 ENV HOME=/home/dispatch
 EXPOSE 8080

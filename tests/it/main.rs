@@ -35,6 +35,7 @@ mod deadlines;
 mod diff;
 mod docs_sql;
 mod doctor;
+mod fleet;
 mod four_eyes;
 mod gateway;
 mod hooks;

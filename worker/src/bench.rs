@@ -228,6 +228,7 @@ impl BenchWorker {
             listen_url: None,
             data_dir: data.path().to_owned(),
             agents_file: PathBuf::new(),
+            secret_files: Vec::new(),
             slots: DRAIN_SLOTS,
             name: "bench".to_owned(),
             drain: Duration::from_secs(10),

@@ -213,6 +213,7 @@ impl TestWorker {
             listen_url: None,
             data_dir: data.to_owned(),
             agents_file: PathBuf::new(),
+            secret_files: Vec::new(),
             slots: 200,
             name: "test".to_owned(),
             drain: Duration::ZERO,

@@ -8,14 +8,20 @@ use super::{AgentError, MARK_VARIABLE, TurnRequest, seed};
 use crate::blocking;
 use crate::config::agent_check::ENV_FORBIDDEN;
 use crate::config::agent_spec::AgentSpec;
+use crate::config::secret_file;
 use crate::domain::error_class::ErrorClass;
 use crate::sandbox::visible::is_program;
 
 /// Variables of a child process, in the order in which they win.
 pub(crate) type Variables = Vec<(String, String)>;
 
-/// The environment of an attempt's processes. `term` is the value of TERM.
-pub(crate) fn variables(spec: &AgentSpec, turn: &TurnRequest, term: &str) -> Variables {
+/// The environment of an attempt's processes. `term` is the value of TERM. Reads the files of
+/// variables that stand in one.
+pub(crate) fn variables(
+    spec: &AgentSpec,
+    turn: &TurnRequest,
+    term: &str,
+) -> Result<Variables, AgentError> {
     let worker = |name: &str| std::env::var(name).ok();
     let mut all: Variables = vec![
         ("PATH".to_owned(), search_path(&turn.worktree)),
@@ -32,13 +38,15 @@ pub(crate) fn variables(spec: &AgentSpec, turn: &TurnRequest, term: &str) -> Var
     ];
     all.extend(home_variables(spec, turn));
     all.extend(turn.confinement.variables());
-    for name in ["USER", "LOGNAME", "TZ"]
-        .into_iter()
-        .chain(spec.env_allow.iter().map(|n| &**n))
-    {
-        if let Some(value) = worker(name) {
-            all.push((name.to_owned(), value));
-        }
+    for name in ["USER", "LOGNAME", "TZ"] {
+        all.extend(worker(name).map(|value| (name.to_owned(), value)));
+    }
+    for name in &spec.env_allow {
+        let value = secret_file::variable(name).map_err(|why| {
+            let message = format!("agent {} cannot be started: {why}", spec.name);
+            AgentError::new(ErrorClass::AgentUnavailable, message)
+        })?;
+        all.extend(value.map(|value| (name.clone(), value)));
     }
     let home = value_of(&all, "HOME");
     all.extend(
@@ -48,7 +56,7 @@ pub(crate) fn variables(spec: &AgentSpec, turn: &TurnRequest, term: &str) -> Var
     );
     all.retain(|(name, _)| !ENV_FORBIDDEN.contains(&name.as_str()));
     all.push((MARK_VARIABLE.to_owned(), turn.mark.clone()));
-    all
+    Ok(all)
 }
 
 fn value_of(all: &Variables, name: &str) -> String {
@@ -191,7 +199,7 @@ mod tests {
         assert!(catalogue.providers["p"].key().unwrap().is_some());
         let has = |agent: &str| {
             let turn = TurnRequest::bare(String::new());
-            let all = variables(&catalogue.agents[agent], &turn, "dumb");
+            let all = variables(&catalogue.agents[agent], &turn, "dumb").unwrap();
             all.iter().any(|(name, _)| name == "CARGO_PKG_NAME")
         };
         assert!(!has("n"), "by default");

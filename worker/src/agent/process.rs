@@ -82,7 +82,7 @@ impl Launch {
             program: environment::resolve_program(spec, &turn.worktree)?,
             args,
             cwd: turn.worktree.clone(),
-            variables: environment::variables(spec, turn, term),
+            variables: environment::variables(spec, turn, term)?,
             mark: turn.mark.clone(),
             stdin,
             kill_grace: spec.kill_grace,

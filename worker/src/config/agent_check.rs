@@ -3,6 +3,7 @@
 use std::path::{Component, Path, PathBuf};
 
 use super::agent_spec::{AgentSpec, Output, PromptVia, UsageFormat};
+use super::secret_file;
 use crate::domain::attempt::ExecutionPath;
 use crate::domain::sandbox::{Demand, Network};
 
@@ -22,8 +23,10 @@ const PERMISSION_KINDS: [&str; 10] = [
 
 /// Names that never reach an agent, whatever an entry says: the queue's credentials and the
 /// variables that make an agent believe it runs inside another one.
-pub const ENV_FORBIDDEN: [&str; 7] = [
+pub const ENV_FORBIDDEN: [&str; 9] = [
     "DATABASE_URL",
+    "DATABASE_LISTEN_URL",
+    "DISPATCH_HTTP_TOKEN",
     "PGPASSWORD",
     "DISPATCH_ATTEMPT",
     "CLAUDECODE",
@@ -156,15 +159,19 @@ fn check_readable(spec: &AgentSpec) -> Result<(), (&'static str, String)> {
             (Ok(_), None) | (Err(_), _) => path.clone(),
         };
         let shown = [plain(&full), real(&full)];
-        let seen = |file: &&Path| {
+        let seen = |file: &PathBuf| {
             let file = [plain(file), real(file)];
             file.iter()
                 .any(|file| shown.iter().any(|shown| file.starts_with(shown)))
         };
-        if let Some(file) = spec.native.key_files().find(seen) {
+        let own = secret_file::OWN
+            .into_iter()
+            .chain(spec.env_allow.iter().map(|n| &**n));
+        let own = own.filter_map(secret_file::file_of);
+        if let Some(file) = spec.native.key_files().chain(own).find(seen) {
             let message = format!(
-                "{} would show the agent {}, which holds the key of a provider; keep the key \
-                 elsewhere (api_key_file), or list what it needs one by one",
+                "{} would show the agent {}, which holds a secret of the worker; keep that \
+                 elsewhere (such as by api_key_file), or list what it needs one by one",
                 path.display(),
                 file.display()
             );

@@ -14,6 +14,7 @@ use super::agent_entry::{At, Entry, Surroundings};
 use super::agent_spec::AgentSpec;
 use super::native_spec::{ProviderSpec, price_of};
 use super::providers::ProviderEntry;
+use super::secret_file;
 use crate::domain::attempt::ExecutionPath;
 use crate::domain::limits;
 use crate::domain::usage::Price;
@@ -138,10 +139,14 @@ impl Catalogue {
         })
     }
 
-    /// Files with the keys of providers.
+    /// Files with the keys of providers and of agents: what an agent gets of them, it gets as a variable.
     pub fn key_files(&self) -> impl Iterator<Item = PathBuf> + '_ {
         let providers = self.providers.values();
-        providers.filter_map(|provider| provider.api_key_file.clone())
+        let agents = self.agents.values();
+        let allowed = agents.flat_map(|spec| &spec.env_allow);
+        providers
+            .flat_map(|provider| provider.key_files())
+            .chain(allowed.filter_map(|name| secret_file::file_of(name)))
     }
 
     /// The price of a model as this agent names it.

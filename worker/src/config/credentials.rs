@@ -11,6 +11,7 @@ use serde_json::Value;
 
 use super::agent_spec::AgentSpec;
 use super::native_spec::NativeSpec;
+use super::secret_file;
 use super::secret_look::{Hint, RANDOM_CHARS_MIN, is_open, is_telling, looks_random, of_value};
 use crate::domain::attempt::ExecutionPath;
 use crate::domain::limits;
@@ -60,7 +61,15 @@ fn of_words(name: &str, text: &str) -> Vec<Secret> {
     text.split_whitespace()
         .filter_map(|word| word.split_once('='))
         .filter(|(key, _)| is_telling(key))
-        .filter_map(|(_, value)| of_value(name, value.trim_matches('\''), Hint::Named))
+        .flat_map(|(_, value)| {
+            let value = value.trim_matches('\'');
+            let meant = value.replace("\\'", "'").replace("\\\\", "\\");
+            let meant = Some(meant).filter(|meant| meant != value);
+            let written = of_value(name, value, Hint::Named);
+            written
+                .into_iter()
+                .chain(meant.and_then(|meant| of_value(name, &meant, Hint::Named)))
+        })
         .collect()
 }
 
@@ -89,7 +98,8 @@ fn decoded(text: &str) -> String {
 /// The secrets that an agent gets by its entry: variables, arguments, files. Blocking: reads files.
 pub fn of_agent(spec: &AgentSpec) -> Vec<Secret> {
     let allowed = spec.env_allow.iter().filter_map(|name| {
-        let value = std::env::var(name).ok()?;
+        // A file that cannot be read gives nothing away; that it cannot is said at the agent's start.
+        let value = secret_file::variable(name).ok().flatten()?;
         Some((name.as_str(), value))
     });
     let literal = spec

@@ -1,7 +1,7 @@
 //! LLM providers and what only the native agent has, as agents.toml says it.
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use rust_decimal::Decimal;
@@ -180,9 +180,10 @@ impl NativeSpec {
     }
 
     /// Files with keys of all providers: nothing that an agent needs.
-    pub fn key_files(&self) -> impl Iterator<Item = &Path> {
-        let providers = self.providers.values();
-        providers.filter_map(|provider| provider.api_key_file.as_deref())
+    pub fn key_files(&self) -> impl Iterator<Item = PathBuf> + '_ {
+        self.providers
+            .values()
+            .flat_map(|provider| provider.key_files())
     }
 
     /// The price of a model of this provider.

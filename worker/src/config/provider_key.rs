@@ -3,9 +3,10 @@
 use std::fmt;
 use std::fs::File;
 use std::io::{self, ErrorKind, Read};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use super::native_spec::ProviderSpec;
+use super::secret_file;
 use crate::domain::limits;
 
 /// A provider's key. Its `Debug` is masked.
@@ -31,12 +32,21 @@ impl ProviderSpec {
         self.api_key_env.is_some() || self.api_key_file.is_some()
     }
 
-    /// Its key; `None`: it wants none. The error says how to give it one. Blocking: reads a file.
-    pub fn key(&self) -> Result<Option<Key>, String> {
-        self.key_by(|name| std::env::var(name).ok())
+    /// The files that may hold its key.
+    pub fn key_files(&self) -> impl Iterator<Item = PathBuf> + '_ {
+        let by_variable = self.api_key_env.as_deref().and_then(secret_file::file_of);
+        self.api_key_file.clone().into_iter().chain(by_variable)
     }
 
-    fn key_by(&self, variable: impl Fn(&str) -> Option<String>) -> Result<Option<Key>, String> {
+    /// Its key; `None`: it wants none. The error says how to give it one. Blocking: reads a file.
+    pub fn key(&self) -> Result<Option<Key>, String> {
+        self.key_by(secret_file::variable)
+    }
+
+    fn key_by(
+        &self,
+        variable: impl Fn(&str) -> Result<Option<String>, String>,
+    ) -> Result<Option<Key>, String> {
         if !self.wants_key() {
             return Ok(None);
         }
@@ -44,9 +54,13 @@ impl ProviderSpec {
             Some(file) => read(file).map_err(|why| self.faulty(&why))?,
             None => None,
         };
-        let in_variable = || self.api_key_env.as_deref().and_then(&variable);
         let filled = |text: &String| !text.trim().is_empty();
-        let Some(text) = in_file.filter(filled).or_else(in_variable).filter(filled) else {
+        let text = match (in_file.filter(filled), &self.api_key_env) {
+            (Some(text), _) => Some(text),
+            (None, Some(name)) => variable(name).map_err(|why| self.faulty(&why))?,
+            (None, None) => None,
+        };
+        let Some(text) = text.filter(filled) else {
             return Err(format!(
                 "provider {} has no key: {}",
                 self.name,
@@ -71,7 +85,7 @@ impl ProviderSpec {
     /// What gives it a key, in words.
     pub fn key_fix(&self) -> String {
         let variable = self.api_key_env.as_ref();
-        let variable = variable.map(|name| format!("set {name} for the worker"));
+        let variable = variable.map(|name| format!("set {name} or {name}_FILE for the worker"));
         let file = self.api_key_file.as_ref();
         let file = file.map(|file| format!("write it to {}", file.display()));
         let ways: Vec<String> = variable.into_iter().chain(file).collect();
@@ -118,7 +132,7 @@ mod tests {
         let file = dir.path().join("key");
         let keys = format!("api_key_env = \"P_KEY\"\napi_key_file = {file:?}");
         let provider = provider(&keys);
-        let variable = |name: &str| (name == "P_KEY").then(|| " from-variable\n".to_owned());
+        let variable = |name: &str| Ok((name == "P_KEY").then(|| " from-variable\n".to_owned()));
         let value = |key: Result<Option<Key>, String>| key.unwrap().unwrap().value().to_owned();
         assert_eq!(value(provider.key_by(variable)), "from-variable");
         std::fs::write(&file, "from-file\n").unwrap();
@@ -131,14 +145,14 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let file = dir.path().join("key");
         let error = provider(&format!("api_key_env = \"P_KEY\"\napi_key_file = {file:?}"))
-            .key_by(|_| Some("  ".to_owned()))
+            .key_by(|_| Ok(Some("  ".to_owned())))
             .unwrap_err();
         assert!(
-            error.contains("set P_KEY for the worker, or write it to"),
+            error.contains("set P_KEY or P_KEY_FILE for the worker, or write it to"),
             "{error}"
         );
         let error = provider("api_key_env = \"P_KEY\"")
-            .key_by(|_| Some("first-part\nsecond-part".to_owned()))
+            .key_by(|_| Ok(Some("first-part\nsecond-part".to_owned())))
             .unwrap_err();
         assert!(
             error.contains("one word") && !error.contains("part"),

@@ -16,6 +16,8 @@ pub struct WorkerSettings {
     pub data_dir: PathBuf,
     /// The catalogue's file.
     pub agents_file: PathBuf,
+    /// Files that hold secrets of this process; no agent sees them.
+    pub secret_files: Vec<PathBuf>,
     /// Attempts at once, of all agents together.
     pub slots: u32,
     /// Name for people; the host's by default.

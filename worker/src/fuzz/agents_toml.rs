@@ -41,7 +41,12 @@ pub fn agents_toml(data: &[u8]) {
             native(spec);
         }
         assert!(program.is_none_or(|program| !program.contains("{prompt")));
-        for forbidden in ["DATABASE_URL", "PGPASSWORD"] {
+        for forbidden in [
+            "DATABASE_URL",
+            "DATABASE_LISTEN_URL",
+            "DISPATCH_HTTP_TOKEN",
+            "PGPASSWORD",
+        ] {
             assert!(!spec.env.contains_key(forbidden));
             assert!(!spec.env_allow.iter().any(|allowed| allowed == forbidden));
         }

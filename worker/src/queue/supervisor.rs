@@ -110,6 +110,7 @@ impl Worker {
             hidden: catalogue
                 .key_files()
                 .chain([settings.agents_file.clone()])
+                .chain(settings.secret_files.iter().cloned())
                 .collect(),
             only: settings.sandbox,
         })

@@ -11,7 +11,7 @@ use crate::ops::OpError;
 use crate::surface::cli::roles::BenchArgs;
 use crate::surface::connect::ConnectArgs;
 
-use super::{database_url, worker};
+use super::{database, worker};
 
 const USAGE: &str = "dispatch bench driver setup | enqueue N | enqueue1 N | drain N | latency COUNT MS \
                      (reads DATABASE_URL; prints RESULT key=value lines; use a database of its own) \
@@ -33,7 +33,7 @@ pub(super) async fn bench(connect: &ConnectArgs, args: BenchArgs) -> Result<(), 
         return sandbox::run(rounds).await.map_err(OpError::internal);
     }
     let measure = parse(&args.args).ok_or_else(|| OpError::invalid(format!("usage: {USAGE}")))?;
-    let url = database_url(connect).await?;
+    let url = database(connect).await?.url;
     bench::run(&url, measure)
         .await
         .map_err(worker::worker_error)

@@ -13,7 +13,9 @@ use std::path::PathBuf;
 
 use futures::FutureExt;
 
+use crate::blocking;
 use crate::config::credentials;
+use crate::config::database::Database;
 use crate::localpg::{self, LocalPostgres};
 use crate::ops::OpError;
 use crate::store;
@@ -29,7 +31,7 @@ pub const LOCAL_DATABASE: &str = "dispatch";
 
 /// What the command line gets from this program.
 pub static WIRING: Wiring = Wiring {
-    database_url: |connect| database_url(connect).boxed(),
+    database: |connect| database(connect).boxed(),
     prober: catalogue::prober,
     examiner: catalogue::examiner,
     surveyor: survey::surveyor,
@@ -65,25 +67,14 @@ pub fn local_data_dir(connect: &ConnectArgs) -> PathBuf {
 }
 
 /// The database to use: the one that is named, else the one that `up` started on this machine.
-pub async fn database_url(connect: &ConnectArgs) -> Result<String, OpError> {
-    let url = find_database(connect).await?;
-    telemetry::keep_out(&credentials::of_url("DATABASE_URL", &url));
-    if let Some(url) = &connect.listen_url {
-        telemetry::keep_out(&credentials::of_url("DATABASE_LISTEN_URL", url));
-    }
-    Ok(url)
-}
-
-async fn find_database(connect: &ConnectArgs) -> Result<String, OpError> {
-    if let Some(url) = connect
-        .database_url
-        .as_deref()
-        .filter(|url| !url.is_empty())
-    {
-        return Ok(url.to_owned());
+pub async fn database(connect: &ConnectArgs) -> Result<Database, OpError> {
+    if let Some(named) = named_database(connect).await? {
+        return Ok(named);
     }
     if let Some(postgres) = LocalPostgres::running(&local_data_dir(connect)).await {
-        return Ok(postgres.url(LOCAL_DATABASE));
+        let local = Database::at(postgres.url(LOCAL_DATABASE));
+        keep_out(&local);
+        return Ok(local);
     }
     Err(OpError::unavailable(
         "no database: DATABASE_URL is not set and no local one is running",
@@ -92,24 +83,36 @@ async fn find_database(connect: &ConnectArgs) -> Result<String, OpError> {
     .hint("Start everything on this machine with `dispatch up`, or name the fleet's database with DATABASE_URL or --database-url."))
 }
 
-/// The way to the same database that is a session.
-fn direct_url<'a>(connect: &'a ConnectArgs, url: &'a str) -> &'a str {
-    let named = connect.listen_url.as_deref();
-    named.filter(|direct| !direct.is_empty()).unwrap_or(url)
+/// The database that flags, variables or files name.
+async fn named_database(connect: &ConnectArgs) -> Result<Option<Database>, OpError> {
+    let named = connect.named();
+    let found = blocking::run(move || named.find())
+        .await
+        .map_err(|error| OpError::internal(error.to_string()))?
+        .map_err(OpError::invalid)?;
+    found.iter().for_each(keep_out);
+    Ok(found)
+}
+
+fn keep_out(database: &Database) {
+    telemetry::keep_out(&credentials::of_url("DATABASE_URL", &database.url));
+    if let Some(url) = &database.listen_url {
+        telemetry::keep_out(&credentials::of_url("DATABASE_LISTEN_URL", url));
+    }
 }
 
 /// Bring the schema up to date, or say whether it fits.
 pub async fn migrate(connect: &ConnectArgs, args: MigrateArgs) -> Result<(), OpError> {
-    let url = database_url(connect).await?;
+    let database = database(connect).await?;
     if args.check {
-        store::migrate::check(&url).await?;
+        store::migrate::check(&database.url).await?;
         println!(
             "The schema fits: version {}.",
             store::migrate::wanted_version()
         );
         return Ok(());
     }
-    let direct = direct_url(connect, &url);
+    let direct = database.direct();
     let migrated = store::migrate::migrate(direct).await?;
     if migrated.applied.is_empty() && !args.roles {
         println!(

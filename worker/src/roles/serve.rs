@@ -13,20 +13,19 @@ use crate::surface::connect::ConnectArgs;
 use crate::surface::{auth, http};
 use crate::telemetry;
 
-use super::{catalogue, database_url, signals};
+use super::{catalogue, database, signals};
 
 /// Connections of a server: answers are short, streams hold none while they wait.
 const SERVE_CONNECTIONS: usize = 16;
 
 /// Serve HTTP until SIGINT or SIGTERM.
 pub async fn serve(connect: &ConnectArgs, args: ServeArgs) -> Result<(), OpError> {
-    let url = database_url(connect).await?;
+    let database = database(connect).await?;
     let stop = signals::stop_on_signal()?;
-    let listen_url = connect.listen_url.clone().unwrap_or_else(|| url.clone());
     let prober = catalogue::prober();
     serve_until(
-        &url,
-        listen_url,
+        &database.url,
+        database.direct().to_owned(),
         args,
         prober,
         stop.signals.soft.clone(),

@@ -2,39 +2,34 @@
 
 use tokio::task::JoinSet;
 
+use crate::config::database::Database;
 use crate::localpg::{LocalPgError, LocalPostgres, Options, Stopped};
 use crate::ops::OpError;
 use crate::store::migrate;
 use crate::surface::cli::roles::UpArgs;
 use crate::surface::connect::ConnectArgs;
 
-use super::{
-    LOCAL_DATABASE, catalogue, data_dir, direct_url, local_data_dir, serve, signals, worker,
-};
+use super::{LOCAL_DATABASE, catalogue, local_data_dir, named_database, serve, signals, worker};
 
 /// A Postgres of its own (unless a database is named), the schema, a worker and HTTP.
 pub(super) async fn up(connect: &ConnectArgs, args: UpArgs) -> Result<(), OpError> {
     let stop = signals::stop_on_signal()?;
-    let named = connect.database_url.clone().filter(|url| !url.is_empty());
-    let (url, postgres) = match named {
-        Some(url) => (url, None),
+    let (database, postgres) = match named_database(connect).await? {
+        Some(database) => (database, None),
         None => {
             let options = Options::durable(local_data_dir(connect));
             let postgres = LocalPostgres::start(options)
                 .await
                 .map_err(|e| local_error(&e))?;
             migrate::ensure_database(&postgres.url("postgres"), LOCAL_DATABASE).await?;
-            (postgres.url(LOCAL_DATABASE), Some(postgres))
+            let local = Database::at(postgres.url(LOCAL_DATABASE));
+            (local, Some(postgres))
         }
     };
-    let direct = match &postgres {
-        Some(_) => url.as_str(),
-        None => direct_url(connect, &url),
-    };
-    if let Err(error) = migrate::migrate(direct).await?.rights {
+    if let Err(error) = migrate::migrate(database.direct()).await?.rights {
         tracing::info!(%error, "there are no logins with fewer rights than this one's");
     }
-    let ran = both(connect, args, &url, &stop).await;
+    let ran = both(connect, args, database, &stop).await;
     if let Some(postgres) = postgres {
         match postgres.stop().await {
             Ok(Stopped::Down | Stopped::StillUsed) => {}
@@ -47,20 +42,16 @@ pub(super) async fn up(connect: &ConnectArgs, args: UpArgs) -> Result<(), OpErro
 async fn both(
     connect: &ConnectArgs,
     args: UpArgs,
-    url: &str,
+    database: Database,
     stop: &signals::StopOnSignal,
 ) -> Result<(), OpError> {
-    let settings = worker::settings(
-        &args.worker,
-        url.to_owned(),
-        connect.listen_url.clone(),
-        &data_dir(connect),
-    );
-    let listen_url = connect.listen_url.clone().unwrap_or_else(|| url.to_owned());
+    let (url, listen_url) = (database.url.clone(), database.direct().to_owned());
+    let mut settings = worker::settings(&args.worker, database, connect);
+    settings.secret_files.extend(args.serve.token_file.clone());
     let mut parts = JoinSet::new();
     let signals = stop.signals.clone();
     parts.spawn(worker::run(settings, args.worker, signals.clone()));
-    let (url, soft) = (url.to_owned(), signals.soft.clone());
+    let soft = signals.soft.clone();
     parts.spawn(async move {
         let prober = catalogue::prober();
         serve::serve_until(&url, listen_url, args.serve, prober, soft, serve::announce).await

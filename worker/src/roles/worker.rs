@@ -1,13 +1,13 @@
 //! `dispatch worker`: claim tasks and run agents until told to stop.
 
 use std::net::SocketAddr;
-use std::path::Path;
 use std::sync::Arc;
 
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use crate::agent::process;
+use crate::config::database::Database;
 use crate::config::worker::WorkerSettings;
 use crate::ops::{OpContext, OpError};
 use crate::queue::supervisor::{StopSignals, Worker, WorkerError};
@@ -19,31 +19,31 @@ use crate::surface::connect::ConnectArgs;
 use crate::surface::{auth, http};
 use crate::telemetry;
 
-use super::{catalogue, data_dir, database_url, signals};
+use super::{catalogue, data_dir, database, signals};
 
 /// Connections of a worker beside those of its heartbeat and its listener.
 const CONNECTIONS: usize = 8;
 
 /// The role.
 pub(super) async fn worker(connect: &ConnectArgs, args: WorkerArgs) -> Result<(), OpError> {
-    let url = database_url(connect).await?;
-    migrate::check(&url).await?;
+    let database = database(connect).await?;
+    migrate::check(&database.url).await?;
     let stop = signals::stop_on_signal()?;
-    let settings = settings(&args, url, connect.listen_url.clone(), &data_dir(connect));
+    let settings = settings(&args, database, connect);
     run(settings, args, stop.signals.clone()).await
 }
 
 /// Settings from flags.
 pub(super) fn settings(
     args: &WorkerArgs,
-    database_url: String,
-    listen_url: Option<String>,
-    data: &Path,
+    database: Database,
+    connect: &ConnectArgs,
 ) -> WorkerSettings {
     WorkerSettings {
-        database_url,
-        listen_url,
-        data_dir: data.to_owned(),
+        database_url: database.url,
+        listen_url: database.listen_url,
+        data_dir: data_dir(connect),
+        secret_files: connect.named().files().collect(),
         agents_file: args.agents.clone(),
         slots: u32::from(args.slots),
         name: args.name.clone().unwrap_or_else(host_name),

@@ -10,6 +10,7 @@ use subtle::{Choice, ConstantTimeEq};
 
 use super::cli::roles::ServeArgs;
 use super::problem::Problem;
+use crate::config::secret_file;
 use crate::domain::limits;
 use crate::domain::redact::Secret;
 use crate::domain::scope::Scope;
@@ -73,17 +74,18 @@ impl Gate {
 
     /// The gate of a server; refuses to serve others than this machine without a token.
     pub fn from_args(args: &ServeArgs) -> Result<Self, OpError> {
-        let mut tokens: Vec<String> = args.token.iter().cloned().collect();
-        if let Some(path) = &args.token_file {
-            let text = std::fs::read_to_string(path).map_err(|e| {
-                OpError::invalid(format!(
-                    "cannot read the token file {}: {e}",
-                    path.display()
-                ))
-            })?;
-            tokens.extend(text.lines().map(|line| line.trim().to_owned()));
-        }
+        let named = args.token_file.as_deref();
+        let file = named.filter(|file| !file.as_os_str().is_empty());
+        let text = secret_file::either("DISPATCH_HTTP_TOKEN", args.token.clone(), file);
+        let text = text.map_err(OpError::invalid)?.unwrap_or_default();
+        let mut tokens: Vec<String> = text.lines().map(|line| line.trim().to_owned()).collect();
         tokens.retain(|token| !token.is_empty() && !token.starts_with('#'));
+        if let (Some(file), true) = (file, tokens.is_empty()) {
+            return Err(
+                OpError::invalid(format!("{} holds no token", file.display()))
+                    .hint("Write one a line into it, or leave --token-file out."),
+            );
+        }
         if tokens.iter().any(|token| token.len() < TOKEN_CHARS_MIN) {
             return Err(OpError::invalid(format!(
                 "a token has at least {TOKEN_CHARS_MIN} characters"

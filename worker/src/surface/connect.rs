@@ -2,10 +2,13 @@
 
 use std::path::PathBuf;
 
+use crate::config::database::Named;
+
 /// Where to look. Without a connection string: the Postgres that `dispatch up` started here.
 #[derive(Clone, Debug, Default, clap::Args)]
 pub struct ConnectArgs {
-    /// Connection string of the fleet's Postgres
+    /// Connection string of the fleet's Postgres; or DATABASE_URL_FILE names a file that holds it, and
+    /// DATABASE_PASSWORD_FILE one with the password that it lacks
     #[arg(
         long,
         global = true,
@@ -25,6 +28,15 @@ pub struct ConnectArgs {
         help_heading = "Global options"
     )]
     pub listen_url: Option<String>,
+    /// File that holds the connection string
+    #[arg(long, global = true, env = "DATABASE_URL_FILE", hide = true)]
+    pub database_url_file: Option<PathBuf>,
+    /// File that holds the direct connection
+    #[arg(long, global = true, env = "DATABASE_LISTEN_URL_FILE", hide = true)]
+    pub listen_url_file: Option<PathBuf>,
+    /// File with the password of both
+    #[arg(long, global = true, env = "DATABASE_PASSWORD_FILE", hide = true)]
+    pub database_password_file: Option<PathBuf>,
     /// Directory of `dispatch up`: its Postgres, its logs and the worktrees
     #[arg(
         long = "data",
@@ -35,4 +47,17 @@ pub struct ConnectArgs {
         help_heading = "Global options"
     )]
     pub data: Option<PathBuf>,
+}
+
+impl ConnectArgs {
+    /// What they say of the database.
+    pub fn named(&self) -> Named {
+        Named {
+            url: self.database_url.clone(),
+            url_file: self.database_url_file.clone(),
+            listen_url: self.listen_url.clone(),
+            listen_url_file: self.listen_url_file.clone(),
+            password_file: self.database_password_file.clone(),
+        }
+    }
 }

@@ -18,7 +18,7 @@ use crate::agent::acp::beneath;
 use crate::agent::environment::{self, Variables};
 use crate::agent::jsonrpc::{RpcError, unknown_method};
 use crate::agent::process::{AgentProcess, Input, Launch, Manner};
-use crate::agent::{Exit, MARK_VARIABLE, TurnRequest};
+use crate::agent::{AgentError, Exit, MARK_VARIABLE, TurnRequest};
 use crate::blocking;
 use crate::config::agent_spec::AgentSpec;
 use crate::domain::limits;
@@ -59,9 +59,13 @@ struct Kept {
 }
 
 impl Host {
-    pub(crate) fn new(spec: &AgentSpec, turn: &TurnRequest, agent: &Arc<ProcessSet>) -> Self {
-        Self {
-            variables: environment::variables(spec, turn, "dumb"),
+    pub(crate) fn new(
+        spec: &AgentSpec,
+        turn: &TurnRequest,
+        agent: &Arc<ProcessSet>,
+    ) -> Result<Self, AgentError> {
+        Ok(Self {
+            variables: environment::variables(spec, turn, "dumb")?,
             spec: Arc::new(spec.clone()),
             worktree: turn.worktree.clone(),
             mark: turn.mark.clone(),
@@ -71,7 +75,7 @@ impl Host {
             opened: 0,
             terminals: HashMap::new(),
             ending: JoinSet::new(),
-        }
+        })
     }
 
     /// Serve `fs/read_text_file` and `fs/write_text_file`.

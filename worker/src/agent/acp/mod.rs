@@ -138,7 +138,7 @@ fn connect<'a>(
         ));
     };
     let peer = Peer::new(stdout, stdin, Dialect::Versioned);
-    let host = Host::new(spec, turn, process.set());
+    let host = Host::new(spec, turn, process.set())?;
     Ok(Session::new(spec, peer, host, turn, events, permission))
 }
 

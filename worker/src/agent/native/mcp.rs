@@ -234,7 +234,7 @@ fn launch(
     })?;
     // A mark of its own, so that its end is not that of the agent.
     let mark = format!("{}/mcp-{name}", turn.mark);
-    let mut variables = environment::variables(spec, turn, "dumb");
+    let mut variables = environment::variables(spec, turn, "dumb")?;
     let own = server.env.iter();
     variables.extend(own.map(|(key, value)| (key.clone(), value.clone())));
     variables.retain(|(key, _)| key != MARK_VARIABLE);

@@ -216,7 +216,7 @@ impl NativeAgent {
             program: self_again(turn),
             args: vec![toolhost::WORD.to_owned()],
             cwd: turn.worktree.clone(),
-            variables: environment::variables(&self.spec, turn, "dumb"),
+            variables: environment::variables(&self.spec, turn, "dumb")?,
             mark: turn.mark.clone(),
             stdin: Input::Pipe,
             kill_grace: self.spec.kill_grace,

@@ -38,6 +38,7 @@ use self::tree::{Invocation, StreamArgs};
 use super::connect::ConnectArgs;
 use super::mcp::tools::Groups;
 use super::{mcp, safe_text};
+use crate::config::database::Database;
 use crate::ops::doctor::Examiner;
 use crate::ops::{self, OpContext, OpError, Prober};
 use crate::telemetry;
@@ -105,7 +106,7 @@ impl From<io::Error> for CliError {
 /// What the command line starts or needs without knowing it.
 pub struct Wiring {
     /// The database to use.
-    pub database_url: for<'a> fn(&'a ConnectArgs) -> BoxFuture<'a, Result<String, OpError>>,
+    pub database: for<'a> fn(&'a ConnectArgs) -> BoxFuture<'a, Result<Database, OpError>>,
     /// Starts agents to see whether they work; `None`: none can run here.
     pub prober: fn() -> Option<Arc<dyn Prober>>,
     /// Looks at this machine.
@@ -126,8 +127,8 @@ struct Global<'a> {
 }
 
 impl Global<'_> {
-    async fn database_url(&self) -> Result<String, OpError> {
-        (self.wiring.database_url)(&self.connect).await
+    async fn database(&self) -> Result<Database, OpError> {
+        (self.wiring.database)(&self.connect).await
     }
 }
 
@@ -286,7 +287,7 @@ async fn sql(global: &Global<'_>, out: &mut Out, text: &str) -> Result<End, CliE
     } else {
         text.to_owned()
     };
-    let url = global.database_url().await?;
+    let url = global.database().await?.url;
     for set in ops::sql::run(&url, &text).await? {
         if global.json {
             for row in &set.rows {
@@ -323,11 +324,12 @@ struct Session {
 
 impl Session {
     async fn open(global: &Global<'_>) -> Result<Self, OpError> {
-        let url = global.database_url().await?;
-        let (mut context, listener) = OpContext::open(&url, CONNECTIONS, global.actor.clone())?;
+        let database = global.database().await?;
+        let (mut context, listener) =
+            OpContext::open(&database.url, CONNECTIONS, global.actor.clone())?;
         context.prober = (global.wiring.prober)();
         context.examiner = (global.wiring.examiner)();
-        let url = global.connect.listen_url.clone().unwrap_or(url);
+        let url = database.direct().to_owned();
         let mut listening = JoinSet::new();
         listening.spawn(async move { listener.run(&url, CancellationToken::new()).await });
         Ok(Self {
