@@ -175,7 +175,7 @@ const FINDINGS: &[Column] = &[
     Column("OF", "area", Form::Text),
     Column("CHECK", "check", Form::Text),
     Column("", "verdict", Form::State),
-    Column("FOUND", "found", Form::Text),
+    Column("FOUND", "found", Form::Prose),
     Column("WHAT TO DO", "advice", Form::Prose),
 ];
 const TOKENS: &[Column] = &[
@@ -243,7 +243,7 @@ fn list_columns(op: &str) -> Option<(&'static [Column], &'static str)> {
         ),
         "usage.show" => (USAGE, "No attempt has ended yet."),
         "audit.list" => (AUDIT, "Nobody did anything yet."),
-        "doctor.show" => (FINDINGS, "Nothing was looked at."),
+        "doctor.show" | "agent.check" => (FINDINGS, "Nothing was looked at."),
         "token.list" => (
             TOKENS,
             "No tokens. Make one: dispatch tokens create NAME --scope read,submit",
