@@ -76,9 +76,13 @@ fn prompt(wire: &mut Wire<'_>, id: &Value, setting: &Value, params: &Value) -> a
         Some(path) => Some(serde_json::from_slice::<Value>(&std::fs::read(path)?)?),
         None => None,
     };
-    let script = match from_file.as_ref().or(setting.get("script")) {
+    let words = params["prompt"][0]["text"].as_str().unwrap_or_default();
+    let by_words = setting["by_words"].as_object();
+    let by_words = by_words.and_then(|all| all.iter().find(|(key, _)| words.contains(*key)));
+    let by_words = by_words.map(|(_, script)| script);
+    let script = match from_file.as_ref().or(by_words).or(setting.get("script")) {
         Some(script) => script.as_array().context("script is an array")?.clone(),
-        None => play::script(params["prompt"][0]["text"].as_str().unwrap_or_default())?,
+        None => play::script(words)?,
     };
     let mut result = json!({"stopReason": "end_turn"});
     for step in &script {
@@ -106,12 +110,15 @@ fn prompt(wire: &mut Wire<'_>, id: &Value, setting: &Value, params: &Value) -> a
             }
             "plan" => wire.update(json!({"sessionUpdate": "plan", "entries": value})),
             "usage" => usage(wire, value, &mut result),
-            "ask" => {
-                if wire.ask(value)? == Asked::Cancelled {
+            "ask" => match wire.ask(value)? {
+                Asked::Allowed => {}
+                Asked::Refused if value["obey"] == json!(true) => break,
+                Asked::Refused => {}
+                Asked::Cancelled => {
                     wire.answer(id, json!({"stopReason": "cancelled"}));
                     return Ok(());
                 }
-            }
+            },
             "request" => {
                 let answer =
                     wire.request(value["method"].as_str().unwrap_or("x/y"), &value["params"])?;
@@ -159,7 +166,8 @@ fn usage(wire: &Wire<'_>, value: &Value, result: &mut Value) {
 
 #[derive(PartialEq, Eq)]
 enum Asked {
-    Answered,
+    Allowed,
+    Refused,
     Cancelled,
 }
 
@@ -222,11 +230,19 @@ impl Wire<'_> {
         if let Some(path) = value["answer_to"].as_str() {
             std::fs::write(path, answer["result"]["outcome"].to_string())?;
         }
-        let cancelled = answer["result"]["outcome"]["outcome"] == json!("cancelled");
-        Ok(if cancelled {
-            Asked::Cancelled
-        } else {
-            Asked::Answered
+        let outcome = &answer["result"]["outcome"];
+        if outcome["outcome"] == json!("cancelled") {
+            return Ok(Asked::Cancelled);
+        }
+        let chosen = options.as_array().into_iter().flatten();
+        let mut chosen = chosen.filter(|option| option["optionId"] == outcome["optionId"]);
+        let kind = chosen.next().map(|option| &option["kind"]);
+        let allowed = kind
+            .and_then(Value::as_str)
+            .is_some_and(|kind| kind.starts_with("allow"));
+        Ok(match allowed {
+            true => Asked::Allowed,
+            false => Asked::Refused,
         })
     }
 }

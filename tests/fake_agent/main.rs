@@ -5,7 +5,7 @@
 //! with one key:
 //!
 //! say, thought: text · say_slowly: text, a character at a time · tool: the members of an ACP tool call · plan: entries · write: {path, text}
-//! · ask: {tool, options?, answer_to?: file that gets the answer} · request: method (the answer
+//! · ask: {tool, options?, answer_to?: file that gets the answer, obey?: a refusal ends the turn} · request: method (the answer
 //! goes to stdout.txt of the worktree) · raw: a line as it is · garbage: text · bytes: numbers, as
 //! they are · wait_for: a file that the test makes when the agent may go on · big_line: bytes ·
 //! flood: {count, bytes} · usage: {result?|update?|chunk?|line?} · env: file for its environment ·
@@ -18,7 +18,7 @@
 //!
 //! Before the handshake (second argument, an object): never_initialize, version: n, auth (session/new
 //! says -32000), no_read, offers: the members of the answer to session/new, exit: code,
-//! script: steps, script_file: a file with them, capabilities: the agent's.
+//! script: steps, by_words: steps by what the prompt has in it, script_file: a file with them, capabilities: the agent's.
 
 #![allow(clippy::needless_pass_by_value, reason = "reads better with json!")]
 

@@ -2,7 +2,8 @@
 
 use std::sync::Arc;
 
-use dispatch_worker::ops::{self, Effect, OpContext, OpError, ProbeReport, Prober};
+use dispatch_worker::ops::doctor::Finding;
+use dispatch_worker::ops::{self, CheckDepth, Effect, OpContext, OpError, ProbeReport, Prober};
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use serde_json::{Value, json};
@@ -28,6 +29,14 @@ impl Prober for Here {
             capabilities: nothing,
         };
         async move { Ok(Some(report)) }.boxed()
+    }
+
+    fn check<'a>(
+        &'a self,
+        _agent: &'a str,
+        _depth: CheckDepth,
+    ) -> BoxFuture<'a, Result<Option<Vec<Finding>>, OpError>> {
+        async { Ok(Some(Vec::new())) }.boxed()
     }
 }
 
@@ -73,7 +82,7 @@ fn act(name: &str) -> Option<(Value, &'static str)> {
         "provider.resume" => (json!({"name": "acme"}), "provider acme"),
         "token.create" => (json!({"name": "ci", "scopes": ["read"]}), "token 2"),
         "token.revoke" => (json!({"id": 1}), "token 1"),
-        "agent.probe" => (json!({"name": "a"}), "agent a"),
+        "agent.probe" | "agent.check" => (json!({"name": "a"}), "agent a"),
         "project.add" => (
             json!({"name": "new", "path": "/z", "unchecked": true}),
             "project new",

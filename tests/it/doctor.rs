@@ -80,3 +80,50 @@ async fn the_command_looks_at_this_machine_too_and_says_by_its_exit_code_what_is
         assert_eq!(finding(&told, check)["area"], "machine");
     }
 }
+
+#[tokio::test]
+async fn asked_about_an_agent_the_command_tells_of_the_fleet_and_tries_it_here() {
+    let db = TestDb::new().await;
+    let sql = db.client().await;
+    let dir = tempfile::tempdir().unwrap();
+    let agents = dir.path().join("agents.toml");
+    std::fs::write(&agents, "[agents.here]\npath = \"noop\"\n").unwrap();
+    sql.batch_execute("INSERT INTO catalogue_agents (name) VALUES ('there')")
+        .await
+        .unwrap();
+    let ask = |agent: &'static str| {
+        #[expect(
+            clippy::disallowed_methods,
+            reason = "the program under test is started as a person starts it"
+        )]
+        let mut command = Command::new(PROGRAM);
+        command
+            .args(["--json", "doctor", agent])
+            .env("DATABASE_URL", db.url())
+            .env("DISPATCH_AGENTS", &agents)
+            .env_remove("DATABASE_LISTEN_URL")
+            .stdin(Stdio::null());
+        async move {
+            let done = command.output().await.unwrap();
+            let told: Value = serde_json::from_slice(&done.stdout).unwrap_or(Value::Null);
+            (done.status.code().unwrap(), told)
+        }
+    };
+    let (code, told) = ask("here").await;
+    assert_eq!(
+        (code, &finding(&told, "here")["area"]),
+        (0, &"fleet".into())
+    );
+    assert_eq!(finding(&told, "prompt")["verdict"], "ok");
+    let (code, told) = ask("there").await;
+    assert_eq!(
+        (code, &finding(&told, "there")["area"]),
+        (0, &"agent".into())
+    );
+    assert_eq!(finding(&told, "found")["verdict"], "warn", "not here");
+    assert_eq!(ask("nowhere").await.0, 4);
+    // What is tried is recorded; what is not, is an act all the same.
+    let query = "SELECT count(*) FROM audit_log WHERE action = 'agent.check'";
+    let acts: i64 = sql.query_one(query, &[]).await.unwrap().get(0);
+    assert_eq!(acts, 3);
+}

@@ -380,10 +380,12 @@ async fn bad_input_is_refused_with_a_code_and_a_way_out() {
         .post("/api/v1/changes/1/approve", &json!({}))
         .await
         .problem(422, "invalid_input");
-    server
-        .post("/api/v1/agents/fake/probe", &json!({}))
-        .await
-        .problem(503, "no_agents_here");
+    for what in ["probe", "check"] {
+        server
+            .post(&format!("/api/v1/agents/fake/{what}"), &json!({}))
+            .await
+            .problem(503, "no_agents_here");
+    }
     let count = server
         .db
         .client()

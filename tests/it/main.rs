@@ -15,6 +15,7 @@
 
 mod harness;
 
+mod agent_check;
 mod agent_contract;
 mod agent_examples;
 mod agent_live;

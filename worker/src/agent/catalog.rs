@@ -1,7 +1,7 @@
 //! From an entry of agents.toml to an agent, and what can be found out about it before a task is
 //! given to it: whether it is installed, whether it is logged in, whether it speaks its protocol.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -166,7 +166,6 @@ async fn look(
         ExecutionPath::Acp | ExecutionPath::Pipe | ExecutionPath::Pty => {}
     }
     let turn = scratch_turn(spec, sandbox, scratch_dir).await?;
-    environment::seed_home(spec, &turn).await?;
     environment::resolve_program(spec, &turn.worktree)?;
     if !spec.version_args.is_empty() {
         probe.version = version(spec, &turn).await?;
@@ -174,7 +173,10 @@ async fn look(
     if spec.path != ExecutionPath::Acp {
         return Ok(());
     }
-    let probed = acp::probe(spec, &turn, &Nobody).await?;
+    let mut probed = acp::probe(spec, &turn, &Nobody, limits::PROBE_TIMEOUT).await?;
+    if let Some(refused) = probed.refused.take() {
+        return Err(refused);
+    }
     let listed = |own: &mut Vec<String>, found: Vec<String>| {
         if own.is_empty() {
             *own = found;
@@ -189,7 +191,8 @@ async fn look(
     Ok(())
 }
 
-async fn scratch_turn(
+/// An attempt of the agent below this directory, confined as a task's is.
+pub(crate) async fn scratch_turn(
     spec: &AgentSpec,
     sandbox: &Sandbox,
     dir: &Path,
@@ -223,7 +226,7 @@ async fn scratch_turn(
     let means = confine::means(sandbox, spec, spec.sandbox)?;
     let confinement = confine::confine(sandbox, spec, means, places.clone())?;
     confinement.give(&places.tree).map_err(failed)?;
-    Ok(TurnRequest {
+    let turn = TurnRequest {
         native: None,
         prompt: String::new(),
         worktree: places.tree,
@@ -238,11 +241,30 @@ async fn scratch_turn(
         resume: None,
         session_worktree: None,
         session_used: Default::default(),
-    })
+    };
+    environment::seed_home(spec, &turn).await?;
+    Ok(turn)
+}
+
+/// Where the agent's program is.
+pub(crate) fn program(spec: &AgentSpec) -> Result<PathBuf, AgentError> {
+    environment::resolve_program(spec, Path::new("/nonexistent"))
+}
+
+/// Open a session, within so long, and close it.
+pub(crate) async fn greet(
+    spec: &AgentSpec,
+    turn: &TurnRequest,
+    most: Duration,
+) -> Result<acp::Probed, AgentError> {
+    acp::probe(spec, turn, &Nobody, most).await
 }
 
 /// The first line that the program prints when asked for its version.
-async fn version(spec: &AgentSpec, turn: &TurnRequest) -> Result<Option<String>, AgentError> {
+pub(crate) async fn version(
+    spec: &AgentSpec,
+    turn: &TurnRequest,
+) -> Result<Option<String>, AgentError> {
     let launch = Launch::of(spec, turn, spec.version_args.clone(), Input::Empty, "dumb")?;
     let mut process = launch.start()?;
     let mut stdout = process.stdout.take();

@@ -26,7 +26,9 @@ use crate::sandbox::process_set::ProcessSet;
 use crate::sandbox::watch::{self, Who};
 use crate::sandbox::{self, Confinement, exec};
 
-pub use crate::sandbox::process_set::{Survivors, become_subreaper, sweep_mark, sweep_marks};
+pub use crate::sandbox::process_set::{
+    Survivors, become_subreaper, roots_of_mark, sweep_mark, sweep_marks,
+};
 
 /// A process to be started.
 #[derive(Debug)]

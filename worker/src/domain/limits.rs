@@ -208,6 +208,23 @@ pub const AGENT_FILE_BYTES_MAX: u64 = 16 * 1024 * 1024;
 /// How long a probe of an agent may take.
 pub const PROBE_TIMEOUT: Duration = Duration::from_secs(60);
 
+/// Longest turn of a check: one word into one file. A model that thinks takes a minute for it.
+pub const CHECK_TURN_MAX: Duration = Duration::from_secs(120);
+
+/// A check cancels a turn at its first sign of work, or after so long without one: programs that print
+/// their answer whole give none.
+pub const CHECK_CANCEL_AFTER: Duration = Duration::from_secs(10);
+
+/// How long the end of a checked turn may take: cancel, TERM, KILL and the sweep, each with its wait.
+pub const CHECK_END_MAX: Duration = Duration::from_secs(40);
+
+/// What lives longer than this without a parent in the attempt was let go of, and not just orphaned on
+/// its way out.
+pub const CHECK_DETACHED_AFTER: Duration = Duration::from_millis(200);
+
+/// What a check tells of one thing: a sentence or two in a table.
+pub const CHECK_FOUND_CHARS_MAX: usize = 400;
+
 /// How often the memory of an agent's processes is looked at.
 pub const PROCESS_WATCH: Duration = Duration::from_secs(1);
 

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::OpError;
-use super::doctor::Examiner;
+use super::doctor::{Examiner, Finding};
 use crate::broker::Broker;
 use crate::store::Store;
 use crate::store::listen::Listener;
@@ -44,6 +44,18 @@ impl OpContext {
         Ok((context, listener))
     }
 
+    /// A context where no database is: operations that need one fail for this reason.
+    pub fn without_database(why: &OpError, actor: String) -> Result<Self, OpError> {
+        let store = Store::absent(why.message.clone(), why.hint.clone())?;
+        Ok(Self {
+            broker: Broker::new(store.clone(), Listener::new()),
+            store,
+            actor,
+            prober: None,
+            examiner: None,
+        })
+    }
+
     /// Whether the database answers and has the schema of this program.
     pub async fn check(&self) -> Result<(), OpError> {
         let found = self.store.schema_version().await?;
@@ -72,6 +84,22 @@ pub trait Prober: Send + Sync {
     /// Probe the agent of this name; `None`: the catalogue here has no such agent. What keeps it from
     /// being probed is in the report; an error means that there is no catalogue to look into.
     fn probe<'a>(&'a self, agent: &'a str) -> BoxFuture<'a, Result<Option<ProbeReport>, OpError>>;
+
+    /// Run the agent of this name through small tasks, and say what works; likewise.
+    fn check<'a>(
+        &'a self,
+        agent: &'a str,
+        depth: CheckDepth,
+    ) -> BoxFuture<'a, Result<Option<Vec<Finding>>, OpError>>;
+}
+
+/// How much of an agent is tried.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CheckDepth {
+    /// All of it; prompts cost tokens.
+    Whole,
+    /// Only what costs nothing.
+    WithoutPrompt,
 }
 
 /// What a probe found.

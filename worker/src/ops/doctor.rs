@@ -8,7 +8,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
-use super::{Effect, Example, Method, Op, OpContext, OpError, Spec};
+use super::{Effect, Example, Method, Op, OpContext, OpError, OpErrorKind, Spec};
 use crate::domain::scope::Scope;
 use crate::store::catalogue;
 use crate::store::health::{self, HealthFacts};
@@ -135,7 +135,13 @@ impl Op for ShowDoctor {
     async fn run(self, context: &OpContext) -> Result<Self::Output, OpError> {
         let mut findings = Vec::new();
         match self.agent {
-            Some(name) => findings.extend(agents(context, Some(&name)).await?),
+            Some(name) => match agents(context, Some(&name)).await {
+                Ok(found) => findings.extend(found),
+                Err(error) if error.kind == OpErrorKind::Unavailable => {
+                    findings.push(no_answer(error));
+                }
+                Err(error) => return Err(error),
+            },
             None => {
                 findings.extend(database(context).await);
                 // Of one that does not answer, that is all there is to say.
@@ -151,14 +157,27 @@ impl Op for ShowDoctor {
     }
 }
 
+const DATABASE: &str = "database";
+
+/// A database that is not there, does not answer or has another schema.
+fn no_answer(error: OpError) -> Finding {
+    let usual = "Is DATABASE_URL right, and is the server up? A schema of another version: dispatch migrate.";
+    let check = match error.code {
+        "schema_mismatch" => "schema",
+        _ => "connection",
+    };
+    let found = Finding::ok(DATABASE, check, error.message);
+    found.but(
+        Verdict::Fail,
+        error.hint.unwrap_or_else(|| usual.to_owned()),
+    )
+}
+
 async fn database(context: &OpContext) -> Vec<Finding> {
-    const AREA: &str = "database";
+    const AREA: &str = DATABASE;
     let wanted = crate::store::migrate::wanted_version();
     if let Err(error) = context.check().await {
-        let advice = error.hint.clone();
-        let found = Finding::ok(AREA, "schema", error.message);
-        let usual = "Is DATABASE_URL right, and is the server up? A schema of another version: dispatch migrate.";
-        return vec![found.but(Verdict::Fail, advice.unwrap_or_else(|| usual.to_owned()))];
+        return vec![no_answer(error)];
     }
     let mut findings = vec![Finding::ok(AREA, "schema", format!("version {wanted}"))];
     let asked = Utc::now();
@@ -191,7 +210,7 @@ async fn database(context: &OpContext) -> Vec<Finding> {
 
 /// What the database says of itself and of the fleet, judged.
 fn of_facts(facts: &HealthFacts, ahead: TimeDelta) -> Vec<Finding> {
-    const AREA: &str = "database";
+    const AREA: &str = DATABASE;
     let ahead_s = ahead.num_milliseconds() as f64 / 1_000.0;
     let used = facts.connections as f64 / f64::from(facts.max_connections.max(1));
     vec![

@@ -41,7 +41,7 @@ use serde_json::Value;
 
 use crate::domain::scope::Scope;
 
-pub use context::{OpContext, ProbeReport, Prober};
+pub use context::{CheckDepth, OpContext, ProbeReport, Prober};
 pub use entry::OpEntry;
 pub use error::{OpError, OpErrorKind};
 
@@ -177,6 +177,7 @@ pub static ALL: &[OpEntry] = &[
     OpEntry::of::<permission::AnswerPermission>(),
     OpEntry::of::<agent::ListAgents>(),
     OpEntry::of::<agent::ProbeAgent>(),
+    OpEntry::of::<agent::CheckAgent>(),
     OpEntry::of::<project::ListProjects>(),
     OpEntry::of::<project::ShowProject>(),
     OpEntry::of::<project::AddProject>(),

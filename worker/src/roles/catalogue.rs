@@ -6,6 +6,7 @@ use std::sync::Arc;
 use futures::FutureExt;
 use futures::future::BoxFuture;
 
+use super::check::{self, Subject, Tell};
 use super::doctor::Machine;
 use crate::agent::AgentError;
 use crate::agent::catalog::{self, Probe};
@@ -14,16 +15,16 @@ use crate::config::agents::Catalogue;
 use crate::config::credentials;
 use crate::domain::error_class::ErrorClass;
 use crate::domain::redact::Redactor;
-use crate::ops::doctor::Examiner;
-use crate::ops::{OpError, ProbeReport, Prober};
+use crate::ops::doctor::{Examiner, Finding};
+use crate::ops::{CheckDepth, OpError, ProbeReport, Prober};
 use crate::sandbox::{self, Sandbox};
-use crate::surface::cli::roles::ConfigCheckArgs;
+use crate::surface::cli::roles::{ConfigCheckArgs, OnlyRung};
 
 /// Used when no agents.toml is found: the ready-made entries. The user only needs the programs.
-const READY_MADE: &str = include_str!("../../../agents.toml");
+pub(super) const READY_MADE: &str = include_str!("../../../agents.toml");
 
 /// The file that is looked for when none is named.
-const DEFAULT_FILE: &str = "agents.toml";
+pub(super) const DEFAULT_FILE: &str = "agents.toml";
 
 /// Read the catalogue. A file that was named must be there; the default one may be missing.
 pub(super) fn load(file: &Path) -> Result<Catalogue, OpError> {
@@ -66,9 +67,16 @@ pub(super) fn config_check(args: &ConfigCheckArgs) -> Result<(), OpError> {
     Ok(())
 }
 
-/// Probes by the catalogue of this directory (or of `DISPATCH_AGENTS`).
+/// Probes by the catalogue of this directory (or of `DISPATCH_AGENTS`), in silence.
 pub(super) fn prober() -> Option<Arc<dyn Prober>> {
-    Some(Arc::new(CatalogueProber { file: file() }))
+    let tell = Tell::Nobody;
+    Some(Arc::new(CatalogueProber { file: file(), tell }))
+}
+
+/// The same for a person who waits for it.
+pub(super) fn telling_prober() -> Option<Arc<dyn Prober>> {
+    let tell = Tell::Terminal;
+    Some(Arc::new(CatalogueProber { file: file(), tell }))
 }
 
 /// Looks at this machine with the same catalogue.
@@ -83,6 +91,7 @@ fn file() -> PathBuf {
 
 struct CatalogueProber {
     file: PathBuf,
+    tell: Tell,
 }
 
 impl Prober for CatalogueProber {
@@ -112,21 +121,59 @@ impl Prober for CatalogueProber {
         }
         .boxed()
     }
+
+    fn check<'a>(
+        &'a self,
+        agent: &'a str,
+        depth: CheckDepth,
+    ) -> BoxFuture<'a, Result<Option<Vec<Finding>>, OpError>> {
+        async move {
+            let catalogue = load(&self.file)?;
+            let Some(spec) = catalogue.agents.get(agent) else {
+                return Ok(None);
+            };
+            let scratch = scratch().map_err(OpError::unavailable)?;
+            let sandbox = self.sandbox(scratch.path()).await;
+            let subject = Subject {
+                spec,
+                sandbox: sandbox.map_err(OpError::unavailable)?,
+                scratch: scratch.path(),
+                tell: self.tell,
+            };
+            Ok(Some(check::check(&subject, depth).await))
+        }
+        .boxed()
+    }
+}
+
+fn scratch() -> Result<tempfile::TempDir, String> {
+    tempfile::tempdir().map_err(|error| format!("cannot make a directory to try it in: {error}"))
 }
 
 impl CatalogueProber {
     /// Probe it in a place of its own; the error is one of this machine.
     async fn probe_entry(&self, spec: &AgentSpec) -> Result<Probe, String> {
-        let scratch = tempfile::tempdir()
-            .map_err(|error| format!("cannot make a directory for the probe: {error}"))?;
-        let sandbox = Sandbox::find(sandbox::Settings {
-            data_dir: scratch.path().to_owned(),
+        let scratch = scratch()?;
+        let sandbox = self.sandbox(scratch.path()).await?;
+        Ok(catalog::probe(spec, &sandbox, scratch.path()).await)
+    }
+
+    /// What a worker here would confine it with.
+    async fn sandbox(&self, scratch: &Path) -> Result<Sandbox, String> {
+        let only = std::env::var("DISPATCH_SANDBOX").ok();
+        let only = only.filter(|rung| !rung.is_empty());
+        let only: Option<OnlyRung> = only
+            .map(|rung| rung.parse())
+            .transpose()
+            .map_err(|why| format!("DISPATCH_SANDBOX {why}"))?;
+        let found = Sandbox::find(sandbox::Settings {
+            data_dir: scratch.to_owned(),
             hidden: vec![self.file.clone()],
+            only: only.and_then(|only| only.0),
             ..sandbox::Settings::default()
         });
-        let sandbox = sandbox
+        found
             .await
-            .map_err(|why| format!("cannot set up a sandbox for the probe: {why}"))?;
-        Ok(catalog::probe(spec, &sandbox, scratch.path()).await)
+            .map_err(|why| format!("cannot set up a sandbox to try it in: {why}"))
     }
 }

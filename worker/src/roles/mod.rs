@@ -1,7 +1,9 @@
 //! What a process of the fleet does, from its arguments until it stops.
 
+mod add_agent;
 mod bench;
 mod catalogue;
+mod check;
 mod doctor;
 mod serve;
 mod signals;
@@ -32,7 +34,7 @@ pub const LOCAL_DATABASE: &str = "dispatch";
 /// What the command line gets from this program.
 pub static WIRING: Wiring = Wiring {
     database: |connect| database(connect).boxed(),
-    prober: catalogue::prober,
+    prober: catalogue::telling_prober,
     examiner: catalogue::examiner,
     surveyor: survey::surveyor,
     role: |connect, role| async move { perform(&connect, role).await }.boxed(),
@@ -46,6 +48,7 @@ async fn perform(connect: &ConnectArgs, role: Role) -> Result<(), OpError> {
         Role::Down => up::down(connect).await,
         Role::Migrate(args) => migrate(connect, args).await,
         Role::ConfigCheck(args) => catalogue::config_check(&args),
+        Role::AddAgent(args) => add_agent::add_agent(&args),
         Role::Bench(args) => bench::bench(connect, args).await,
     }
 }

@@ -343,6 +343,48 @@ pub fn sweep_mark(mark: &str) -> Result<usize, Survivors> {
     sweep_marks(|found| belongs(found, mark))
 }
 
+/// The program of the attempt with this mark and what left its line, by pid and start, the oldest
+/// first: all whose parent is none of the attempt, or what confines it. Blocking.
+pub fn roots_of_mark(mark: &str) -> Vec<(i32, u64)> {
+    let all = all_processes();
+    let marked: Vec<&Stat> = all
+        .iter()
+        .filter(|stat| !stat.is_dead() && mark_of(stat.pid).is_some_and(|found| found == mark))
+        .collect();
+    let stages = stages_of(&marked);
+    let members: HashSet<i32> = marked.iter().map(|stat| stat.pid).collect();
+    let is_root = |stat: &&&Stat| {
+        let below = members.contains(&stat.parent) && !stages.contains(&stat.parent);
+        !stages.contains(&stat.pid) && !below
+    };
+    let mut roots: Vec<&&Stat> = marked.iter().filter(is_root).collect();
+    roots.sort_by_key(|stat| (stat.start, stat.pid));
+    roots.iter().map(|stat| (stat.pid, stat.start)).collect()
+}
+
+/// The helper that leads an attempt, and bubblewrap where that stands between it and the program. A
+/// bubblewrap of the agent's own is below the program.
+fn stages_of(marked: &[&Stat]) -> HashSet<i32> {
+    let helpers = marked.iter().filter(|stat| is_helper(stat.pid));
+    let mut stages: HashSet<i32> = helpers.map(|stat| stat.pid).collect();
+    loop {
+        let before = stages.len();
+        let next = marked
+            .iter()
+            .filter(|stat| stages.contains(&stat.parent) && is_bubblewrap(stat.pid));
+        let next: Vec<i32> = next.map(|stat| stat.pid).collect();
+        stages.extend(next);
+        if stages.len() == before {
+            return stages;
+        }
+    }
+}
+
+fn is_bubblewrap(pid: i32) -> bool {
+    let program = std::fs::read_link(format!("/proc/{pid}/exe"));
+    program.is_ok_and(|program| program.ends_with("bwrap"))
+}
+
 /// Terminals that an attempt opened carry its mark with a suffix after a slash.
 fn belongs(found: &str, mark: &str) -> bool {
     found

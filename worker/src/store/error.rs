@@ -71,6 +71,16 @@ impl StoreError {
         }
     }
 
+    /// There is no database to ask.
+    pub(crate) fn absent(message: &str, hint: Option<&str>) -> Self {
+        Self {
+            kind: StoreErrorKind::Unavailable,
+            message: message.to_owned(),
+            hint: hint.map(str::to_owned),
+            constraint: None,
+        }
+    }
+
     pub(crate) fn no_row(statement: &str) -> Self {
         Self {
             kind: StoreErrorKind::Internal,

@@ -112,9 +112,32 @@ pub struct Store {
     tls: MakeRustlsConnect,
     patience: Duration,
     sessions: Arc<AtomicBool>,
+    /// Why there is none.
+    absent: Option<Arc<Absent>>,
+}
+
+#[derive(Debug)]
+struct Absent {
+    message: String,
+    hint: Option<String>,
 }
 
 impl Store {
+    /// A store where no database is: whatever is asked of it fails for this reason.
+    pub fn absent(message: String, hint: Option<String>) -> Result<Self, StoreError> {
+        // Nothing ever connects to it.
+        let store = Self::connect("host=localhost sslmode=disable", 1)?;
+        Ok(Self {
+            absent: Some(Arc::new(Absent { message, hint })),
+            ..store
+        })
+    }
+
+    /// Whether there is none, and never will be.
+    pub fn is_absent(&self) -> bool {
+        self.absent.is_some()
+    }
+
     /// A store on this connection string (`postgres://…` or key=value). Connects lazily.
     pub fn connect(url: &str, connections: usize) -> Result<Self, StoreError> {
         let (config, tls) = parse_url(url)?;
@@ -138,6 +161,7 @@ impl Store {
             tls,
             patience: limits::QUERY_TIMEOUT,
             sessions: Arc::new(AtomicBool::new(false)),
+            absent: None,
         })
     }
 
@@ -212,6 +236,9 @@ impl Store {
     }
 
     async fn session(&self) -> Result<Session, StoreError> {
+        if let Some(absent) = &self.absent {
+            return Err(StoreError::absent(&absent.message, absent.hint.as_deref()));
+        }
         let client = self.pool.get().await;
         let client = client.map_err(|error| StoreError::from_pool(&error))?;
         Ok(Session::new(client, self.tls.clone(), self.patience))

@@ -11,6 +11,7 @@ mod usage;
 mod verdict;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures::future::BoxFuture;
 use serde_json::Value;
@@ -32,6 +33,9 @@ use crate::config::agent_spec::AgentSpec;
 use crate::domain::attempt::ExecutionPath;
 use crate::domain::error_class::ErrorClass;
 use crate::domain::limits;
+
+/// The reason of a turn whose agent answered to its cancel.
+pub(crate) const CANCELLED: &str = "cancelled";
 
 /// An agent behind the protocol.
 #[derive(Debug)]
@@ -70,8 +74,11 @@ impl AcpAgent {
             () = cancel.cancelled() => {
                 // Its answer brings usage and lets it end its tools; an agent that does not
                 // answer is ended all the same.
-                let _unanswered = timeout(limits::CANCEL_ANSWER_TIMEOUT, session.cancel()).await;
-                Err(AgentError::new(ErrorClass::Cancelled, "the attempt was cancelled"))
+                let answer = timeout(limits::CANCEL_ANSWER_TIMEOUT, session.cancel()).await;
+                Err(AgentError {
+                    stop_reason: matches!(answer, Ok(Ok(()))).then(|| CANCELLED.to_owned()),
+                    ..AgentError::new(ErrorClass::Cancelled, "the attempt was cancelled")
+                })
             }
         };
         let manner = if talk.is_ok() {
@@ -206,17 +213,18 @@ fn explain(error: &mut AgentError, exit: &super::Exit) {
     }
 }
 
-/// What a probe learns from a session that is opened and closed again.
+/// What a probe learns from a session that is opened, within so long, and closed again.
 pub(crate) async fn probe(
     spec: &AgentSpec,
     turn: &TurnRequest,
     permission: &dyn Permission,
+    most: Duration,
 ) -> Result<Probed, AgentError> {
     environment::seed_home(spec, turn).await?;
     let mut process = launch(spec, turn)?.start()?;
     let (events, mut received) = EventSink::channel();
     let mut session = connect(spec, &mut process, turn, events, permission)?;
-    let opened = timeout(limits::PROBE_TIMEOUT, session.open(turn)).await;
+    let opened = timeout(most, session.open(turn)).await;
     let values = |session: &Session<'_>, choice| session.offers().values(choice);
     let mut probed = Probed {
         modes: values(&session, Choice::Mode),
@@ -233,18 +241,28 @@ pub(crate) async fn probe(
             }
         }
     }
+    let greeting = session.greeting.take();
     let rest = session.close_down().await;
     let exit = process.end(Manner::Gentle, Some(rest)).await?;
-    let Opened { agent, .. } = opened
-        .unwrap_or_else(|_| {
-            let seconds = limits::PROBE_TIMEOUT.as_secs();
-            let message = format!("the agent did not open a session within {seconds} s");
-            Err(AgentError::new(ErrorClass::StartTimeout, message))
-        })
-        .map_err(|mut error| {
+    let opened = opened.unwrap_or_else(|_| {
+        let what = match greeting {
+            Some(_) => "open a session",
+            None => "answer to initialize",
+        };
+        let message = format!("the agent did not {what} within {} s", most.as_secs());
+        Err(AgentError::new(ErrorClass::StartTimeout, message))
+    });
+    let agent = match (opened, greeting) {
+        (Ok(Opened { agent, .. }), _) => agent,
+        (Err(mut error), greeting) => {
             explain(&mut error, &exit);
-            error
-        })?;
+            let Some(agent) = greeting else {
+                return Err(error);
+            };
+            probed.refused = Some(error);
+            agent
+        }
+    };
     probed.version = version(&agent);
     probed.capabilities = agent
         .get("agentCapabilities")
@@ -265,6 +283,8 @@ async fn first_commands(received: &mut mpsc::Receiver<AgentEvent>) -> Value {
 /// What an agent offers.
 #[derive(Debug, Default)]
 pub(crate) struct Probed {
+    /// Why there is no session, where it said who it is and nothing more came of it.
+    pub(crate) refused: Option<AgentError>,
     pub(crate) version: Option<String>,
     pub(crate) models: Vec<String>,
     pub(crate) modes: Vec<String>,

@@ -39,6 +39,8 @@ pub(crate) struct Session<'a> {
     open: HashMap<String, OpenRequest>,
     offers: Offers,
     session_id: Option<String>,
+    /// Its answer to `initialize`.
+    pub(crate) greeting: Option<Value>,
     prompt_id: Option<u64>,
     noise: usize,
     secrets: Redactor,
@@ -104,6 +106,7 @@ impl<'a> Session<'a> {
             open: HashMap::new(),
             offers: Offers::default(),
             session_id: None,
+            greeting: None,
             prompt_id: None,
             noise: 0,
             phase: Phase::Opening,
@@ -125,6 +128,7 @@ impl<'a> Session<'a> {
     /// Shake hands and make or continue a session.
     pub(crate) async fn open(&mut self, turn: &TurnRequest) -> Result<Opened, AgentError> {
         let agent = self.initialize().await?;
+        self.greeting = Some(agent.clone());
         let mut resume_failed = None;
         if let Some(wanted) = &turn.resume {
             match self.resume(&agent, wanted, turn).await? {

@@ -173,7 +173,7 @@ pub(super) const FINDINGS: &[Column] = &[
     Column("OF", "area", Form::Text),
     Column("CHECK", "check", Form::Text),
     Column("", "verdict", Form::State),
-    Column("FOUND", "found", Form::Text),
+    Column("FOUND", "found", Form::Prose),
     Column("WHAT TO DO", "advice", Form::Prose),
 ];
 const TOKENS: &[Column] = &[
@@ -289,7 +289,7 @@ fn of_op(op: &str) -> Option<(&'static [Column], &'static str)> {
             AUDIT,
             "Nobody did anything yet. What people decide, add and remove is recorded.",
         ),
-        "doctor.show" | "project.check" => (FINDINGS, "Nothing was looked at."),
+        "doctor.show" | "agent.check" | "project.check" => (FINDINGS, "Nothing was looked at."),
         "token.list" => (
             TOKENS,
             "No tokens. Make one: dispatch tokens create NAME --scope read,submit",

@@ -1,6 +1,7 @@
 //! The command line: parse, do, print, and say by the exit code what kind of end it was.
 
 mod change_view;
+mod doctor;
 mod forms;
 pub mod init;
 mod keys;
@@ -57,6 +58,9 @@ const LONG: [&str; 8] = [
     "conversation.show",
     "audit.list",
 ];
+
+/// Operations that tell of this machine what can be told without a database.
+const WITHOUT_DATABASE: [&str; 2] = ["doctor.show", "agent.check"];
 
 /// How a command ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -227,15 +231,22 @@ async fn command(global: &Global<'_>, matches: &ArgMatches) -> Result<End, CliEr
             view,
             file,
             watch,
+            without_prompt,
         } => {
-            let session = Session::open(global).await?;
+            let session = match WITHOUT_DATABASE.contains(&entry.spec.name) {
+                true => Session::open_anyway(global).await?,
+                false => Session::open(global).await?,
+            };
             let context = &session.context;
             let input = prepare::input(entry, input, file, context, &mut out, global.json).await?;
             if entry.spec.name == "task.wait" {
                 return wait::run(context, &mut out, input, global.json).await;
             }
             let asked = input.clone();
-            let value = (entry.call)(context, input).await?;
+            let value = match doctor::agent(entry, &input) {
+                Some(agent) => doctor::examine(context, agent, without_prompt).await?,
+                None => (entry.call)(context, input).await?,
+            };
             if watch && value["id"].is_i64() {
                 return watch_submitted(context, &mut out, &value, global.json).await;
             }
@@ -325,10 +336,9 @@ struct Session {
 impl Session {
     async fn open(global: &Global<'_>) -> Result<Self, OpError> {
         let database = global.database().await?;
-        let (mut context, listener) =
+        let (context, listener) =
             OpContext::open(&database.url, CONNECTIONS, global.actor.clone())?;
-        context.prober = (global.wiring.prober)();
-        context.examiner = (global.wiring.examiner)();
+        let context = Self::here(context, global);
         let url = database.direct().to_owned();
         let mut listening = JoinSet::new();
         listening.spawn(async move { listener.run(&url, CancellationToken::new()).await });
@@ -336,5 +346,28 @@ impl Session {
             context,
             _listening: listening,
         })
+    }
+
+    /// The same where there may be no database: who needs it is told why there is none.
+    async fn open_anyway(global: &Global<'_>) -> Result<Self, OpError> {
+        match Self::open(global).await {
+            Ok(session) => Ok(session),
+            Err(why) => Ok(Self {
+                context: Self::here(
+                    OpContext::without_database(&why, global.actor.clone())?,
+                    global,
+                ),
+                _listening: JoinSet::new(),
+            }),
+        }
+    }
+
+    /// With what this machine has.
+    fn here(context: OpContext, global: &Global<'_>) -> OpContext {
+        OpContext {
+            prober: (global.wiring.prober)(),
+            examiner: (global.wiring.examiner)(),
+            ..context
+        }
     }
 }

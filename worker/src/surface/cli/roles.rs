@@ -22,6 +22,8 @@ pub enum Role {
     Migrate(MigrateArgs),
     /// Look at the configuration.
     ConfigCheck(ConfigCheckArgs),
+    /// Write an entry into the catalogue of agents.
+    AddAgent(AddAgentArgs),
     /// Measure.
     Bench(BenchArgs),
 }
@@ -150,6 +152,25 @@ pub struct MigrateArgs {
 #[derive(Clone, Debug, clap::Args)]
 pub struct ConfigCheckArgs {
     /// The catalogue of agents
+    #[arg(
+        long,
+        env = "DISPATCH_AGENTS",
+        value_name = "FILE",
+        default_value = "agents.toml"
+    )]
+    pub agents: PathBuf,
+}
+
+/// Write the entry of a known agent into this machine's agents.toml
+#[derive(Clone, Debug, clap::Args)]
+pub struct AddAgentArgs {
+    /// Which
+    #[arg(value_name = "AGENT", required_unless_present = "list")]
+    pub name: Option<String>,
+    /// Print the agents that are known, and how each is installed
+    #[arg(long, conflicts_with = "name")]
+    pub list: bool,
+    /// The catalogue of agents; made when it is not there
     #[arg(
         long,
         env = "DISPATCH_AGENTS",

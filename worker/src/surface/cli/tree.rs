@@ -35,6 +35,8 @@ pub enum Invocation {
         file: Option<String>,
         /// Submit only: follow the task.
         watch: bool,
+        /// Doctor only: send no prompt to the agent.
+        without_prompt: bool,
     },
     /// The stream of a task.
     Stream(StreamArgs),
@@ -155,7 +157,19 @@ fn global_args() -> [Arg; 4] {
 fn op_command(name: &'static str, entry: &'static OpEntry) -> Command {
     let command = (entry.augment)(Command::new(name));
     let command = command.about(entry.spec.summary).long_about(None);
-    let command = match entry.spec.name {
+    extended(command, entry).after_help(examples(entry))
+}
+
+/// With what only the command line has for it.
+fn extended(command: Command, entry: &OpEntry) -> Command {
+    match entry.spec.name {
+        "doctor.show" => command.arg(
+            Arg::new("without-prompt")
+                .long("without-prompt")
+                .action(ArgAction::SetTrue)
+                .requires("agent")
+                .help("Only what costs nothing: send the agent no prompt"),
+        ),
         "task.submit" => command.args([
             Arg::new("from-file")
                 .long("file")
@@ -168,8 +182,7 @@ fn op_command(name: &'static str, entry: &'static OpEntry) -> Command {
                 .help("Follow the task until it ends"),
         ]),
         _ => command,
-    };
-    command.after_help(examples(entry))
+    }
 }
 
 fn examples(entry: &OpEntry) -> String {
@@ -256,7 +269,7 @@ fn noun_command(noun: &'static str) -> Command {
     let mut command = Command::new(noun_name(noun)).disable_help_subcommand(true);
     match default_op(noun) {
         Some(entry) => {
-            command = (entry.augment)(command)
+            command = extended((entry.augment)(command), entry)
                 .args_conflicts_with_subcommands(true)
                 .subcommand_negates_reqs(true);
         }
@@ -275,6 +288,9 @@ fn noun_command(noun: &'static str) -> Command {
     }
     match noun {
         "change" => command.subcommand(files_command()),
+        "agent" => command.subcommand(quiet(roles::AddAgentArgs::augment_args(Command::new(
+            "add",
+        )))),
         "permission" => command
             .subcommand(answer_command("allow"))
             .subcommand(answer_command("deny")),
@@ -430,6 +446,7 @@ fn noun_invocation(noun: &str, matches: &ArgMatches) -> Result<Invocation, OpErr
             let input = json!({"id": text(inner, "id")});
             plain_invocation("change.show", input, View::Files)
         }
+        ("agent", "add") => Ok(Invocation::Role(Role::AddAgent(read(inner)?))),
         ("permission", "allow" | "deny") => {
             let note = inner.get_one::<String>("note");
             let input = json!({"id": text(inner, "id"), "answer": verb, "note": note});
@@ -447,12 +464,14 @@ fn plain_invocation(op: &str, input: Value, view: View) -> Result<Invocation, Op
         view,
         file: None,
         watch: false,
+        without_prompt: false,
     })
 }
 
 fn op_invocation(op: &str, matches: &ArgMatches) -> Result<Invocation, OpError> {
     let entry = found(op)?;
     let submits = entry.spec.name == "task.submit";
+    let examines = entry.spec.name == "doctor.show";
     Ok(Invocation::Op {
         entry,
         input: (entry.from_matches)(matches)?,
@@ -461,6 +480,7 @@ fn op_invocation(op: &str, matches: &ArgMatches) -> Result<Invocation, OpError> 
             .then(|| matches.get_one("from-file").cloned())
             .flatten(),
         watch: submits && matches.get_flag("watch"),
+        without_prompt: examines && matches.get_flag("without-prompt"),
     })
 }
 

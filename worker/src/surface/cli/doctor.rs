@@ -1,0 +1,74 @@
+//! `dispatch doctor AGENT`: what the fleet says of an agent, and how it does on this machine. The
+//! second starts it, which the operation that only looks must not.
+
+use serde_json::{Value, json};
+
+use crate::ops::doctor::{Diagnosis, Finding, Verdict};
+use crate::ops::{self, OpContext, OpEntry, OpError, OpErrorKind};
+
+/// The agent that the doctor is asked about, when it is one.
+pub(crate) fn agent<'a>(entry: &OpEntry, input: &'a Value) -> Option<&'a str> {
+    let asked = entry.spec.name == "doctor.show";
+    input["agent"].as_str().filter(|_| asked)
+}
+
+/// Both, as one diagnosis. An agent that neither knows is an error.
+pub(crate) async fn examine(
+    context: &OpContext,
+    agent: &str,
+    without_prompt: bool,
+) -> Result<Value, OpError> {
+    let fleet = call(context, "doctor.show", json!({"agent": agent})).await;
+    let check = json!({"name": agent, "without_prompt": without_prompt});
+    let here = call(context, "agent.check", check).await;
+    let missing = |told: &Result<Diagnosis, OpError>| {
+        let error = told.as_ref().err();
+        error.is_some_and(|error| error.kind == OpErrorKind::NotFound)
+    };
+    let nobody = match &fleet {
+        Ok(told) => told.data.iter().all(|one| one.area == "database"),
+        Err(_) => missing(&fleet),
+    };
+    if nobody && missing(&here) {
+        return here.map(|_| Value::Null);
+    }
+    let mut findings = of_fleet(agent, fleet);
+    findings.extend(of_machine(here));
+    serde_json::to_value(Diagnosis::of(findings)).map_err(|e| OpError::internal(e.to_string()))
+}
+
+async fn call(context: &OpContext, op: &str, input: Value) -> Result<Diagnosis, OpError> {
+    let entry = ops::find(op).ok_or_else(|| OpError::internal(format!("no operation {op:?}")))?;
+    let told = (entry.call)(context, input).await?;
+    serde_json::from_value(told).map_err(|e| OpError::internal(e.to_string()))
+}
+
+fn of_fleet(agent: &str, told: Result<Diagnosis, OpError>) -> Vec<Finding> {
+    match told {
+        Ok(told) => told.data,
+        Err(error) if error.kind == OpErrorKind::NotFound => {
+            let found = Finding::ok("fleet", agent, "no worker of the fleet knows it");
+            let advice = "A worker with this agents.toml offers it: dispatch worker.";
+            vec![found.but(Verdict::Warn, advice)]
+        }
+        Err(error) => vec![failed("fleet", agent, error)],
+    }
+}
+
+fn of_machine(told: Result<Diagnosis, OpError>) -> Vec<Finding> {
+    match told {
+        Ok(told) => told.data,
+        Err(error) if error.kind == OpErrorKind::NotFound => {
+            let found = Finding::ok("agent", "found", error.message);
+            let advice = "Nothing of it was tried: run this on a host whose agents.toml has it.";
+            vec![found.but(Verdict::Warn, advice)]
+        }
+        Err(error) => vec![failed("machine", "agents.toml", error)],
+    }
+}
+
+fn failed(area: &str, check: &str, error: OpError) -> Finding {
+    let found = Finding::ok(area, check, error.message);
+    let advice = error.hint.unwrap_or_else(|| "Mend this first.".to_owned());
+    found.but(Verdict::Fail, advice)
+}
