@@ -6,6 +6,7 @@ use std::time::Duration;
 use dispatch_worker::ops::OpContext;
 use dispatch_worker::surface::auth::{Gate, Strangers};
 use dispatch_worker::surface::http::{self, App};
+use dispatch_worker::surface::traffic::Traffic;
 use serde_json::{Value, json};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{TcpListener, TcpStream};
@@ -13,6 +14,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use crate::harness::db::TestDb;
+use crate::harness::eventually;
 
 /// Nothing here takes longer than this, unless it hangs.
 const SOON: Duration = Duration::from_secs(20);
@@ -26,6 +28,10 @@ pub struct Server {
 
 impl Server {
     pub async fn start(tokens: &[String]) -> Self {
+        Self::limited(tokens, Traffic::unlimited()).await
+    }
+
+    async fn limited(tokens: &[String], traffic: Traffic) -> Self {
         let db = TestDb::new().await;
         let (context, listener) = OpContext::open(&db.url(), 4, "http".to_owned()).unwrap();
         let stop = CancellationToken::new();
@@ -40,7 +46,7 @@ impl Server {
         };
         let app = http::router(App {
             context,
-            gate: Arc::new(Gate::new(tokens, &[], strangers)),
+            gate: Arc::new(Gate::new(tokens, &[], strangers).limited(traffic)),
             metrics: None,
             stop: stop.clone(),
         });
@@ -454,4 +460,61 @@ async fn a_server_that_stops_ends_its_streams() {
     tokio::time::timeout(Duration::from_secs(5), ended)
         .await
         .expect("the stream held the server");
+}
+
+#[tokio::test]
+async fn who_asks_too_much_is_told_when_to_come_back_and_keeps_nobody_else_out() {
+    let tokens = ["a", "b"].map(|who| format!("correct-horse-battery-{who}"));
+    let traffic = Traffic::new("2/m".parse().unwrap(), 0);
+    let server = Server::limited(&tokens, traffic).await;
+    let ask = async |token: &str| {
+        let bearer = format!("Authorization: Bearer {token}\r\n");
+        server.send("GET /api/v1/tasks", &bearer, "").await
+    };
+    for _ in 0..2 {
+        assert_eq!(ask(&tokens[0]).await.status, 200);
+    }
+    let refused = ask(&tokens[0]).await;
+    refused.problem(429, "rate_limited");
+    assert!(refused.head.contains("retry-after: "), "{}", refused.head);
+    assert_eq!(ask(&tokens[1]).await.status, 200);
+    for _ in 0..30 {
+        ask("nobody").await.problem(401, "unauthorized");
+    }
+    let refused = ask("nobody").await;
+    refused.problem(429, "rate_limited");
+    assert!(refused.head.contains("retry-after: "), "{}", refused.head);
+    ask("dt_nobody").await.problem(429, "rate_limited");
+    assert_eq!(ask(&tokens[1]).await.status, 200);
+    // Health is asked by machines without a token, and never refused.
+    assert_eq!(server.get("/healthz").await.status, 200);
+    server.end().await;
+}
+
+#[tokio::test]
+async fn streams_of_one_caller_are_bounded_and_a_closed_one_makes_room() {
+    let tokens = ["a", "b"].map(|who| format!("correct-horse-battery-{who}"));
+    let traffic = Traffic::new("0".parse().unwrap(), 1);
+    let server = Server::limited(&tokens, traffic).await;
+    let sql = "INSERT INTO projects (name, path) VALUES ('shop', '/srv/shop');
+               INSERT INTO catalogue_agents (name) VALUES ('fake');
+               INSERT INTO tasks (project, input, agent) VALUES ('shop', 'x', 'fake')";
+    server.db.client().await.batch_execute(sql).await.unwrap();
+    let [mine, other] = tokens.map(|token| format!("Authorization: Bearer {token}\r\n"));
+    let path = "GET /api/v1/tasks/1/events";
+    let stream = server.open(path, &mine, "", "Host: localhost\r\n").await;
+    let mut lines = BufReader::new(stream).lines();
+    while let Some(line) = lines.next_line().await.unwrap() {
+        if line.starts_with("data: ") {
+            break;
+        }
+    }
+    let asked = "GET /api/v1/tasks";
+    let refused = server.send(asked, &mine, "").await;
+    refused.problem(429, "too_many_open");
+    assert_eq!(server.send(asked, &other, "").await.status, 200);
+    drop(lines);
+    let free = async || server.send(asked, &mine, "").await.status == 200;
+    eventually("the place of a closed stream is free", SOON, free).await;
+    server.end().await;
 }

@@ -12,6 +12,7 @@ use dispatch_worker::roles;
 use dispatch_worker::store::Store;
 use dispatch_worker::store::listen::Listener;
 use dispatch_worker::surface::cli::roles::ServeArgs;
+use dispatch_worker::surface::traffic::MaybeRate;
 use futures::StreamExt;
 use serde_json::{Value, json};
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
@@ -48,6 +49,8 @@ impl Readers {
                 token_file: None,
                 token: None,
                 hosts: Vec::new(),
+                rate_limit: MaybeRate(None),
+                open_limit: 0,
             };
             let tell = move |address| ready.try_send(address).unwrap();
             roles::serve_until(&url, url.clone(), args, None, quiet, tell)

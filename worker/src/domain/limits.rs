@@ -288,6 +288,12 @@ pub const WAIT_MAX: Duration = Duration::from_secs(50);
 /// Streams open at a time in one server; each holds a socket and a little memory.
 pub const HTTP_STREAMS_MAX: usize = 1_024;
 
+/// Callers over HTTP that are counted apart; each takes some hundred bytes. Others share a count.
+pub const HTTP_CALLERS_MAX: usize = 10_000;
+
+/// Wrong tokens of one address in a minute: a person mistypes, a program tries.
+pub const HTTP_REFUSALS_PER_MINUTE: u32 = 30;
+
 /// Bearer tokens of one server: each request is compared with all of them.
 pub const HTTP_TOKENS_MAX: usize = 1_000;
 

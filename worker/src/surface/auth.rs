@@ -10,6 +10,7 @@ use subtle::{Choice, ConstantTimeEq};
 
 use super::cli::roles::ServeArgs;
 use super::problem::Problem;
+use super::traffic::{Place, Traffic, Who};
 use crate::config::secret_file;
 use crate::domain::limits;
 use crate::domain::redact::Secret;
@@ -60,6 +61,7 @@ pub struct Gate {
     tokens: Vec<[u8; 32]>,
     hosts: Vec<String>,
     strangers: Strangers,
+    traffic: Traffic,
 }
 
 impl Gate {
@@ -69,6 +71,7 @@ impl Gate {
             tokens: Vec::new(),
             hosts: Vec::new(),
             strangers: Strangers::Refused,
+            traffic: Traffic::unlimited(),
         }
     }
 
@@ -117,28 +120,47 @@ impl Gate {
             true => Strangers::Welcome,
             false => Strangers::Refused,
         };
-        Ok(Self::new(&tokens, &args.hosts, strangers))
+        let traffic = Traffic::new(args.rate_limit, args.open_limit);
+        Ok(Self::new(&tokens, &args.hosts, strangers).limited(traffic))
     }
 
-    /// A gate with these tokens and these names of the server besides loopback ones.
+    /// A gate with these tokens and these names of the server besides loopback ones, without limits.
     pub fn new(tokens: &[String], hosts: &[String], strangers: Strangers) -> Self {
         Self {
             tokens: tokens.iter().map(|t| Sha256::digest(t).into()).collect(),
             hosts: hosts.iter().map(|h| h.to_ascii_lowercase()).collect(),
             strangers,
+            traffic: Traffic::unlimited(),
         }
     }
 
-    /// Whether this request may go on, and for whom.
+    /// The same with limits for its callers.
+    pub fn limited(self, traffic: Traffic) -> Self {
+        Self { traffic, ..self }
+    }
+
+    /// Whether this request may go on, for whom, and the place that it takes.
     pub(crate) async fn admit(
         &self,
         context: &OpContext,
         uri: &Uri,
         headers: &HeaderMap,
-    ) -> Result<Caller, Problem> {
+        peer: Option<IpAddr>,
+    ) -> Result<(Caller, Option<Place>), Problem> {
         self.check_names(uri, headers)?;
+        let peer = Who::at(peer);
+        let (caller, who) = self.caller(context, headers, peer).await?;
+        Ok((caller, self.traffic.enter(&who)?))
+    }
+
+    async fn caller(
+        &self,
+        context: &OpContext,
+        headers: &HeaderMap,
+        peer: Who,
+    ) -> Result<(Caller, Who), Problem> {
         if self.strangers == Strangers::Welcome {
-            return Ok(everything(headers));
+            return Ok((everything(headers), peer));
         }
         let given = bearer(headers);
         let hash: [u8; 32] = Sha256::digest(given).into();
@@ -147,23 +169,27 @@ impl Gate {
             known |= token.ct_eq(&hash);
         }
         if known.into() {
-            return Ok(everything(headers));
+            return Ok((everything(headers), Who::Token(hash)));
         }
+        self.traffic.may_try(&peer, &hash)?;
         let holder = match given.starts_with(token::PREFIX) {
             true => token::holder(context, &hash).await?,
             false => None,
         };
         let Some((name, scopes)) = holder else {
+            self.traffic.was_wrong(&peer, &hash)?;
             return Err(Problem::new(
                 StatusCode::UNAUTHORIZED,
                 "unauthorized",
                 "the request needs a valid bearer token; an operator makes one: dispatch tokens create NAME --scope SCOPE",
             ));
         };
-        Ok(Caller {
+        self.traffic.was_right(hash);
+        let caller = Caller {
             actor: format!("{name} (http)"),
             scopes,
-        })
+        };
+        Ok((caller, Who::Token(hash)))
     }
 
     fn check_names(&self, uri: &Uri, headers: &HeaderMap) -> Result<(), Problem> {
@@ -264,7 +290,7 @@ mod tests {
         let uri = Uri::from_static("/api/v1/tasks");
         let nowhere = "postgres://nobody@127.0.0.1:1/none?connect_timeout=1";
         let (context, _listener) = OpContext::open(nowhere, 1, "http".to_owned()).unwrap();
-        let admitted = gate.admit(&context, &uri, &headers(pairs)).await;
+        let admitted = gate.admit(&context, &uri, &headers(pairs), None).await;
         admitted.map_or_else(|problem| problem.code, |_| "in")
     }
 

@@ -1,11 +1,13 @@
 //! HTTP, derived from the list of operations.
 
 use std::convert::Infallible;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use axum::body::Body;
 use axum::extract::rejection::BytesRejection;
-use axum::extract::{DefaultBodyLimit, RawPathParams, Request, State};
+use axum::extract::{ConnectInfo, DefaultBodyLimit, RawPathParams, Request, State};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, Uri, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
@@ -22,6 +24,7 @@ use tower_http::catch_panic::CatchPanicLayer;
 use super::auth::{Caller, Gate};
 use super::fields::Fields;
 use super::problem::Problem;
+use super::traffic::Held;
 use super::{health, openapi, sse};
 use crate::domain::limits;
 use crate::domain::scope::Scope;
@@ -113,7 +116,8 @@ pub async fn serve(
     stop: CancellationToken,
 ) -> std::io::Result<()> {
     let stopping = stop.clone();
-    let served = axum::serve(socket, app)
+    let with_peers = app.into_make_service_with_connect_info::<SocketAddr>();
+    let served = axum::serve(socket, with_peers)
         .with_graceful_shutdown(async move { stopping.cancelled().await })
         .into_future();
     tokio::select! {
@@ -259,11 +263,17 @@ async fn admit(
     next: Next,
 ) -> Result<Response, Problem> {
     let (gate, context) = (&shared.gate, &shared.context);
-    let caller = gate
-        .admit(context, request.uri(), request.headers())
+    let peer = request.extensions().get::<ConnectInfo<SocketAddr>>();
+    let peer = peer.map(|ConnectInfo(address)| address.ip());
+    let (caller, place) = gate
+        .admit(context, request.uri(), request.headers(), peer)
         .await?;
     request.extensions_mut().insert(caller);
-    Ok(next.run(request).await)
+    let response = next.run(request).await;
+    Ok(match place {
+        Some(place) => response.map(|body| Body::new(Held::new(body, place))),
+        None => response,
+    })
 }
 
 /// For what is no operation and shows something.

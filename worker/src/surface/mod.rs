@@ -10,5 +10,6 @@ pub mod mcp;
 pub mod openapi;
 pub mod problem;
 pub mod sse;
+pub mod traffic;
 
 pub use crate::domain::safe_text;

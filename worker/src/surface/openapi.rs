@@ -37,6 +37,7 @@ pub fn document() -> Value {
         "paths": paths,
         "components": {
             "schemas": components,
+            "responses": {"Limited": limited_response()},
             "securitySchemes": {"bearer": {"type": "http", "scheme": "bearer"}},
         },
     })
@@ -83,6 +84,7 @@ fn operation(entry: &OpEntry, schemas: &mut SchemaGenerator) -> Value {
     if made {
         responses.insert("201".to_owned(), answered("Made."));
     }
+    responses.insert("429".to_owned(), limited());
     responses.insert("default".to_owned(), problem_response());
     let mut operation = json!({
         "operationId": spec.word(),
@@ -144,9 +146,25 @@ fn stream_operation() -> Value {
                 }}},
             },
             "204": {"description": "Everything was told: do not come back."},
+            "429": limited(),
             "default": problem_response(),
         },
     })
+}
+
+fn limited() -> Value {
+    json!({"$ref": "#/components/responses/Limited"})
+}
+
+fn limited_response() -> Value {
+    let mut response = problem_response();
+    response["description"] = json!(
+        "Too many requests of this caller (rate_limited), or too many of them open (too_many_open)."
+    );
+    response["headers"] = json!({
+        "Retry-After": {"schema": {"type": "integer"}, "description": "Seconds to wait."},
+    });
+    response
 }
 
 fn problem_response() -> Value {

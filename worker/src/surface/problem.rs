@@ -18,6 +18,8 @@ pub struct Problem {
     pub detail: String,
     /// How to mend it.
     pub hint: Option<String>,
+    /// When to ask again.
+    pub retry_after_s: Option<u64>,
 }
 
 impl Problem {
@@ -28,6 +30,7 @@ impl Problem {
             code,
             detail: detail.into(),
             hint: None,
+            retry_after_s: None,
         }
     }
 }
@@ -40,6 +43,7 @@ impl From<OpError> for Problem {
             code: error.code,
             detail: error.message,
             hint: error.hint,
+            retry_after_s: None,
         }
     }
 }
@@ -68,6 +72,9 @@ impl IntoResponse for Problem {
                 headers.insert(header::RETRY_AFTER, HeaderValue::from_static("5"));
             }
             _ => {}
+        }
+        if let Some(seconds) = self.retry_after_s {
+            headers.insert(header::RETRY_AFTER, seconds.into());
         }
         response
     }

@@ -6,6 +6,7 @@ use std::str::FromStr;
 
 use crate::domain::sandbox::Rung;
 use crate::ops::values::Span;
+use crate::surface::traffic::MaybeRate;
 
 /// A role with its arguments.
 #[derive(Clone, Debug)]
@@ -123,6 +124,23 @@ pub struct ServeArgs {
         value_name = "NAME"
     )]
     pub hosts: Vec<String>,
+    /// Requests of one caller (a token, or an address without one), such as 100/s or 600/m; 0: any.
+    /// The same number may come at once
+    #[arg(
+        long,
+        env = "DISPATCH_RATE_LIMIT",
+        value_name = "N/s",
+        default_value = "100/s"
+    )]
+    pub rate_limit: MaybeRate,
+    /// Requests that one caller may have open at a time, waits and streams too; 0: any
+    #[arg(
+        long,
+        env = "DISPATCH_OPEN_LIMIT",
+        value_name = "N",
+        default_value_t = 256
+    )]
+    pub open_limit: usize,
 }
 
 /// Everything on this machine: a Postgres of its own, a worker and HTTP in one process.
