@@ -147,13 +147,21 @@ impl Op for ShowDoctor {
 async fn database(context: &OpContext) -> Vec<Finding> {
     const AREA: &str = "database";
     let wanted = crate::store::migrate::wanted_version();
-    if let Err(error) = context.check().await {
-        let advice = error.hint.clone();
-        let found = Finding::ok(AREA, "schema", error.message);
-        let usual = "Is DATABASE_URL right, and is the server up? A schema of another version: dispatch migrate.";
-        return vec![found.but(Verdict::Fail, advice.unwrap_or_else(|| usual.to_owned()))];
-    }
-    let mut findings = vec![Finding::ok(AREA, "schema", format!("version {wanted}"))];
+    let schema = match context.check().await {
+        Err(error) => {
+            let advice = error.hint.clone();
+            let found = Finding::ok(AREA, "schema", error.message);
+            let usual = "Is DATABASE_URL right, and is the server up? A schema of another version: dispatch migrate.";
+            return vec![found.but(Verdict::Fail, advice.unwrap_or_else(|| usual.to_owned()))];
+        }
+        Ok(version) if version > wanted => {
+            let found = format!("version {version}, newer than this program's {wanted}");
+            let advice = "What runs goes on, and nothing older starts any more: bring the rest of the fleet to the newer release.";
+            Finding::ok(AREA, "schema", found).but(Verdict::Warn, advice)
+        }
+        Ok(version) => Finding::ok(AREA, "schema", format!("version {version}")),
+    };
+    let mut findings = vec![schema];
     let asked = Utc::now();
     match health::facts(&context.store).await {
         Ok(facts) => {
