@@ -4,10 +4,13 @@ use std::collections::BTreeSet;
 use std::path::Path;
 use std::process::{Output, Stdio};
 
-use serde_json::Value;
+use dispatch_worker::ops::OpContext;
+use dispatch_worker::store::migrate;
+use serde_json::{Value, json};
 use tokio::process::Command;
 
 use crate::harness::db::TestDb;
+use crate::harness::worker::{Stage, gates, write};
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_dispatch-under-test");
 
@@ -182,4 +185,65 @@ fn a_container_is_given_more_time_to_stop_than_its_worker_takes() {
     let grace = worker.split("stop_grace_period:").nth(1).unwrap();
     let grace: u64 = grace.split('s').next().unwrap().trim().parse().unwrap();
     assert!(grace >= drain[0] + 15, "{grace} for {drain:?}");
+}
+
+/// What a migration of the next release may do, done to every table at once.
+const NEXT_RELEASE: &str = "
+    DO $$
+    DECLARE t record;
+    BEGIN
+        FOR t IN SELECT tablename FROM pg_tables
+                  WHERE schemaname = current_schema() AND tablename <> 'refinery_schema_history' LOOP
+            EXECUTE format('ALTER TABLE %I ADD COLUMN of_next_release text NOT NULL DEFAULT %L', t.tablename, 'new');
+        END LOOP;
+    END $$;
+    CREATE TABLE of_next_release (id bigint PRIMARY KEY, task_id bigint REFERENCES tasks);
+    CREATE INDEX of_next_release_index ON outcomes (of_next_release);
+    INSERT INTO refinery_schema_history (version, name, applied_on, checksum)
+    SELECT max(version) + 1, 'next', now()::text, '0' FROM refinery_schema_history";
+
+#[tokio::test]
+async fn a_worker_goes_on_when_the_next_release_has_migrated() {
+    let stage = Stage::new().await;
+    let worker = stage.worker().await;
+    let gates = gates();
+    let gate = gates.path().join("go");
+    let script = json!([write("b.txt", "b\n"), { "say": "working" }, { "wait_for": gate }]);
+    let before = stage.speaking("acp", &script).await;
+    let (context, _listener) = OpContext::open(&stage.db.url(), 1, "test".to_owned()).unwrap();
+    assert_eq!(context.check().await.unwrap(), migrate::wanted_version());
+
+    stage.sql.batch_execute(NEXT_RELEASE).await.unwrap();
+    std::fs::write(&gate, "").unwrap();
+    stage.reaches(before, "completed").await;
+    let change = format!("SELECT count(*) FROM pending_changes WHERE task_id = {before}");
+    assert_eq!(stage.text(&change).await, "1");
+    let after = stage
+        .submit("acp", &json!([write("c.txt", "c\n"), { "say": "done" }]))
+        .await;
+    stage.reaches(after, "completed").await;
+    let last = stage.submit("noop", &json!([])).await;
+    stage.reaches(last, "completed").await;
+    let cancelled = stage.working("acp").await;
+    let cancel = format!("SELECT cancel_task({cancelled})");
+    stage.sql.batch_execute(&cancel).await.unwrap();
+    stage.reaches(cancelled, "cancelled").await;
+
+    let found = context.check().await.unwrap();
+    assert_eq!(found, migrate::wanted_version() + 1, "it stays ready");
+    let refused = migrate::check(&stage.db.url())
+        .await
+        .unwrap_err()
+        .to_string();
+    assert!(refused.contains("Run a newer dispatch"), "{refused}");
+    let url = stage.db.url();
+    let told = dispatch(&["--json", "doctor"], &[("DATABASE_URL", &url)]).await;
+    let told: Value = serde_json::from_slice(&told.stdout).unwrap();
+    let findings = told["data"].as_array().unwrap();
+    let schema = findings
+        .iter()
+        .find(|one| one["check"] == "schema")
+        .unwrap();
+    assert_eq!(schema["verdict"], "warn", "{schema}");
+    worker.stop().await;
 }

@@ -56,12 +56,13 @@ impl OpContext {
         })
     }
 
-    /// Whether the database answers and has the schema of this program.
-    pub async fn check(&self) -> Result<(), OpError> {
+    /// The schema's version, when the database answers and what runs may go on with it. A newer one
+    /// serves the programs before it: its migrations only add.
+    pub async fn check(&self) -> Result<i64, OpError> {
         let found = self.store.schema_version().await?;
         let wanted = crate::store::migrate::wanted_version();
-        if found == wanted {
-            return Ok(());
+        if found >= wanted {
+            return Ok(found);
         }
         Err(OpError::unavailable(format!(
             "the database has schema version {found}, this program needs {wanted}"

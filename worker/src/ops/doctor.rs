@@ -176,10 +176,16 @@ fn no_answer(error: OpError) -> Finding {
 async fn database(context: &OpContext) -> Vec<Finding> {
     const AREA: &str = DATABASE;
     let wanted = crate::store::migrate::wanted_version();
-    if let Err(error) = context.check().await {
-        return vec![no_answer(error)];
-    }
-    let mut findings = vec![Finding::ok(AREA, "schema", format!("version {wanted}"))];
+    let schema = match context.check().await {
+        Err(error) => return vec![no_answer(error)],
+        Ok(version) if version > wanted => {
+            let found = format!("version {version}, newer than this program's {wanted}");
+            let advice = "What runs goes on, and nothing older starts any more: bring the rest of the fleet to the newer release.";
+            Finding::ok(AREA, "schema", found).but(Verdict::Warn, advice)
+        }
+        Ok(version) => Finding::ok(AREA, "schema", format!("version {version}")),
+    };
+    let mut findings = vec![schema];
     let asked = Utc::now();
     match health::facts(&context.store).await {
         Ok(facts) => {

@@ -19,14 +19,14 @@ pub(crate) async fn live() -> &'static str {
     "ok\n"
 }
 
-/// The database answers and its schema fits.
+/// The database answers and its schema fits, or is that of a newer release that is being rolled out.
 pub(crate) async fn ready(State(shared): State<Arc<Shared>>) -> Result<&'static str, Problem> {
     if shared.stop.is_cancelled() {
         return Err(OpError::unavailable("stopping").code("stopping").into());
     }
     let check = tokio::time::timeout(READY_TIMEOUT, shared.context.check());
     match check.await {
-        Ok(Ok(())) => Ok("ready\n"),
+        Ok(Ok(_version)) => Ok("ready\n"),
         Ok(Err(error)) => Err(Problem {
             status: StatusCode::SERVICE_UNAVAILABLE,
             ..error.into()
