@@ -151,7 +151,7 @@ pub struct AddProject {
     #[arg(value_name = "PROJECT")]
     pub name: String,
     /// Where the repository is: a directory on the hosts of the workers, or an address that they
-    /// fetch from and push to, such as https://git.example.com/shop.git
+    /// fetch from and push to, such as `https://git.example.com/shop.git`
     pub path: String,
     /// Do not look whether the path is a repository on this host
     #[arg(long)]
