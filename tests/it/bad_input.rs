@@ -415,7 +415,7 @@ async fn a_probe_that_cannot_be_made_says_why_and_does_not_deny_the_agent() {
     };
     let said = probe("here", ("TMPDIR", nowhere.to_str().unwrap()));
     assert!(
-        said.contains("cannot make a directory for the probe"),
+        said.contains("cannot make a directory to try it in"),
         "{said}"
     );
     let said = probe("elsewhere", ("LANG", "C"));
