@@ -46,10 +46,7 @@ async fn a_native_agent_is_ready_when_one_provider_has_its_key() {
     );
     assert_eq!(providers[1]["usable"], false);
     let why = providers[1]["why"].as_str().unwrap();
-    assert!(
-        why.contains("set DISPATCH_TEST_NO_SUCH_KEY for the worker"),
-        "{why}"
-    );
+    assert!(why.contains("set DISPATCH_TEST_NO_SUCH_KEY"), "{why}");
     assert!(!serde_json::to_string(&found).unwrap().contains("made-up"));
 }
 
