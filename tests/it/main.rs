@@ -84,6 +84,7 @@ mod tidy;
 #[cfg(target_os = "linux")]
 mod tokens;
 mod toolhost;
+mod traces;
 mod wait;
 mod workspace_lifecycle;
 mod workspace_projects;

@@ -98,7 +98,15 @@ const IMPORTS: [(&str, &[&str]); 21] = [
     ),
     (
         "main",
-        &["config", "surface", "roles", "bench", "sandbox", "toolhost"],
+        &[
+            "config",
+            "surface",
+            "roles",
+            "bench",
+            "sandbox",
+            "telemetry",
+            "toolhost",
+        ],
     ),
 ];
 

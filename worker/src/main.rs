@@ -2,7 +2,7 @@
 
 use std::process::ExitCode;
 
-use dispatch_worker::{roles, sandbox, surface, toolhost};
+use dispatch_worker::{roles, sandbox, surface, telemetry, toolhost};
 
 fn main() -> ExitCode {
     // Before anything else: what stands between a worker and an agent is small.
@@ -13,7 +13,11 @@ fn main() -> ExitCode {
         return code;
     }
     match tokio::runtime::Runtime::new() {
-        Ok(runtime) => runtime.block_on(surface::cli::run(std::env::args_os(), &roles::WIRING)),
+        Ok(runtime) => {
+            let code = runtime.block_on(surface::cli::run(std::env::args_os(), &roles::WIRING));
+            telemetry::finish();
+            code
+        }
         Err(error) => {
             eprintln!("error: the async runtime does not start: {error}");
             ExitCode::FAILURE

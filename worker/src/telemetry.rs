@@ -7,11 +7,16 @@ use std::io::{self, IsTerminal, Write};
 use std::sync::{Mutex, OnceLock, PoisonError, RwLock};
 
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
-use tracing_subscriber::EnvFilter;
-use tracing_subscriber::fmt;
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
+use tracing_subscriber::{EnvFilter, Layer, fmt};
 
 use crate::domain::redact::{Redactor, Secret};
 use crate::domain::{limits, safe_text};
+
+mod traces;
+
+pub use traces::finish;
 
 /// Upper edges of the histograms of durations, in seconds: from a statement to an attempt.
 const SECONDS: [f64; 14] = [
@@ -32,9 +37,6 @@ pub fn init(format: Option<&str>) {
         None => !std::io::stderr().is_terminal(),
     };
     let form = if json { Form::Json } else { Form::Text };
-    let lines = fmt()
-        .with_env_filter(filter)
-        .with_writer(move || Careful { form });
     // A panic quotes what it stumbled over: it is told as everything else is.
     std::panic::set_hook(Box::new(|panic| {
         let backtrace = std::backtrace::Backtrace::capture();
@@ -44,14 +46,26 @@ pub fn init(format: Option<&str>) {
         };
         tracing::error!(backtrace, "{panic}");
     }));
-    // Somebody, such as a test, may have installed a subscriber already.
-    let _installed = if json {
-        lines.json().flatten_event(true).try_init()
+    let lines = fmt::layer().with_writer(move || Careful { form });
+    let lines = if json {
+        lines.json().flatten_event(true).boxed()
     } else {
         let colour = std::io::stderr().is_terminal()
             && std::env::var_os("NO_COLOR").is_none_or(|v| v.is_empty());
-        lines.with_ansi(colour).with_target(false).try_init()
+        lines.with_ansi(colour).with_target(false).boxed()
     };
+    let (traces, fault) = match traces::layer() {
+        Ok(layer) => (layer, None),
+        Err(fault) => (None, Some(fault)),
+    };
+    // Somebody, such as a test, may have installed a subscriber already.
+    let _installed = tracing_subscriber::registry()
+        .with(lines.with_filter(filter))
+        .with(traces)
+        .try_init();
+    if let Some(fault) = fault {
+        tracing::warn!(fault, "traces are off: the settings OTEL_* cannot be used");
+    }
 }
 
 /// Secrets of this process and of the agents it runs, for its log.

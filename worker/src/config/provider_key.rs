@@ -85,7 +85,7 @@ impl ProviderSpec {
     /// What gives it a key, in words.
     pub fn key_fix(&self) -> String {
         let variable = self.api_key_env.as_ref();
-        let variable = variable.map(|name| format!("set {name} or {name}_FILE for the worker"));
+        let variable = variable.map(|name| format!("set {name} for the worker"));
         let file = self.api_key_file.as_ref();
         let file = file.map(|file| format!("write it to {}", file.display()));
         let ways: Vec<String> = variable.into_iter().chain(file).collect();
@@ -148,7 +148,7 @@ mod tests {
             .key_by(|_| Ok(Some("  ".to_owned())))
             .unwrap_err();
         assert!(
-            error.contains("set P_KEY or P_KEY_FILE for the worker, or write it to"),
+            error.contains("set P_KEY for the worker, or write it to"),
             "{error}"
         );
         let error = provider("api_key_env = \"P_KEY\"")

@@ -285,6 +285,15 @@ pub const BATCH_TASKS_MAX: usize = 200;
 /// How long one call waits for the end of a task; less than an answer may take.
 pub const WAIT_MAX: Duration = Duration::from_secs(50);
 
+/// One try to send spans to a collector.
+pub const TRACES_EXPORT_MAX: Duration = Duration::from_secs(10);
+
+/// What waits for a collector when the process ends may hold it up so long.
+pub const TRACES_FLUSH_MAX: Duration = Duration::from_secs(5);
+
+/// Longest text of a span: names, some of which a model makes up.
+pub const SPAN_TEXT_CHARS_MAX: usize = 256;
+
 /// Streams open at a time in one server; each holds a socket and a little memory.
 pub const HTTP_STREAMS_MAX: usize = 1_024;
 
