@@ -245,6 +245,28 @@ pub fn show_path(bytes: &[u8]) -> String {
 }
 
 /// An edit of the text file at this path, for tests.
+/// Patches of files as one text, each with whether it leaves something out, up to so many bytes. Says
+/// whether anything is left out.
+pub fn unified<'a>(
+    patches: impl Iterator<Item = (Option<&'a str>, bool)>,
+    bytes_max: usize,
+) -> (String, bool) {
+    let mut text = String::new();
+    let mut cut = false;
+    for (patch, patch_cut) in patches {
+        cut |= patch_cut;
+        let patch = patch.unwrap_or("");
+        if text.len() + patch.len() > bytes_max {
+            return (text, true);
+        }
+        text.push_str(patch);
+        if !patch.is_empty() && !patch.ends_with('\n') {
+            text.push('\n');
+        }
+    }
+    (text, cut)
+}
+
 #[cfg(test)]
 pub(crate) fn edited(path: &str) -> FileChange {
     FileChange {

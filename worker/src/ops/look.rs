@@ -8,6 +8,7 @@ use super::change::{self, FileView};
 use super::lookup;
 use super::values::ChangeRef;
 use super::{Effect, Example, Method, Op, OpContext, OpError, Spec};
+use crate::domain::change::unified;
 use crate::domain::limits;
 use crate::domain::lookup::{Answer, FileText, Preview, Question, Side};
 use crate::domain::scope::Scope;
@@ -48,6 +49,7 @@ impl Op for ShowFile {
     }
 
     async fn run(self, context: &OpContext) -> Result<Self::Output, OpError> {
+        change::existing(&context.store, self.id.0).await?;
         files_of(context, self.id, Some(&self.path)).await?;
         let question = Question::File {
             change: self.id.0.0,
@@ -168,7 +170,11 @@ impl Op for DiffChange {
         let files = files_of(context, self.id, self.file.as_deref()).await?;
         let (unified, files, cut) = match self.form {
             Form::Unified => {
-                let (text, cut) = unified(&files);
+                let patches = files.iter().map(|file| {
+                    let cut = file.patch_cut || file.patch.is_none();
+                    (file.patch.as_deref(), cut)
+                });
+                let (text, cut) = unified(patches, limits::PREVIEW_BYTES_MAX);
                 (Some(text), None, cut)
             }
             Form::Json => {
@@ -235,34 +241,17 @@ impl Op for PreviewChange {
     }
 }
 
+/// Files of a change that is there: all, or the one of this path.
 async fn files_of(
     context: &OpContext,
     id: ChangeRef,
     path: Option<&str>,
 ) -> Result<Vec<FileView>, OpError> {
-    change::existing(&context.store, id.0).await?;
     let files = changes::files(&context.store, id.0, path).await?;
     match (path, files.is_empty()) {
         (Some(path), true) => Err(change::no_file(id.0, path)),
         _ => Ok(files),
     }
-}
-
-fn unified(files: &[FileView]) -> (String, bool) {
-    let mut text = String::new();
-    let mut cut = false;
-    for file in files {
-        cut |= file.patch_cut || file.patch.is_none();
-        let patch = file.patch.as_deref().unwrap_or("");
-        if text.len() + patch.len() > limits::PREVIEW_BYTES_MAX {
-            return (text, true);
-        }
-        text.push_str(patch);
-        if !patch.is_empty() && !patch.ends_with('\n') {
-            text.push('\n');
-        }
-    }
-    (text, cut)
 }
 
 fn file_diff(file: FileView) -> FileDiff {

@@ -7,7 +7,7 @@ use super::apply::{Site, merge_here};
 use super::merge::{self, Merged};
 use super::objects;
 use super::{ApplyRequest, WorkspaceError, diff, diff_failed, internal, snapshot};
-use crate::domain::change::{FileChange, show_path};
+use crate::domain::change::{show_path, unified};
 use crate::domain::limits;
 use crate::domain::lookup::{Conflict, FileText, Outcome, Preview, Side};
 
@@ -28,7 +28,9 @@ pub(super) async fn preview(
                 let before = snapshot::tree_of(&repo, &tip)?;
                 let after = snapshot::tree_of(&repo, &commit.to_string())?;
                 let rows = diff::rows(&repo, before.id(), after.id())?;
-                Ok((Outcome::Clean, unified(&rows), Vec::new()))
+                let patches = rows.iter().map(|row| (row.patch.as_deref(), row.patch_cut));
+                let text = unified(patches, limits::PREVIEW_BYTES_MAX);
+                Ok((Outcome::Clean, text, Vec::new()))
             }
             Merged::Conflicts(paths) => {
                 let index = merge::index(&repo, &request, &tip)?;
@@ -54,24 +56,6 @@ pub(super) async fn preview(
         cut,
         conflicts,
     })
-}
-
-/// The patches of all files, up to a limit.
-fn unified(rows: &[FileChange]) -> (String, bool) {
-    let mut text = String::new();
-    let mut cut = false;
-    for row in rows {
-        cut |= row.patch_cut;
-        let Some(patch) = &row.patch else { continue };
-        if text.len() + patch.len() > limits::PREVIEW_BYTES_MAX {
-            return (text, true);
-        }
-        text.push_str(patch);
-        if !text.ends_with('\n') {
-            text.push('\n');
-        }
-    }
-    (text, cut)
 }
 
 /// A path that does not merge, with the marks where both sides have a text.
