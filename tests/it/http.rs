@@ -317,7 +317,7 @@ async fn the_same_key_is_the_same_task_and_another_body_is_refused() {
     server
         .send("POST /api/v1/tasks", key, &both)
         .await
-        .problem(422, "invalid_input");
+        .problem(409, "contradiction");
     server.end().await;
 }
 
@@ -436,6 +436,12 @@ async fn a_stream_is_resumed_without_gap_and_ends_after_everything_is_told() {
         .send("GET /tasks/1/events", "Last-Event-ID: x\r\n", "")
         .await
         .problem(422, "invalid_input");
+    for odd in [
+        "/tasks/1/events?since_seq=-1",
+        "/tasks/1/events/page?since_seq=-1",
+    ] {
+        server.get(odd).await.problem(422, "invalid_input");
+    }
     server.end().await;
 }
 

@@ -58,10 +58,11 @@ async fn an_approval_needs_the_digest_that_is_there_and_counts_once() {
     let head = format!("POST {approve}");
     let stale = server.send(&head, &by_tag("\"d0\""), "").await;
     stale.problem(409, "stale");
+    // Who contradicts himself has seen one of them at most.
     let both = server
         .send(&head, &by_tag("\"d1\""), "{\"digest\": \"d0\"}")
         .await;
-    both.problem(422, "invalid_input");
+    both.problem(409, "contradiction");
     let strange = json!({"digest": "d1", "files": ["c.rs"]});
     server
         .post(approve, &strange)

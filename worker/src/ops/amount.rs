@@ -18,8 +18,9 @@ impl FromStr for Amount {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        Decimal::from_str(text)
-            .map(|amount| Self(amount.normalize()))
+        // A number of JSON may be written as 5e-7.
+        let read = Decimal::from_str(text).or_else(|_| Decimal::from_scientific(text));
+        read.map(|amount| Self(amount.normalize()))
             .map_err(|_| format!("an amount is written like 2 or 0.50, not {text:?}"))
     }
 }
@@ -59,8 +60,8 @@ impl JsonSchema for Amount {
         json_schema!({
             "description": "An amount of money, as a number or as text.",
             "anyOf": [
-                {"type": "number", "exclusiveMinimum": 0},
-                {"type": "string", "pattern": "^[0-9]+(\\.[0-9]+)?$"}
+                {"type": "number", "minimum": 0.000_000_001, "maximum": 1_000_000_000_000_000_u64},
+                {"type": "string", "pattern": "^(?=.*[1-9])[0-9]{1,15}(\\.[0-9]{1,12})?$"}
             ]
         })
     }
@@ -76,6 +77,9 @@ mod tests {
             let amount: Amount = serde_json::from_str(written).unwrap();
             assert_eq!(amount.to_string(), "0.1");
         }
+        // As JSON writes small numbers.
+        let small: Amount = serde_json::from_str("5e-7").unwrap();
+        assert_eq!(small.to_string(), "0.0000005");
         for wrong in ["", "much", "1,50"] {
             assert!(wrong.parse::<Amount>().is_err(), "{wrong}");
         }

@@ -34,6 +34,7 @@ pub struct ListChanges {
     pub limit: Option<i64>,
     /// Where the page before ended
     #[arg(long)]
+    #[schemars(regex(pattern = page::NUMBER))]
     pub cursor: Option<String>,
 }
 

@@ -27,6 +27,7 @@ pub struct ShowConversation {
     pub limit: Option<i64>,
     /// Where the page before ended
     #[arg(long)]
+    #[schemars(regex(pattern = ITEM))]
     pub cursor: Option<String>,
 }
 
@@ -66,6 +67,9 @@ impl Op for ShowConversation {
     }
 }
 
+/// What the cursor of an item looks like: task, attempt and number.
+const ITEM: &str = r"^[0-9]{1,18}\.[0-9]{1,4}\.[0-9]{1,9}$";
+
 /// List conversations, the one that began last first.
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema, clap::Args)]
 #[serde(deny_unknown_fields)]
@@ -79,6 +83,7 @@ pub struct ListConversations {
     pub limit: Option<i64>,
     /// Where the page before ended
     #[arg(long)]
+    #[schemars(regex(pattern = page::NUMBER))]
     pub cursor: Option<String>,
 }
 
@@ -159,12 +164,15 @@ impl Op for CompactConversation {
 }
 
 fn place(cursor: &str) -> Result<ItemPlace, OpError> {
-    let wrong = || OpError::invalid("cursor is not one that a list gave out");
     let mut parts = cursor.split('.');
-    let mut next = || parts.next().ok_or_else(wrong);
-    Ok(ItemPlace {
-        task_id: next()?.parse().map_err(|_| wrong())?,
-        attempt: next()?.parse().map_err(|_| wrong())?,
-        n: next()?.parse().map_err(|_| wrong())?,
-    })
+    let mut next = || parts.next().ok_or_else(page::wrong_cursor);
+    let place = ItemPlace {
+        task_id: page::figure(next()?)?,
+        attempt: page::figure(next()?)?,
+        n: page::figure(next()?)?,
+    };
+    match parts.next() {
+        None => Ok(place),
+        Some(_surplus) => Err(page::wrong_cursor()),
+    }
 }

@@ -7,6 +7,9 @@ use serde_json::Value;
 
 use super::{Example, Op, OpContext, OpError, Spec};
 
+/// A text without NUL, as a pattern of JSON Schema.
+const NO_NUL: &str = "^[^\\u0000]*$";
+
 type Call = for<'a> fn(&'a OpContext, Value) -> BoxFuture<'a, Result<Value, OpError>>;
 
 /// One operation of the list.
@@ -38,7 +41,7 @@ impl OpEntry {
             augment: O::augment_args,
             from_matches: from_matches::<O>,
             normalize: normalize::<O>,
-            input_schema: |schemas| O::json_schema(schemas),
+            input_schema: |schemas| without_nul(O::json_schema(schemas)),
             output_schema: |schemas| schemas.subschema_for::<O::Output>(),
             call: call::<O>,
         }
@@ -63,7 +66,57 @@ fn call<O: Op>(context: &OpContext, input: Value) -> BoxFuture<'_, Result<Value,
 }
 
 fn read<O: Op>(input: Value) -> Result<O, OpError> {
+    if let Some(field) = with_nul(&input) {
+        let message = format!("{field} has a NUL character");
+        return Err(OpError::invalid(message).hint("No text may have one: leave it out."));
+    }
     serde_json::from_value(input).map_err(|e| OpError::invalid(e.to_string()))
+}
+
+/// The field of an input that has a NUL somewhere: Postgres has none in text, and paths neither.
+fn with_nul(input: &Value) -> Option<&str> {
+    fn has(value: &Value) -> bool {
+        match value {
+            Value::String(text) => text.contains('\0'),
+            Value::Array(entries) => entries.iter().any(has),
+            Value::Object(fields) => fields
+                .iter()
+                .any(|(name, value)| name.contains('\0') || has(value)),
+            Value::Null | Value::Bool(_) | Value::Number(_) => false,
+        }
+    }
+    let mut fields = input.as_object()?.iter();
+    fields.find_map(|(name, value)| has(value).then_some(name.as_str()))
+}
+
+/// The schema of an input that says of each text, where it says nothing else of it, that it has no NUL.
+fn without_nul(mut schema: Schema) -> Schema {
+    fn mark(of: &mut Value) {
+        let Some(parts) = of.as_object_mut() else {
+            return;
+        };
+        if let Some(entries) = parts.get_mut("items") {
+            mark(entries);
+        }
+        let is_text = match parts.get("type") {
+            Some(Value::String(name)) => name == "string",
+            Some(Value::Array(names)) => names.iter().any(|name| name == "string"),
+            _ => false,
+        };
+        if is_text
+            && !["pattern", "format", "enum"]
+                .iter()
+                .any(|word| parts.contains_key(*word))
+        {
+            parts.insert("pattern".to_owned(), Value::from(NO_NUL));
+        }
+    }
+    let properties = schema.get_mut("properties").and_then(Value::as_object_mut);
+    properties
+        .into_iter()
+        .flatten()
+        .for_each(|(_, property)| mark(property));
+    schema
 }
 
 fn written<O: Op>(input: &O) -> Result<Value, OpError> {
@@ -73,4 +126,44 @@ fn written<O: Op>(input: &O) -> Result<Value, OpError> {
         fields.retain(|_, field| !field.is_null());
     }
     Ok(value)
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::ops;
+
+    #[test]
+    fn no_text_of_an_input_has_a_nul_and_the_schema_says_so() {
+        let inputs = [
+            (
+                "task.submit",
+                json!({"project": "shop", "input": "x", "agent": "a\0"}),
+                "agent",
+            ),
+            (
+                "change.preview",
+                json!({"id": 1, "files": ["a", "b\0"]}),
+                "files",
+            ),
+            (
+                "task.submit-many",
+                json!({"tasks": [{"project": "\0", "input": "x"}]}),
+                "tasks",
+            ),
+        ];
+        for (name, input, field) in inputs {
+            let entry = ops::find(name).unwrap();
+            let error = (entry.normalize)(input).unwrap_err();
+            assert_eq!(error.message, format!("{field} has a NUL character"));
+        }
+        let schema =
+            (ops::find("change.preview").unwrap().input_schema)(&mut SchemaGenerator::default());
+        assert_eq!(
+            schema.get("properties").unwrap()["files"]["items"]["pattern"],
+            NO_NUL
+        );
+    }
 }

@@ -6,7 +6,7 @@ use serde_json::json;
 
 use super::page::{self, Page};
 use super::task;
-use super::values::{MessageRef, TaskRef};
+use super::values::{MessageRef, SOMETHING, TaskRef};
 use super::{Effect, Example, Method, Op, OpContext, OpError, Spec};
 use crate::domain::limits;
 use crate::domain::scope::Scope;
@@ -23,6 +23,7 @@ pub struct SendMessage {
     pub id: TaskRef,
     /// What to say
     #[arg(default_value = "-", help = "What to say; `-` reads standard input")]
+    #[schemars(regex(pattern = SOMETHING))]
     pub text: String,
 }
 
@@ -84,9 +85,6 @@ fn check(text: &str) -> Result<(), OpError> {
             "Put long material into a file of the repository and name the file in the message.",
         ));
     }
-    if text.contains('\0') {
-        return Err(OpError::invalid("the message has a NUL character"));
-    }
     Ok(())
 }
 
@@ -103,6 +101,7 @@ pub struct ListMessages {
     pub limit: Option<i64>,
     /// Where the page before ended
     #[arg(long)]
+    #[schemars(regex(pattern = page::NUMBER))]
     pub cursor: Option<String>,
 }
 

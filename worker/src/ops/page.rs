@@ -1,5 +1,7 @@
 //! Lists come in pages: `{data, next_cursor}`.
 
+use std::str::FromStr;
+
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -50,12 +52,39 @@ pub(crate) fn size(limit: Option<i64>) -> Result<i64, OpError> {
     )))
 }
 
+/// What a cursor that is the number of the last row looks like.
+pub(crate) const NUMBER: &str = "^[0-9]{1,18}$";
+
 /// A cursor that is the number of the last row.
 pub(crate) fn number(cursor: Option<&str>) -> Result<Option<i64>, OpError> {
-    cursor
-        .map(|text| {
-            text.parse()
-                .map_err(|_| OpError::invalid("cursor is not one that a list gave out"))
-        })
-        .transpose()
+    cursor.map(figure).transpose()
+}
+
+/// A part of a cursor that is a number, written with digits alone.
+pub(crate) fn figure<T: FromStr>(part: &str) -> Result<T, OpError> {
+    let parsed = match part.bytes().all(|byte| byte.is_ascii_digit()) {
+        true => part.parse().ok(),
+        false => None,
+    };
+    parsed.ok_or_else(wrong_cursor)
+}
+
+/// Somebody made a cursor up.
+pub(crate) fn wrong_cursor() -> OpError {
+    OpError::invalid("cursor is not one that a list gave out")
+        .hint("Give the next_cursor of the page before, or none for the first page.")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_cursor_is_what_a_list_gave_out() {
+        assert_eq!(number(None).unwrap(), None);
+        assert_eq!(number(Some("42")).unwrap(), Some(42));
+        for made_up in ["", "-1", "+4", "x", "99999999999999999999"] {
+            assert!(number(Some(made_up)).is_err(), "{made_up}");
+        }
+    }
 }

@@ -15,6 +15,9 @@ use crate::store::projects::{self, ProjectSettings};
 
 pub use crate::store::projects::Project;
 
+/// What the name of a project looks like.
+const SLUG: &str = "^[a-z0-9][a-z0-9._-]{0,62}$";
+
 /// List projects by name.
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema, clap::Args)]
 #[serde(deny_unknown_fields)]
@@ -97,6 +100,7 @@ pub struct Settings {
     pub target_ref: Option<String>,
     /// `private` or `linked`: how an attempt's worktree is made
     #[arg(long, value_name = "KIND")]
+    #[schemars(regex(pattern = "^(private|linked)$"))]
     pub worktree: Option<String>,
     /// Whether agents may be given a linked worktree without a sandbox
     #[arg(long, value_name = "BOOL", num_args = 0..=1, default_missing_value = "true")]
@@ -107,12 +111,14 @@ pub struct Settings {
     /// `optional` or `none` lets agents work here without the sandbox that their entries demand;
     /// `required` takes that back
     #[arg(long, value_name = "DEMAND")]
+    #[schemars(regex(pattern = "^(required|optional|none)?$"))]
     pub sandbox: Option<String>,
     /// Agent of tasks that name none
     #[arg(long, value_name = "AGENT")]
     pub default_agent: Option<String>,
     /// Tasks that may run at a time; 0: no limit
     #[arg(long, value_name = "N")]
+    #[schemars(range(min = 0))]
     pub max_running: Option<i32>,
     /// Untracked file (glob) copied into each worktree, such as .env; give it again for more
     #[arg(long = "copy", value_name = "GLOB")]
@@ -149,6 +155,7 @@ impl Settings {
 pub struct AddProject {
     /// Its name: lower-case letters, digits, dots, dashes and underscores
     #[arg(value_name = "PROJECT")]
+    #[schemars(regex(pattern = SLUG))]
     pub name: String,
     /// Where the repository is: a directory on the hosts of the workers, or an address that they
     /// fetch from and push to, such as `https://git.example.com/shop.git`

@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 
 use super::change::{self, ChangeView};
-use super::values::ChangeRef;
+use super::values::{ChangeRef, SOMETHING};
 use super::{Effect, Example, Method, Op, OpContext, OpError, Spec};
 use crate::domain::limits;
 use crate::domain::scope::Scope;
@@ -186,6 +186,7 @@ pub struct RequestChanges {
     #[arg(value_name = "CHANGE")]
     pub id: ChangeRef,
     /// What the agent shall do about it
+    #[schemars(regex(pattern = SOMETHING))]
     pub comment: String,
     /// Digest of the change that was seen; another one is refused
     #[arg(long)]

@@ -26,6 +26,7 @@ pub struct TaskSteps {
     pub limit: Option<i64>,
     /// Where the page before ended
     #[arg(long)]
+    #[schemars(regex(pattern = STEP))]
     pub cursor: Option<String>,
 }
 
@@ -62,13 +63,19 @@ impl Op for TaskSteps {
     }
 }
 
+/// What the cursor of a step looks like: attempt, number and kind.
+const STEP: &str = r"^[0-9]{1,4}\.[0-9]{1,9}\.(model|compaction)$";
+
 fn place(cursor: &str) -> Result<StepPlace, OpError> {
-    let wrong = || OpError::invalid("cursor is not one that a list gave out");
     let mut parts = cursor.splitn(3, '.');
-    let mut next = || parts.next().ok_or_else(wrong);
-    Ok(StepPlace {
-        attempt: next()?.parse().map_err(|_| wrong())?,
-        n: next()?.parse().map_err(|_| wrong())?,
+    let mut next = || parts.next().ok_or_else(page::wrong_cursor);
+    let place = StepPlace {
+        attempt: page::figure(next()?)?,
+        n: page::figure(next()?)?,
         kind: next()?.to_owned(),
-    })
+    };
+    match place.kind.as_str() {
+        "model" | "compaction" => Ok(place),
+        _ => Err(page::wrong_cursor()),
+    }
 }

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 
 use super::amount::Amount;
-use super::values::{Moment, Span, TaskRef};
+use super::values::{Moment, SOMETHING, Span, TaskRef};
 use super::{Effect, Example, Method, Op, OpContext, OpError, Spec};
 use crate::domain::limits;
 use crate::domain::scope::Scope;
@@ -26,30 +26,37 @@ pub struct SubmitTask {
         default_value = "-",
         help = "What the agent shall do; `-` reads standard input"
     )]
+    #[schemars(regex(pattern = SOMETHING))]
     pub input: String,
     /// The agent to run; else the conversation's, the project's, or the fleet's default
     #[arg(long, short)]
+    #[schemars(length(max = 200))]
     pub agent: Option<String>,
     /// A model the agent offers; else the conversation's, if the agent is
     #[arg(long, short)]
+    #[schemars(length(max = 200))]
     pub model: Option<String>,
     /// A mode the agent offers
     #[arg(long = "mode", value_name = "MODE")]
+    #[schemars(length(max = 200))]
     pub mode_id: Option<String>,
     /// A thinking option the agent offers
     #[arg(long = "thinking", value_name = "OPTION")]
+    #[schemars(length(max = 200))]
     pub thinking_option_id: Option<String>,
     /// Continue the conversation that this task began
     #[arg(long = "conversation", value_name = "TASK")]
     pub conversation_id: Option<TaskRef>,
     /// 0 to 9; 9 runs first
     #[arg(long, short)]
+    #[schemars(range(min = 0, max = 9))]
     pub priority: Option<i16>,
     /// Not before this time, such as 2026-05-04T09:30:00Z or +10m
     #[arg(long, value_name = "TIME")]
     pub run_at: Option<Moment>,
     /// Attempts that count, at most
     #[arg(long, value_name = "N")]
+    #[schemars(range(min = 1, max = 100))]
     pub max_attempts: Option<i16>,
     /// Longest time of one attempt, such as 30m
     #[arg(long, value_name = "TIME")]
@@ -62,21 +69,27 @@ pub struct SubmitTask {
     pub deadline: Option<DateTime<Utc>>,
     /// Tasks that share this key run one at a time
     #[arg(long, value_name = "KEY")]
+    #[schemars(length(min = 1, max = 200))]
     pub limit_key: Option<String>,
     /// Submitting again with the same key gives the same task
     #[arg(long, value_name = "KEY")]
+    #[schemars(length(min = 1, max = 200))]
     pub idempotency_key: Option<String>,
     /// Agent to run instead when no live worker offers the one asked for
     #[arg(long, value_name = "AGENT")]
+    #[schemars(length(max = 200))]
     pub fallback: Option<String>,
     /// Commit or branch to start from; else the tip of the project's branch
     #[arg(long = "base", value_name = "REF")]
+    #[schemars(length(max = 1024))]
     pub base_ref: Option<String>,
     /// Requests to the model, all attempts together, for agents that count them
     #[arg(long, value_name = "N")]
+    #[schemars(range(min = 1))]
     pub max_steps: Option<i32>,
     /// Tokens, all attempts together, for agents that count them
     #[arg(long, value_name = "N")]
+    #[schemars(range(min = 1))]
     pub max_tokens: Option<i64>,
     /// Money, all attempts together, for agents that count it, such as 2.50
     #[arg(long, value_name = "AMOUNT")]
@@ -257,11 +270,6 @@ fn check_input(input: &str) -> Result<(), OpError> {
         ))
         .code("input_too_large")
         .hint("Put long material into a file of the repository and name the file in the input."));
-    }
-    if input.contains('\0') {
-        return Err(OpError::invalid(
-            "the input of the task has a NUL character",
-        ));
     }
     Ok(())
 }

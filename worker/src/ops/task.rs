@@ -38,6 +38,7 @@ pub struct ListTasks {
     pub limit: Option<i64>,
     /// Where the page before ended
     #[arg(long)]
+    #[schemars(regex(pattern = page::NUMBER))]
     pub cursor: Option<String>,
 }
 
@@ -172,6 +173,7 @@ pub struct TaskEvents {
     pub id: TaskRef,
     /// Only events after this number
     #[arg(long, value_name = "N")]
+    #[schemars(range(min = 0))]
     pub since_seq: Option<i64>,
     /// Events of a page, 1 to 200
     #[arg(long, short = 'n', value_name = "N")]
@@ -202,6 +204,11 @@ impl Op for TaskEvents {
         let size = page::size(self.limit)?;
         let id = self.id.0;
         let since = self.since_seq.unwrap_or(0);
+        if since < 0 {
+            return Err(OpError::invalid(
+                "since_seq is the number of an event, or 0",
+            ));
+        }
         let most = i32::try_from(size + 1).unwrap_or(i32::MAX);
         let events = streams::read(&context.store, id, since, most).await?;
         if events.is_empty() {

@@ -26,11 +26,15 @@ pub async fn holder(
     Ok(tokens::find(&context.store, hash).await?)
 }
 
+/// What the name of a holder looks like: 1 to 200 bytes, something in them, and no control characters.
+const HOLDER: &str = r"^(?=.*\S)[^\u0000-\u001f\u007f-\u009f]{1,200}$";
+
 /// Make a token.
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema, clap::Args)]
 #[serde(deny_unknown_fields)]
 pub struct CreateToken {
     /// Who holds it: their name stands as the actor of what they do
+    #[schemars(regex(pattern = HOLDER))]
     pub name: String,
     /// What it is good for: read, submit, review, admin (everything); give it again for more
     #[arg(
@@ -40,6 +44,7 @@ pub struct CreateToken {
         value_delimiter = ',',
         required = true
     )]
+    #[schemars(length(min = 1))]
     pub scopes: Vec<Scope>,
     /// How long it is valid; else 90d
     #[arg(long, value_name = "TIME")]
@@ -98,6 +103,7 @@ pub struct ListTokens {
     pub limit: Option<i64>,
     /// Where the page before ended
     #[arg(long)]
+    #[schemars(regex(pattern = page::NUMBER))]
     pub cursor: Option<String>,
 }
 

@@ -12,6 +12,9 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::domain::ids::{ChangeId, MessageId, PermissionId, TaskId, TokenId};
 
+/// A text in which something stands, as a pattern of JSON Schema.
+pub(crate) const SOMETHING: &str = r"^[^\u0000]*[^\s\u0000][^\u0000]*$";
+
 macro_rules! reference {
     ($(#[$doc:meta])* $name:ident, $id:ident, $thing:literal) => {
         $(#[$doc])*
@@ -152,6 +155,9 @@ impl FromStr for Span {
                 .find(|c: char| !c.is_ascii_alphabetic())
                 .unwrap_or(tail.len());
             let (unit, after) = tail.split_at(unit);
+            if figure.starts_with('.') || figure.ends_with('.') {
+                return Err(wrong());
+            }
             let factor = match unit {
                 "ms" => 0.001,
                 "s" => 1.0,
@@ -227,7 +233,7 @@ impl fmt::Display for Moment {
 }
 
 macro_rules! text_value {
-    ($name:ident, $about:literal, $example:literal) => {
+    ($name:ident, $about:literal, $example:literal, $pattern:expr) => {
         impl Serialize for $name {
             fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
                 to.collect_str(self)
@@ -251,17 +257,25 @@ macro_rules! text_value {
             }
 
             fn json_schema(_: &mut SchemaGenerator) -> Schema {
-                json_schema!({"type": "string", "description": $about, "examples": [$example]})
+                json_schema!({
+                    "type": "string", "description": $about, "examples": [$example], "pattern": $pattern,
+                })
             }
         }
     };
 }
 
-text_value!(Span, "A length of time: 90s, 30m, 1h30m, 2d.", "30m");
+text_value!(
+    Span,
+    "A length of time: 90s, 30m, 1h30m, 2d.",
+    "30m",
+    r"^([0-9]+(\.[0-9]+)?(ms|s|min|m|h|d|w) ?)+$"
+);
 text_value!(
     Moment,
     "A timestamp (RFC 3339), or a length of time from now (+10m).",
-    "+10m"
+    "+10m",
+    r"^(\+([0-9]+(\.[0-9]+)?(ms|s|min|m|h|d|w) ?)+|2[01][0-9]{2}-[01][0-9]-[0-3][0-9]T[0-2][0-9]:[0-5][0-9]:[0-5][0-9](\.[0-9]+)?(Z|[+-][0-2][0-9]:[0-5][0-9]))$"
 );
 
 #[cfg(test)]
@@ -295,7 +309,18 @@ mod tests {
                 (seconds, written)
             );
         }
-        for wrong in ["", "30", "m", "-5m", "5 parsecs", "1e9d", "0s", "9999999d"] {
+        for wrong in [
+            "",
+            "30",
+            "m",
+            "-5m",
+            "5 parsecs",
+            "1e9d",
+            "1.s",
+            ".5h",
+            "0s",
+            "9999999d",
+        ] {
             assert!(wrong.parse::<Span>().is_err(), "{wrong}");
         }
     }

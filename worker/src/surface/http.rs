@@ -184,7 +184,8 @@ pub fn input(
         if !named.is_null() && *named != value {
             let detail =
                 format!("the header {header} and the body name different values of {field}");
-            return Err(OpError::invalid(detail).into());
+            let error = OpError::wrong_state(detail).code("contradiction");
+            return Err(error.hint("Give it once, or twice the same.").into());
         }
         input[field] = value;
     }

@@ -66,13 +66,20 @@ fn operation(entry: &OpEntry, schemas: &mut SchemaGenerator) -> Value {
                 "name": name, "in": "path", "required": true, "schema": schema,
             }));
         } else if !with_body {
-            parameters.push(json!({"name": name, "in": "query", "schema": schema}));
+            let needed = input["required"]
+                .as_array()
+                .is_some_and(|r| r.contains(&json!(name)));
+            parameters.push(json!({
+                "name": name, "in": "query", "required": needed, "schema": schema,
+            }));
         }
     }
     for (header, field) in FIELDS_OF_HEADERS {
-        if with_body && input["properties"].get(field).is_some() {
+        if let Some(schema) = input["properties"].get(field).filter(|_| with_body) {
+            let mut schema = schema.clone();
+            schema["type"] = json!("string");
             parameters.push(json!({
-                "name": header, "in": "header", "schema": {"type": "string"},
+                "name": header, "in": "header", "required": false, "schema": schema,
                 "description": format!("In the place of `{field}` in the body."),
             }));
         }
@@ -133,8 +140,8 @@ fn stream_operation() -> Value {
         "summary": "Follow a task as server-sent events: history, then what comes, to its end",
         "parameters": [
             {"name": "id", "in": "path", "required": true, "schema": {"type": "string", "pattern": "^#?[1-9][0-9]{0,18}$"}},
-            {"name": "since_seq", "in": "query", "schema": {"type": "integer", "minimum": 0}},
-            {"name": "Last-Event-ID", "in": "header", "schema": {"type": "integer"}},
+            {"name": "since_seq", "in": "query", "required": false, "schema": {"type": "integer", "minimum": 0}},
+            {"name": "Last-Event-ID", "in": "header", "schema": {"type": "integer", "minimum": 0}},
         ],
         "responses": {
             "200": {

@@ -39,7 +39,10 @@ pub(crate) async fn events(
     let task: TaskRef = id.parse().map_err(OpError::invalid)?;
     let Query(query) = query.map_err(|rejection| OpError::invalid(rejection.body_text()))?;
     let last = last_event_id(&headers)?;
-    let after = last.or(query.since_seq).unwrap_or(0).max(0);
+    if query.since_seq.is_some_and(|seq| seq < 0) {
+        return Err(OpError::invalid("since_seq is the number of an event, or 0").into());
+    }
+    let after = last.or(query.since_seq).unwrap_or(0);
     if after > 0 && everything_told(&shared, task, after).await? {
         // The answer that makes an EventSource stop coming back.
         return Ok(StatusCode::NO_CONTENT.into_response());
@@ -84,7 +87,8 @@ fn last_event_id(headers: &HeaderMap) -> Result<Option<i64>, OpError> {
     let number = value
         .to_str()
         .ok()
-        .and_then(|text| text.trim().parse().ok());
+        .and_then(|text| text.trim().parse().ok())
+        .filter(|seq| *seq >= 0);
     number
         .map(Some)
         .ok_or_else(|| OpError::invalid("Last-Event-ID is the number of an event"))
