@@ -438,7 +438,7 @@ async fn a_stream_is_resumed_without_gap_and_ends_after_everything_is_told() {
         .problem(422, "invalid_input");
     for odd in [
         "/tasks/1/events?since_seq=-1",
-        "/tasks/1/events/page?since_seq=-1",
+        "/api/v1/tasks/1/events/page?since_seq=-1",
     ] {
         server.get(odd).await.problem(422, "invalid_input");
     }
