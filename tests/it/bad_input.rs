@@ -1,7 +1,9 @@
 //! Every bad input end to end: a named class, words that say what to do, and nothing left behind.
 
+use dispatch_worker::domain::remote::Place;
 use serde_json::{Value, json};
 
+use crate::harness::db::TestDb;
 use crate::harness::eventually;
 use crate::harness::program::{Program, processes_of};
 use crate::harness::repo::{git, try_git, write as put};
@@ -426,4 +428,45 @@ async fn a_probe_that_cannot_be_made_says_why_and_does_not_deny_the_agent() {
         said.contains("foo") && !said.contains("has no agent"),
         "{said}"
     );
+}
+
+#[tokio::test]
+async fn the_database_takes_what_the_program_takes_as_a_place_and_nothing_else() {
+    let db = TestDb::new().await;
+    let client = db.client().await;
+    let places = [
+        "/srv/shop",
+        "/srv/a:b",
+        "shop",
+        "./a:b",
+        "",
+        "https://git.example.com/a/b.git",
+        "ssh://git@git.example.com:2222/b",
+        "git@git.example.com:a/b.git",
+        "host:b",
+        "http://[::1]:3000/b",
+        "file:///srv/b.git",
+        "ext::sh -c id",
+        "ext::sh",
+        "https://user:secret@git.example.com/b",
+        "ftp://host/b",
+        "ssh://-oProxyCommand=id/b",
+        "ssh://-oProxyCommand=id@host/b",
+        "-oProxyCommand=id:b",
+        "https://host",
+        "https:///b",
+        "host:",
+        "https://host/a b",
+        "https://host/a\nb",
+    ];
+    for (n, place) in places.into_iter().enumerate() {
+        let by_program = match Place::parse(place) {
+            Ok(Place::Remote(_)) => true,
+            Ok(Place::Path) => place.starts_with('/'),
+            Err(_) => false,
+        };
+        let sql = "INSERT INTO projects (name, path) VALUES ($1, $2)";
+        let by_sql = client.execute(sql, &[&format!("p{n}"), &place]).await;
+        assert_eq!(by_sql.is_ok(), by_program, "{place:?}: {by_sql:?}");
+    }
 }

@@ -318,14 +318,6 @@ impl Op for RemoveProject {
     }
 
     async fn run(self, context: &OpContext) -> Result<Self::Output, OpError> {
-        let open = projects::open_work(&context.store, &self.name).await?;
-        if open.tasks > 0 || open.changes > 0 {
-            return Err(OpError::wrong_state(format!(
-                "project {:?} has {} open tasks and {} open changes",
-                self.name, open.tasks, open.changes
-            ))
-            .hint("Cancel the tasks and decide on the changes first."));
-        }
         if !projects::remove(&context.store, &self.name, &context.actor).await? {
             return Err(missing(&self.name));
         }

@@ -15,8 +15,6 @@ crate::statements! {
     UPDATE = "project_update", slow;
     /// Remove a project that has no open work.
     REMOVE = "project_remove";
-    /// What of a project is still open.
-    OPEN_WORK = "project_open_work";
 }
 
 crate::record! {
@@ -146,25 +144,7 @@ async fn write(
     row.as_ref().map(Project::read).transpose()
 }
 
-/// Work of a project that has not ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct OpenWork {
-    /// Tasks that are pending or running.
-    pub tasks: i64,
-    /// Changes that wait for a decision or for being applied.
-    pub changes: i64,
-}
-
-/// What of a project is still open.
-pub async fn open_work(store: &Store, name: &str) -> Result<OpenWork, StoreError> {
-    let row = store.query_one(&OPEN_WORK, &[&name]).await?;
-    Ok(OpenWork {
-        tasks: row.try_get("tasks")?,
-        changes: row.try_get("changes")?,
-    })
-}
-
-/// Remove a project; its tasks and their history stay. `false`: there was none.
+/// Remove a project that has no open work; its tasks and their history stay. `false`: there was none.
 pub async fn remove(store: &Store, name: &str, actor: &str) -> Result<bool, StoreError> {
     Ok(store.query_opt(&REMOVE, &[&name, &actor]).await?.is_some())
 }
