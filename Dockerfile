@@ -15,13 +15,13 @@ RUN --mount=type=cache,target=/usr/local/cargo/registry \
     cargo build --release --locked --package dispatch-worker --bin dispatch \
     && install -D target/release/dispatch /out/dispatch
 
-# Run: git for worktrees, bubblewrap to confine agents where the container may make namespaces, tini
-# to reap what agents leave behind, nothing else. Agents are added by
-# an image of your own: FROM dispatch, then install them.
+# Run: git for worktrees, ssh for repositories elsewhere, bubblewrap to confine agents where the
+# container may make namespaces, tini to reap what agents leave behind, nothing else. Agents are added
+# by an image of your own: deploy/agents.Dockerfile shows how.
 FROM debian:bookworm-slim
 # hadolint ignore=DL3008
 RUN apt-get update \
-    && apt-get install -y --no-install-recommends bubblewrap ca-certificates git tini \
+    && apt-get install -y --no-install-recommends bubblewrap ca-certificates git openssh-client tini \
     && rm -rf /var/lib/apt/lists/* \
     && groupadd --system --gid 10001 dispatch \
     && useradd --system --uid 10001 --gid dispatch --create-home --home-dir /home/dispatch dispatch \

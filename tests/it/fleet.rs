@@ -1,16 +1,21 @@
 //! What runs a fleet: secrets that stand in files, and the files below `deploy/` that must fit the program.
 
 use std::collections::BTreeSet;
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::{Output, Stdio};
 
 use dispatch_worker::ops::OpContext;
 use dispatch_worker::store::migrate;
 use serde_json::{Value, json};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
 use tokio::process::Command;
 
 use crate::harness::db::TestDb;
-use crate::harness::worker::{Stage, gates, write};
+use crate::harness::eventually;
+use crate::harness::program::Program;
+use crate::harness::worker::{PATIENCE, Stage, agents, gates, write};
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_dispatch-under-test");
 
@@ -168,6 +173,183 @@ fn the_dashboard_shows_every_metric_that_the_program_has_and_no_other() {
     let alerts = text("deploy/prometheus/alerts.yml");
     let alarming = metrics_in(&alerts);
     assert!(alarming.is_subset(&there), "{alarming:?}");
+}
+
+/// The answer of a worker's /metrics.
+async fn scrape(worker: &Program) -> String {
+    let said = || {
+        let log = worker.log();
+        let line = log
+            .lines()
+            .find_map(|line| line.strip_prefix("health is at http://"));
+        line.map(str::to_owned)
+    };
+    eventually("it says its address", PATIENCE, || async {
+        said().is_some()
+    })
+    .await;
+    let address = said().unwrap();
+    let mut socket = TcpStream::connect(&address).await.unwrap();
+    let request = format!("GET /metrics HTTP/1.0\r\nHost: {address}\r\n\r\n");
+    socket.write_all(request.as_bytes()).await.unwrap();
+    let mut answer = String::new();
+    socket.read_to_string(&mut answer).await.unwrap();
+    answer
+}
+
+/// A provider and prices beside the agents of every stage.
+const WITH_FIGURES: &str = r#"
+[providers.stub]
+api = "openai"
+base_url = "http://127.0.0.1:1/v1/"
+api_key_env = "NO_SUCH_KEY"
+
+[prices."model-of-a-test"]
+input = "1"
+output = "2"
+currency = "EUR"
+"#;
+
+#[tokio::test]
+async fn every_metric_of_dashboard_and_alerts_is_there_when_a_worker_has_started() {
+    let stage = Stage::new().await;
+    let agents = format!("{}{WITH_FIGURES}", agents());
+    let worker = Program::worker(&stage, "fresh", &agents, &["--health", "127.0.0.1:0"]).await;
+    let named: BTreeSet<String> = metrics_in(&text("deploy/grafana/dispatch.json"))
+        .union(&metrics_in(&text("deploy/prometheus/alerts.yml")))
+        .cloned()
+        .collect();
+    assert!(named.len() > 20, "{named:?}");
+    // The queue is counted a moment after the start.
+    eventually("the queue is counted", PATIENCE, || async {
+        scrape(&worker).await.contains("dispatch_tasks{")
+    })
+    .await;
+    let answer = scrape(&worker).await;
+    let there = metrics_in(&answer);
+    let missing: Vec<&String> = named.difference(&there).collect();
+    assert!(missing.is_empty(), "{missing:?} in {answer}");
+
+    // An increase is seen only in a series that was there before it.
+    let series: Vec<String> = [
+        "leases_lost_total",
+        "leases_rescued_total",
+        r#"service_panics_total{service="applier"}"#,
+        r#"service_panics_total{service="offers"}"#,
+        r#"attempts_total{agent="acp",end="failed"}"#,
+        r#"attempts_total{agent="acp",end="again"}"#,
+        r#"retries_total{class="orphaned"}"#,
+        r#"retries_total{class="rate_limited"}"#,
+        r#"provider_pauses_total{provider="stub",class="billing"}"#,
+        r#"cost_micros_total{agent="acp",currency="USD"}"#,
+        r#"cost_micros_total{agent="acp",currency="EUR"}"#,
+        r#"tokens_total{agent="acp"}"#,
+        r#"changes_total{outcome="conflicted"}"#,
+        r#"gateway_connections_total{outcome="refused"}"#,
+        r#"gateway_bytes_total{direction="received"}"#,
+        "spans_lost_total",
+        "agent_unknown_messages_total",
+        "claim_latency_seconds_count",
+    ]
+    .map(|series| format!("dispatch_{series} 0"))
+    .into();
+    let lines: BTreeSet<&str> = answer.lines().map(str::trim).collect();
+    let late: Vec<&String> = series
+        .iter()
+        .filter(|one| !lines.contains(one.as_str()))
+        .collect();
+    assert!(late.is_empty(), "{late:?} in {answer}");
+}
+
+#[tokio::test]
+async fn a_failure_that_is_tried_again_is_counted_by_its_class() {
+    let stage = Stage::new().await;
+    let flags = ["--health", "127.0.0.1:0"];
+    let worker = Program::worker(&stage, "counts", &agents(), &flags).await;
+    let task = stage.submit("acp", &json!([{ "exit": 3 }])).await;
+    let retried = format!(
+        "SELECT count(*) > 0 FROM task_events({task}, 0, 1000) WHERE kind = 'retry_scheduled'"
+    );
+    stage.holds("a retry", &retried).await;
+    eventually("a count of it", PATIENCE, || async {
+        let answer = scrape(&worker).await;
+        let count = answer
+            .lines()
+            .find_map(|line| line.strip_prefix(r#"dispatch_retries_total{class="protocol"} "#));
+        count.is_some_and(|count| count != "0")
+    })
+    .await;
+}
+
+/// The lines that make secrets and settings, as a page tells them: up to the one that starts everything.
+fn recipe(page: &str) -> Vec<String> {
+    let all = text(page);
+    let lines = all.lines().map(|line| line.trim_start_matches("#   "));
+    lines
+        .skip_while(|line| !line.starts_with("mkdir "))
+        .take_while(|line| !line.starts_with("docker compose"))
+        // Spaces before a remark differ.
+        .map(|line| line.split_whitespace().collect::<Vec<_>>().join(" "))
+        .collect()
+}
+
+#[tokio::test]
+async fn secrets_made_as_the_pages_say_are_for_containers_and_for_nobody_else_here() {
+    let told = recipe("docker-compose.yml");
+    assert!(told.len() > 3, "{told:?}");
+    for page in ["README.md", "docs/operators.md"] {
+        assert_eq!(recipe(page), told, "{page}");
+    }
+    for umask in ["022", "077"] {
+        let dir = tempfile::tempdir().unwrap();
+        for file in [".env.example", "agents.env.example"] {
+            std::fs::write(dir.path().join(file), text(file)).unwrap();
+        }
+        #[expect(
+            clippy::disallowed_methods,
+            reason = "the lines are run as a person runs them"
+        )]
+        let mut shell = Command::new("sh");
+        let script = format!("umask {umask}\n{}", told.join("\n"));
+        let done = shell.args(["-euc", &script]).current_dir(dir.path());
+        let done = done.output().await.unwrap();
+        assert!(done.status.success(), "{}", stderr(&done));
+        let mode = |path: &str| {
+            let about = std::fs::metadata(dir.path().join(path)).unwrap();
+            about.permissions().mode() & 0o777
+        };
+        assert_eq!(mode("secrets"), 0o700, "umask {umask}");
+        assert_eq!(mode("agents.env"), 0o600, "it may hold keys");
+        assert_eq!(
+            mode("secrets/keys") & 0o055,
+            0o055,
+            "mounted, entered by 10001"
+        );
+        for secret in ["secrets/postgres_password", "secrets/http_token"] {
+            assert_eq!(mode(secret) & 0o044, 0o044, "{secret}: read by 10001");
+            let long = std::fs::metadata(dir.path().join(secret)).unwrap().len();
+            assert!(long >= 20, "{secret}: {long}");
+        }
+    }
+}
+
+/// A line that starts the parts would otherwise build ours over an image of somebody's own.
+#[test]
+fn what_is_built_here_never_takes_the_name_of_an_image_of_your_own() {
+    let compose = text("docker-compose.yml");
+    let worker = compose.split("\n  worker:\n").nth(1).unwrap();
+    let worker = worker.split("\n  prometheus:\n").next().unwrap();
+    assert!(
+        worker.contains("image: ${WORKER_IMAGE:-dispatch:local}"),
+        "{worker}"
+    );
+    assert!(!worker.contains("build:"), "{worker}");
+    let shared = compose.split("\nservices:\n").next().unwrap();
+    assert!(
+        !shared.contains("build:"),
+        "merged into the worker: {shared}"
+    );
+    assert_eq!(compose.matches("build: .").count(), 1);
 }
 
 #[test]

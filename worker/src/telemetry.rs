@@ -5,8 +5,10 @@ use std::backtrace::BacktraceStatus;
 use std::borrow::Cow;
 use std::io::{self, IsTerminal, Write};
 use std::sync::{Mutex, OnceLock, PoisonError, RwLock};
+use std::time::Duration;
 
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
+use tokio_util::sync::CancellationToken;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{EnvFilter, Layer, fmt};
@@ -14,6 +16,7 @@ use tracing_subscriber::{EnvFilter, Layer, fmt};
 use crate::domain::redact::{Redactor, Secret};
 use crate::domain::{limits, safe_text};
 
+pub mod figures;
 mod traces;
 
 pub use traces::finish;
@@ -22,6 +25,9 @@ pub use traces::finish;
 const SECONDS: [f64; 14] = [
     0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.1, 0.25, 1.0, 5.0, 30.0, 120.0, 600.0, 3_600.0,
 ];
+
+/// How often samples become the figures that are shown.
+const UPKEEP_EVERY: Duration = Duration::from_secs(15);
 
 /// Start logging to standard error. `format` is `text` or `json`; absent: text at a terminal,
 /// JSON elsewhere. `DISPATCH_LOG` (else `RUST_LOG`) is the filter; a second call does nothing.
@@ -188,12 +194,25 @@ pub fn metrics() -> Option<PrometheusHandle> {
         .get_or_init(|| {
             let built = PrometheusBuilder::new()
                 .set_buckets_for_metric(Matcher::Suffix("_seconds".to_owned()), &SECONDS);
-            built
+            let recorder = built
                 .and_then(PrometheusBuilder::install_recorder)
                 .inspect_err(|error| tracing::warn!(%error, "metrics are off"))
-                .ok()
+                .ok();
+            figures::spans_lost(0);
+            recorder
         })
         .clone()
+}
+
+/// Keep what was measured small until stopped: samples pile up while nobody asks for the metrics.
+pub async fn keep_small(stop: CancellationToken) {
+    let Some(metrics) = metrics() else { return };
+    loop {
+        tokio::select! {
+            () = stop.cancelled() => return,
+            () = tokio::time::sleep(UPKEEP_EVERY) => metrics.run_upkeep(),
+        }
+    }
 }
 
 #[cfg(test)]

@@ -11,6 +11,7 @@ use tokio::time::Instant;
 use crate::store::listen::{Listener, Wakeup};
 use crate::store::streams::{self, EventRow, ItemRow};
 use crate::store::{Store, StoreError};
+use crate::telemetry::figures;
 
 /// Rows on their way; beyond this the attempts wait, and with them their agents' pipes.
 const QUEUE_ROWS: usize = 1_024;
@@ -188,7 +189,7 @@ impl WriterTask {
         if let Some(since) = batch.since {
             metrics::histogram!("dispatch_event_lag_seconds").record(since.elapsed().as_secs_f64());
         }
-        metrics::counter!("dispatch_events_stored_total").increment(batch.events.len() as u64);
+        figures::events_stored(batch.events.len() as u64);
         let tasks: HashSet<i64> = batch.events.iter().map(|e| e.task).collect();
         for task in tasks {
             self.listener.publish(Wakeup::Events(task));

@@ -62,6 +62,44 @@ fn planned_here(at: usize) -> bool {
     at < IN_PLACE
 }
 
+/// Why a provider is not asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PauseClass {
+    /// It asked to wait.
+    RateLimited,
+    /// It does not accept the credentials.
+    Auth,
+    /// There is no money left.
+    Billing,
+    /// It is overloaded.
+    Overloaded,
+}
+
+impl PauseClass {
+    /// All of them.
+    pub const ALL: [Self; 4] = [
+        Self::RateLimited,
+        Self::Auth,
+        Self::Billing,
+        Self::Overloaded,
+    ];
+
+    /// The name that is stored.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::RateLimited => "rate_limited",
+            Self::Auth => "auth",
+            Self::Billing => "billing",
+            Self::Overloaded => "overloaded",
+        }
+    }
+
+    /// The class with this stored name.
+    pub fn parse(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|class| class.as_str() == name)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -20,6 +20,7 @@ use super::request::{Fault, Kind, Plain, Request};
 use super::resolve::Resolve;
 use crate::domain::hosts::{Denied, Grant, Host, Policy};
 use crate::domain::limits;
+use crate::telemetry::figures::{self, Passage};
 
 /// Read at a time from either side.
 const READ_BYTES: usize = 16 * 1024;
@@ -82,17 +83,14 @@ impl Shared {
         if self.refusals.tell(refusal) == Told::Never {
             self.untold.fetch_add(1, Ordering::Relaxed);
         }
-        metrics::counter!("dispatch_gateway_connections_total", "outcome" => "refused")
-            .increment(1);
+        figures::passages(Passage::Refused, 1);
     }
 
     fn count_moved(&self, meter: &Meter) {
         let (sent, received) = (meter.sent(), meter.received());
         self.sent.fetch_add(sent, Ordering::Relaxed);
         self.received.fetch_add(received, Ordering::Relaxed);
-        metrics::counter!("dispatch_gateway_bytes_total", "direction" => "sent").increment(sent);
-        metrics::counter!("dispatch_gateway_bytes_total", "direction" => "received")
-            .increment(received);
+        figures::gateway_bytes(sent, received);
     }
 }
 
@@ -157,13 +155,12 @@ async fn converse(
             return refuse(writer, &refusal, shared).await;
         }
         Err(Missed::Failed(status, why)) => {
-            metrics::counter!("dispatch_gateway_connections_total", "outcome" => "failed")
-                .increment(1);
+            figures::passages(Passage::Failed, 1);
             return answer(writer, status, &format!("dispatch: {why}.\n")).await;
         }
     };
     shared.allowed.fetch_add(1, Ordering::Relaxed);
-    metrics::counter!("dispatch_gateway_connections_total", "outcome" => "allowed").increment(1);
+    figures::passages(Passage::Allowed, 1);
     let meter = Meter::new();
     let _counted = CountAtEnd {
         meter: &meter,

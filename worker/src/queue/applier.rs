@@ -14,6 +14,7 @@ use crate::run::text::head_chars;
 use crate::store::applies::{self, ApplyClaim};
 use crate::store::listen::{Listener, Wakeup};
 use crate::store::{Store, StoreError, projects, undos};
+use crate::telemetry::figures::{self, ChangeEnd};
 use crate::workspace::{
     Applied, ApplyRequest, NotApplied, Reached, UndoRequest, Undone, WorkspaceError, Workspaces,
 };
@@ -63,12 +64,12 @@ async fn undo_once(store: &Store, workspaces: &Workspaces) -> Result<bool, Store
         Ok(Undone::Done(before)) => {
             undos::mark_undone(store, &claim, &before).await?;
             tracing::info!(change.id = claim.change, commit = before, "change undone");
-            count("undone");
+            figures::changes(ChangeEnd::Undone, 1);
         }
         Ok(Undone::Refused(why)) => {
             undos::mark_refused(store, &claim, &why).await?;
             tracing::info!(change.id = claim.change, why, "change not undone");
-            count("undo_refused");
+            figures::changes(ChangeEnd::UndoRefused, 1);
         }
         Err(message) => {
             undos::mark_failed(store, &claim, &message, RETRY_IN).await?;
@@ -77,7 +78,7 @@ async fn undo_once(store: &Store, workspaces: &Workspaces) -> Result<bool, Store
                 error = message,
                 "change not undone yet"
             );
-            count("undo_failed");
+            figures::changes(ChangeEnd::UndoFailed, 1);
         }
     }
     Ok(true)
@@ -109,7 +110,7 @@ async fn apply_once(store: &Store, workspaces: &Workspaces) -> Result<bool, Stor
                 commit,
                 "change applied"
             );
-            count("applied");
+            figures::changes(ChangeEnd::Applied, 1);
         }
         Ok(Applied::Conflicted {
             target_ref,
@@ -123,7 +124,7 @@ async fn apply_once(store: &Store, workspaces: &Workspaces) -> Result<bool, Stor
                 ?paths,
                 "change conflicts"
             );
-            count("conflicted");
+            figures::changes(ChangeEnd::Conflicted, 1);
         }
         Err(failure) => {
             let untouched = match failure.reached {
@@ -138,7 +139,7 @@ async fn apply_once(store: &Store, workspaces: &Workspaces) -> Result<bool, Stor
                 error = message,
                 "change not applied yet"
             );
-            count("failed");
+            figures::changes(ChangeEnd::Failed, 1);
         }
     }
     Ok(true)
@@ -153,10 +154,6 @@ async fn keep(store: &Store, claim: &ApplyClaim) -> Infallible {
             tracing::warn!(%error, change.id = claim.change, "the claim of a change could not be renewed");
         }
     }
-}
-
-fn count(outcome: &'static str) {
-    metrics::counter!("dispatch_changes_total", "outcome" => outcome).increment(1);
 }
 
 async fn apply(

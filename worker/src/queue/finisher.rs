@@ -10,6 +10,7 @@ use crate::run::finish::{self, Ending};
 use crate::run::leash::Leash;
 use crate::run::stream::AttemptStream;
 use crate::store::claims::{self, Claimed, PlainFinish};
+use crate::telemetry::figures::{self, End};
 
 use super::lease::LeaseBook;
 use super::maintainer::Poke;
@@ -59,8 +60,7 @@ async fn store(context: &RunContext, book: &LeaseBook, batch: &mut Vec<Over>) {
             Vec::new()
         });
     let done: std::collections::HashSet<i64> = done.into_iter().map(|task| task.0).collect();
-    metrics::counter!("dispatch_attempts_total", "agent" => "noop", "end" => "completed")
-        .increment(done.len() as u64);
+    figures::attempts("noop", End::Completed, done.len() as u64);
     for over in batch.drain(..) {
         let task = over.claimed.lease.task().0;
         if !done.contains(&task) {

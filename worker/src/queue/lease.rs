@@ -12,6 +12,7 @@ use crate::domain::limits;
 use crate::domain::sandbox::Rung;
 use crate::run::leash::{Leash, Stop};
 use crate::store::{Store, StoreError, fleet};
+use crate::telemetry::figures;
 
 use super::slots::Slots;
 
@@ -150,7 +151,7 @@ impl Heartbeat {
         }
         for token in pulse.lost {
             tracing::warn!(attempt.id = token, "lease lost; stopping the agent");
-            metrics::counter!("dispatch_leases_lost_total").increment(1);
+            figures::leases_lost(1);
             self.book.revoke(token);
         }
         Ok(())

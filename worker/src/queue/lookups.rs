@@ -13,6 +13,7 @@ use crate::run::prepare::project_spec;
 use crate::store::listen::Wakeup;
 use crate::store::lookups::{self, Proposal, Taken};
 use crate::store::{StoreError, applies, projects};
+use crate::telemetry::figures;
 use crate::workspace::{ApplyRequest, ProjectSpec};
 
 /// How often to look although nothing woke us.
@@ -41,7 +42,7 @@ pub async fn run_once(context: &RunContext) -> Result<bool, StoreError> {
         }
         _ => lookups::answer(&context.store, &taken, name, &answer).await?,
     }
-    metrics::counter!("dispatch_lookups_total").increment(1);
+    figures::lookups(1);
     Ok(true)
 }
 

@@ -18,6 +18,7 @@ use crate::run::{RunContext, secrets};
 use crate::sandbox::Sandbox;
 use crate::store::fleet::{self, Offer};
 use crate::store::{Store, StoreError};
+use crate::telemetry::figures;
 
 use super::pauses;
 use super::slots::Slots;
@@ -230,6 +231,7 @@ impl Offers {
         match Catalogue::load(file) {
             Ok(catalogue) if catalogue == *self.context.catalogue() => false,
             Ok(catalogue) => {
+                figures::begin_agents(&catalogue);
                 let fresh = Arc::new(catalogue);
                 match self.context.agents.write() {
                     Ok(mut agents) => *agents = fresh,

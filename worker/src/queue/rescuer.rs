@@ -13,6 +13,7 @@ use crate::domain::retry::{self, RetryDecision, Tries};
 use crate::store::claims::{self, Expired};
 use crate::store::finish::{self, Disposition, Ender, Finish, Finished, FirstSeq};
 use crate::store::{Store, StoreError, fleet};
+use crate::telemetry::figures;
 
 use super::lease::LeaseBook;
 use super::maintainer::Poke;
@@ -49,7 +50,7 @@ pub async fn run_once(store: &Store, ttl: Duration) -> Result<usize, StoreError>
             }
         }
         rescued += 1;
-        metrics::counter!("dispatch_leases_rescued_total").increment(1);
+        figures::leases_rescued(1);
         tracing::warn!(
             task.id = lease.lease.task().0, worker.id = %lease.worker,
             "its worker is gone; the task was rescued"
@@ -156,7 +157,12 @@ async fn end(
             };
             finish::finish(store, &lease.lease, ender, &failed).await
         }
-        done => Ok(done),
+        done => {
+            if let (Some(class), Finished::Stored(_)) = (record.retried(), done) {
+                figures::retries(class, 1);
+            }
+            Ok(done)
+        }
     }
 }
 

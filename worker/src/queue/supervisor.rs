@@ -25,6 +25,7 @@ use crate::sandbox::{self, Sandbox};
 use crate::store::claims::LowWaterMarks;
 use crate::store::listen::{Listener, Wakeup};
 use crate::store::{Store, StoreError, fleet};
+use crate::telemetry::figures;
 use crate::workspace::{HooksPolicy, WorkspaceError, Workspaces};
 
 use super::alive::{self, AliveLock};
@@ -141,6 +142,8 @@ impl Worker {
         };
         let (writer, writer_task) = EventWriter::new(store.clone(), listener.clone(), on_trouble);
         let slots = i32::try_from(settings.slots).unwrap_or(i32::MAX);
+        figures::begin();
+        figures::begin_agents(&catalogue);
         fleet::register(&store, worker, &settings.name, slots, sandbox.best()).await?;
         let context = Arc::new(RunContext {
             store,
@@ -468,10 +471,11 @@ fn serve<F>(
     F: Future<Output = ()> + Send + 'static,
 {
     let stop = stop.clone();
+    figures::service_begins(name);
     services.spawn(async move {
         while AssertUnwindSafe(service()).catch_unwind().await.is_err() {
             tracing::error!(service = name, "a service panicked; it is started again");
-            metrics::counter!("dispatch_service_panics_total", "service" => name).increment(1);
+            figures::service_panicked(name);
             tokio::select! {
                 () = stop.cancelled() => return,
                 () = tokio::time::sleep(RESTART_PAUSE) => {}

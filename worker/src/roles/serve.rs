@@ -52,6 +52,7 @@ pub async fn serve_until(
     let mut listening = JoinSet::new();
     let quiet = stop.clone();
     listening.spawn(async move { listener.run(&listen_url, quiet).await });
+    listening.spawn(telemetry::keep_small(stop.clone()));
     let socket = tokio::net::TcpListener::bind(args.listen)
         .await
         .map_err(|e| OpError::unavailable(format!("cannot listen on {}: {e}", args.listen)))?;

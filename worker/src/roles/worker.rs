@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use metrics_exporter_prometheus::PrometheusHandle;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
@@ -62,6 +63,8 @@ pub(super) async fn run(
     stop: StopSignals,
 ) -> Result<(), OpError> {
     let catalogue = catalogue::load(&args.agents)?;
+    // Before anything is counted.
+    let metrics = telemetry::metrics();
     if let Err(error) = process::become_subreaper() {
         tracing::warn!(%error, "orphans of agents go to init; they are found by their mark instead");
     }
@@ -82,8 +85,9 @@ pub(super) async fn run(
     let mut beside = JoinSet::new();
     let quiet = over.clone();
     beside.spawn(async move { listener.run(&listen_url, quiet).await });
+    beside.spawn(telemetry::keep_small(over.clone()));
     if let Some(address) = args.health {
-        let app = health(&health_url, stop.soft.clone())?;
+        let app = health(&health_url, metrics, stop.soft.clone())?;
         let socket = tokio::net::TcpListener::bind(address)
             .await
             .map_err(|e| OpError::unavailable(format!("cannot listen on {address}: {e}")))?;
@@ -107,12 +111,16 @@ fn announce_health(address: SocketAddr) {
     println!("health is at http://{address}");
 }
 
-fn health(url: &str, stop: CancellationToken) -> Result<axum::Router, OpError> {
+fn health(
+    url: &str,
+    metrics: Option<PrometheusHandle>,
+    stop: CancellationToken,
+) -> Result<axum::Router, OpError> {
     let (context, _silent) = OpContext::open(url, 1, "health".to_owned())?;
     Ok(http::health_router(http::App {
         context,
         gate: Arc::new(auth::Gate::closed()),
-        metrics: telemetry::metrics(),
+        metrics,
         stop,
     }))
 }

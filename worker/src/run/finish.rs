@@ -20,6 +20,7 @@ use crate::store::claims::Claimed;
 use crate::store::finish::{
     self, AttemptFacts, Disposition, Ender, Finish, Finished, FirstSeq, UsageRow,
 };
+use crate::telemetry::figures::{self, End};
 use crate::workspace::Snapshot;
 
 use super::RunContext;
@@ -406,20 +407,22 @@ fn price(catalogue: &Catalogue, claimed: &Claimed, driven: &Driven) -> UsageRow 
 }
 
 fn log_end(claimed: &Claimed, record: &Finish, done: Finished) {
-    let state = match &record.disposition {
-        Disposition::Completed => "completed",
-        Disposition::Failed => "failed",
-        Disposition::Cancelled => "cancelled",
-        Disposition::Again { .. } => "again",
+    let end = match &record.disposition {
+        Disposition::Completed => End::Completed,
+        Disposition::Failed => End::Failed,
+        Disposition::Cancelled => End::Cancelled,
+        Disposition::Again { .. } => End::Again,
     };
-    metrics::counter!("dispatch_attempts_total", "agent" => claimed.agent.clone(), "end" => state)
-        .increment(1);
+    figures::attempts(&claimed.agent, end, 1);
+    if let (Some(class), Finished::Stored(_)) = (record.retried(), done) {
+        figures::retries(class, 1);
+    }
     count_usage(claimed, record);
     tracing::info!(
         task.id = claimed.lease.task().0,
         attempt.id = claimed.lease.token().0,
         agent.name = claimed.agent,
-        state,
+        state = end.as_str(),
         error_class = record.error_class,
         error = record.error,
         stored = ?done,
@@ -433,21 +436,12 @@ fn count_usage(claimed: &Claimed, record: &Finish) {
     };
     let tokens = usage.report.as_ref().and_then(|r| r.tokens.total());
     if let Some(tokens) = tokens.and_then(|t| u64::try_from(t).ok()) {
-        metrics::counter!("dispatch_tokens_total", "agent" => claimed.agent.clone())
-            .increment(tokens);
+        figures::tokens(&claimed.agent, tokens);
     }
     if let Some(cost) = &usage.cost {
-        // Counters are whole numbers.
         let micros = (cost.amount * Decimal::from(1_000_000))
             .to_u64()
             .unwrap_or(0);
-        // The agent says the currency: what is no code of one would be a series of its own.
-        let code = |c: &str| c.len() == 3 && c.bytes().all(|byte| byte.is_ascii_uppercase());
-        let currency = Some(cost.currency.clone()).filter(|c| code(c));
-        let labels = [
-            ("agent", claimed.agent.clone()),
-            ("currency", currency.unwrap_or_else(|| "unknown".to_owned())),
-        ];
-        metrics::counter!("dispatch_cost_micros_total", &labels).increment(micros);
+        figures::cost(&claimed.agent, &cost.currency, micros);
     }
 }

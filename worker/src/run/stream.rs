@@ -16,6 +16,7 @@ use crate::domain::redact::{RedactedText, Redactor};
 use crate::store::attempts::Times;
 use crate::store::claims::Claimed;
 use crate::store::streams::{EventRow, ItemRow};
+use crate::telemetry::figures;
 
 use super::leash::Leash;
 use super::text::{storable, storable_text, tail_chars};
@@ -254,7 +255,7 @@ impl AttemptStream {
                 self.tell_as_is("turn_done", event).await;
             }
             AgentEvent::Unknown { method, raw } => {
-                metrics::counter!("dispatch_agent_unknown_messages_total").increment(1);
+                figures::unknown_messages(1);
                 self.emit("unknown", json!({ "method": method, "raw": raw }))
                     .await;
             }

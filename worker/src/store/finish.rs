@@ -110,6 +110,14 @@ pub struct Finish {
     pub facts: Option<AttemptFacts>,
 }
 
+impl Finish {
+    /// The class of a failure after which the task is tried again; what a stopping worker gives back has none.
+    pub fn retried(&self) -> Option<&'static str> {
+        let again = matches!(self.disposition, Disposition::Again { .. });
+        self.error_class.filter(|_| again)
+    }
+}
+
 /// Number of the first event of an end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FirstSeq {

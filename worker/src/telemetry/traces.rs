@@ -138,7 +138,7 @@ impl<E: opentelemetry_sdk::trace::SpanExporter> opentelemetry_sdk::trace::SpanEx
         let sent = self.inner.export(batch).await;
         let failed = sent.is_err();
         if failed {
-            metrics::counter!("dispatch_spans_lost_total").increment(spans);
+            super::figures::spans_lost(spans);
         }
         let failed_before = self.failing.swap(failed, Ordering::Relaxed);
         match &sent {

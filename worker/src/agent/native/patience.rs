@@ -10,7 +10,8 @@ use crate::agent::llm::{LlmError, LlmFault};
 use crate::agent::{AgentError, AgentEvent};
 use crate::domain::error_class::ErrorClass;
 use crate::domain::limits;
-use crate::domain::provider_retry::{self, HERE_MAX, Patience, Waits};
+use crate::domain::provider_retry::{self, HERE_MAX, Patience, PauseClass, Waits};
+use crate::telemetry::figures;
 
 /// The class of a failure that stays.
 pub(crate) fn class_of(fault: LlmFault) -> ErrorClass {
@@ -156,8 +157,8 @@ pub(crate) async fn wait(turn: &mut Turn<'_>, error: LlmError) -> Result<(), Age
 /// done something. The task is not to blame, and waits.
 async fn refused(turn: &Turn<'_>, error: LlmError) -> AgentError {
     let class = match error.fault {
-        LlmFault::Billing => "billing",
-        _ => "auth",
+        LlmFault::Billing => PauseClass::Billing,
+        _ => PauseClass::Auth,
     };
     let grown = limits::REFUSED_PROVIDER_PAUSE * (turn.native.given_back + 1).min(6);
     let wait = grown.max(error.retry_after.unwrap_or_default());
@@ -176,14 +177,14 @@ async fn refused(turn: &Turn<'_>, error: LlmError) -> AgentError {
 /// A limit is one of the account, not of this task: everybody waits.
 async fn pause_if_limited(turn: &Turn<'_>, error: &LlmError, wait: Duration) {
     if error.fault == LlmFault::RateLimited {
-        pause(turn, "rate_limited", wait, error.message.clone()).await;
+        pause(turn, PauseClass::RateLimited, wait, error.message.clone()).await;
     }
 }
 
-async fn pause(turn: &Turn<'_>, class: &'static str, wait: Duration, message: String) {
+async fn pause(turn: &Turn<'_>, class: PauseClass, wait: Duration, message: String) {
     let provider = turn.chosen.provider.name.clone();
-    metrics::counter!("dispatch_provider_pauses_total", "provider" => provider.clone(), "class" => class)
-        .increment(1);
+    figures::pauses(&provider, class, 1);
+    let class = class.as_str();
     let pause = Pause {
         until: turn.native.clock.now() + wait,
         class: class.to_owned(),
