@@ -17,6 +17,7 @@ pub mod roles;
 mod steps_story;
 mod story;
 mod stream;
+mod sums;
 mod table;
 pub mod tree;
 mod wait;
