@@ -1,14 +1,16 @@
 //! The command line: parse, do, print, and say by the exit code what kind of end it was.
 
 mod change_view;
+mod consent;
 mod doctor;
+mod extras;
 mod forms;
 pub mod init;
 mod keys;
 mod lists;
 mod out;
 mod pages;
-mod prepare;
+pub mod prepare;
 mod programs;
 mod progress;
 mod render;
@@ -33,6 +35,7 @@ use serde_json::{Value, json};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
+use self::consent::Show;
 use self::init::Surveyor;
 use self::out::Out;
 use self::roles::Role;
@@ -230,25 +233,31 @@ async fn command(global: &Global<'_>, matches: &ArgMatches) -> Result<End, CliEr
             entry,
             input,
             view,
-            file,
-            watch,
-            without_prompt,
+            extras,
         } => {
+            let input = prepare::input(entry, input, &extras)?;
             let session = match WITHOUT_DATABASE.contains(&entry.spec.name) {
                 true => Session::open_anyway(global).await?,
                 false => Session::open(global).await?,
             };
             let context = &session.context;
-            let input = prepare::input(entry, input, file, context, &mut out, global.json).await?;
+            let show = match (global.json, global.pager) {
+                (true, _) => Show::Never,
+                (false, true) => Show::Paged,
+                (false, false) => Show::Plain,
+            };
+            let Some(input) = consent::given(entry, input, context, &mut out, show).await? else {
+                return Ok(End::Interrupted);
+            };
             if entry.spec.name == "task.wait" {
                 return wait::run(context, &mut out, input, global.json).await;
             }
             let asked = input.clone();
             let value = match doctor::agent(entry, &input) {
-                Some(agent) => doctor::examine(context, agent, without_prompt).await?,
+                Some(agent) => doctor::examine(context, agent, extras.without_prompt).await?,
                 None => (entry.call)(context, input).await?,
             };
-            if watch && value["id"].is_i64() {
+            if extras.watch && value["id"].is_i64() {
                 return watch_submitted(context, &mut out, &value, global.json).await;
             }
             if global.json {
