@@ -2,6 +2,7 @@
 
 use serde_json::{Value, json};
 
+use crate::harness::program::Program;
 use crate::http::{Answer, Server};
 
 const BATCH: &str = "/api/v1/tasks/batch";
@@ -62,7 +63,7 @@ async fn one_that_is_refused_is_named_and_none_is_made() {
         (
             with("dry_run", json!(true)),
             "invalid_input",
-            "not of a batch",
+            "of the whole batch",
         ),
     ] {
         let refused = submit(&server, &[task("a"), second, task("c")]).await;
@@ -105,5 +106,70 @@ async fn the_same_batch_again_gives_the_same_tasks_and_a_key_is_good_for_one() {
             .contains("task 2 of 2")
     );
     assert_eq!(inputs(&server).await, ["a", "b"]);
+    server.end().await;
+}
+
+#[tokio::test]
+async fn a_dry_run_tries_each_task_and_makes_none() {
+    let server = Server::with_project().await;
+    let earlier = json!({
+        "project": "shop", "input": "z", "agent": "fake", "idempotency_key": "k0",
+    });
+    let earlier = server.post("/api/v1/tasks", &earlier).await.body["id"].clone();
+    let keyed = |input: &str, key: &str| {
+        let mut task = task(input);
+        task["idempotency_key"] = json!(key);
+        task
+    };
+    let tasks = [
+        task("a"),
+        keyed("b", "k1"),
+        keyed("b", "k1"),
+        keyed("z", "k0"),
+    ];
+    let dry = |tasks: &[Value]| json!({ "tasks": tasks, "dry_run": true });
+    let tried = server.post(BATCH, &dry(&tasks)).await;
+    assert_eq!(tried.status, 201, "{tried:?}");
+    let data = tried.body["data"].as_array().unwrap();
+    let ids: Vec<&Value> = data.iter().map(|one| &one["id"]).collect();
+    let none = &Value::Null;
+    assert_eq!(ids, [none, none, none, &earlier], "a number that is kept");
+    let replayed: Vec<&Value> = data.iter().map(|one| &one["replayed"]).collect();
+    assert_eq!(replayed, [false, false, true, true]);
+    assert_eq!(inputs(&server).await, ["z"]);
+    let refused = [task("a"), keyed("x", "k0")];
+    let refused = server.post(BATCH, &dry(&refused)).await;
+    refused.problem(409, "idempotency_conflict");
+    server.end().await;
+}
+
+#[tokio::test]
+async fn the_command_line_takes_a_batch_from_a_file_and_a_pipe() {
+    let server = Server::with_project().await;
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::write(
+        dir.path().join("tasks.jsonl"),
+        format!("{}\n{}\n", task("a"), task("b")),
+    )
+    .unwrap();
+    let url = server.db.url();
+    let environment = [("DATABASE_URL", url.as_str())];
+    let many = |args: &[&str]| {
+        let args = [&["--json", "tasks", "submit-many"], args].concat();
+        Program::run_in(dir.path(), &args, &environment)
+    };
+    let (code, said) = many(&["--dry-run", "tasks.jsonl"]);
+    assert_eq!(code, Some(0), "{said}");
+    assert!(inputs(&server).await.is_empty());
+    assert_eq!(many(&["tasks.jsonl"]).0, Some(0));
+    assert_eq!(inputs(&server).await, ["a", "b"]);
+    let array = json!([task("c"), task("d")]).to_string();
+    let piped = ["tasks", "submit-many", "-"];
+    let (code, said) = Program::run_fed(&piped, &environment, &array);
+    assert_eq!(code, Some(0), "{said}");
+    assert_eq!(inputs(&server).await, ["a", "b", "c", "d"]);
+    let (code, said) = many(&["none.json"]);
+    assert_eq!(code, Some(2), "{said}");
+    assert!(said.contains("cannot read none.json"), "{said}");
     server.end().await;
 }

@@ -6,6 +6,7 @@ use serde_json::Value;
 use tokio::process::Command;
 
 use crate::harness::db::TestDb;
+use crate::harness::program::Program;
 use crate::http::Server;
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_dispatch-under-test");
@@ -126,4 +127,78 @@ async fn asked_about_an_agent_the_command_tells_of_the_fleet_and_tries_it_here()
     let query = "SELECT count(*) FROM audit_log WHERE action = 'agent.check'";
     let acts: i64 = sql.query_one(query, &[]).await.unwrap().get(0);
     assert_eq!(acts, 3);
+}
+
+/// A fleet on which much is missing.
+const LACKING: &str = "
+    INSERT INTO workers (id, name, version, slots, sandbox) VALUES (gen_random_uuid(), 'w', '0', 1, 'none');
+    INSERT INTO catalogue_agents (name) VALUES ('amp'), ('claude'), ('codex'), ('broken');
+    INSERT INTO agent_offers (worker_id, name, status, error, execution_path, version, expires_at)
+    SELECT w.id, a.name, a.status, a.error, 'acp', a.version, now() + interval '1 minute'
+      FROM workers w, (VALUES
+        ('amp', 'unavailable', 'agent amp cannot be started: `amp-acp` is not on the PATH of the worker; npm install --global amp-acp', NULL),
+        ('claude', 'unavailable', 'agent claude cannot be started: `claude-agent-acp` is not on the PATH of the worker; npm install --global claude-agent-acp', NULL),
+        ('broken', 'error', 'agent broken is installed but does not work: `broken --version` ended with exit code 7; no such module', 'broken 0.0.0-with-a-long-tail.2026.01.01')
+      ) a(name, status, error, version);";
+
+/// What is read, however it is broken into lines.
+fn words(text: &str) -> String {
+    text.split_whitespace().collect::<Vec<_>>().join(" ")
+}
+
+#[tokio::test]
+async fn what_to_do_is_read_to_its_end_on_eighty_columns_and_on_a_pipe() {
+    let db = TestDb::new().await;
+    let sql = db.client().await;
+    sql.batch_execute(LACKING).await.unwrap();
+    let dir = tempfile::tempdir().unwrap();
+    let agents = dir.path().join("agents.toml");
+    std::fs::write(&agents, "[agents.x]\nlabel = 1\n").unwrap();
+    let url = db.url();
+    let environment = [
+        ("DATABASE_URL", url.as_str()),
+        ("DISPATCH_AGENTS", agents.to_str().unwrap()),
+        ("NO_COLOR", "1"),
+    ];
+    let (code, told) = Program::run(&["--json", "doctor"], &environment);
+    assert_eq!(code, Some(12), "{told}");
+    let told: Value = serde_json::from_str(&told).unwrap();
+    let all = told["data"].as_array().unwrap();
+    assert_eq!(
+        finding(&told, "claude")["verdict"],
+        "warn",
+        "each by itself"
+    );
+    let narrow = Program::run_at_columns(80, &["doctor"], &environment);
+    let (_, piped) = Program::run(&["doctor"], &environment);
+    for shown in [&narrow, &piped] {
+        let read = words(shown);
+        let absent = |one: &&Value| one["found"].as_str().unwrap().starts_with("unavailable");
+        for one in all.iter().filter(|one| !absent(one)) {
+            if let Some(advice) = one["advice"].as_str() {
+                assert!(read.contains(&words(advice)), "{advice}\n{shown}");
+            }
+        }
+        assert!(
+            read.contains("agent unavailable warn amp, claude, codex"),
+            "{shown}"
+        );
+        assert!(!read.contains("npm install"), "the list has it: {shown}");
+        assert!(
+            !shown.contains('…') && !shown.contains("confined"),
+            "{shown}"
+        );
+    }
+    let is_word = |line: &&str| line.split_whitespace().count() == 1;
+    let wide = narrow
+        .lines()
+        .filter(|line| line.chars().count() > 80 && !is_word(line));
+    assert_eq!(wide.collect::<Vec<_>>(), [""; 0]);
+    let listed = Program::run_at_columns(80, &["agents", "list"], &environment);
+    for lack in [
+        "npm install --global claude-agent-acp",
+        "exit code 7; no such module",
+    ] {
+        assert!(words(&listed).contains(lack), "{listed}");
+    }
 }

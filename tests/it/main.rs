@@ -28,6 +28,7 @@ mod batch;
 mod bench_driver;
 mod carried;
 mod cli_reference;
+mod command_line;
 mod confine;
 mod conversations;
 mod crash;

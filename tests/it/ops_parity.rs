@@ -2,18 +2,29 @@
 
 use axum::http::{HeaderMap, HeaderValue, Uri, header};
 use dispatch_worker::ops::{self, Method, OpEntry};
+use dispatch_worker::surface::cli::prepare;
 use dispatch_worker::surface::cli::tree::{self, Invocation};
 use dispatch_worker::surface::fields::Fields;
 use dispatch_worker::surface::{http, openapi};
 use serde_json::Value;
 
+/// The words as the command line reads them, up to what its operation is called with.
 fn by_command_line(words: &[&str]) -> (String, Value) {
     let line = ["dispatch"].iter().chain(words).copied();
     let matches = tree::command()
         .try_get_matches_from(line)
         .unwrap_or_else(|error| panic!("{words:?}: {error}"));
     match tree::invocation(&matches) {
-        Ok(Invocation::Op { entry, input, .. }) => (entry.spec.name.to_owned(), input),
+        Ok(Invocation::Op {
+            entry,
+            input,
+            extras,
+            ..
+        }) => {
+            let prepared = prepare::input(entry, input, &extras);
+            let prepared = prepared.unwrap_or_else(|error| panic!("{words:?}: {error}"));
+            (entry.spec.name.to_owned(), prepared)
+        }
         Ok(_) => panic!("{words:?} is no operation"),
         Err(error) => panic!("{words:?}: {error}"),
     }

@@ -14,6 +14,7 @@ use dispatch_worker::workspace::{
 use serde_json::json;
 use tokio_util::sync::CancellationToken;
 
+use crate::harness::db::TestDb;
 use crate::harness::git_server::GitServer;
 use crate::harness::program::Program;
 use crate::harness::repo::{Ground, approve, executable, git, key, sh, write};
@@ -197,6 +198,41 @@ async fn a_branch_deleted_there_and_a_new_default_branch_are_followed() {
     assert_eq!(check.checkout, None);
 }
 
+#[tokio::test]
+async fn the_command_line_takes_an_address_as_it_is_typed_wherever_it_is_typed() {
+    let db = TestDb::new().await;
+    let sql = db.client().await;
+    let (dir, url) = (tempfile::tempdir().unwrap(), db.url());
+    let at_place = async |args: &[&str]| {
+        let args = [&["projects"], args].concat();
+        let (code, said) = Program::run_in(dir.path(), &args, &[("DATABASE_URL", &url)]);
+        assert_eq!(code, Some(0), "{args:?}: {said}");
+        let path = "SELECT path FROM projects WHERE name = $1";
+        let row = sql.query_one(path, &[&args[2]]).await.unwrap();
+        row.get::<_, String>(0)
+    };
+    for (name, address) in [
+        ("https", "https://git.example.com/docs.git"),
+        ("ssh", "ssh://git@git.example.com:2222/docs.git"),
+        ("scp", "git@git.example.com:docs.git"),
+        ("file", "file:///srv/docs.git"),
+    ] {
+        assert_eq!(at_place(&["add", name, address]).await, address);
+        let unchecked = format!("{name}-unchecked");
+        let added = at_place(&["add", &unchecked, address, "--unchecked"]).await;
+        assert_eq!(added, address);
+        let path = at_place(&["update", &unchecked, "--path", "here", "--unchecked"]).await;
+        let here = dir.path().canonicalize().unwrap().join("here");
+        assert_eq!(path, here.to_str().unwrap(), "a path is this machine's");
+        let moved = at_place(&["update", &unchecked, "--path", address]).await;
+        assert_eq!(moved, address);
+    }
+    let odd = ["projects", "add", "odd", "ftp://git.example.com/docs.git"];
+    let (code, said) = Program::run_in(dir.path(), &odd, &[("DATABASE_URL", &url)]);
+    assert_eq!(code, Some(2), "{said}");
+    assert!(said.contains("use one of https"), "{said}");
+}
+
 /// Two workers that share nothing but the database and a git host, each with its own directory.
 #[tokio::test(flavor = "multi_thread")]
 async fn workers_without_a_shared_disk_work_on_one_project_by_its_address() {
@@ -205,12 +241,9 @@ async fn workers_without_a_shared_disk_work_on_one_project_by_its_address() {
     git(root, &["clone", "-q", "--bare", "project", "shop.git"]);
     let server = GitServer::new(root).await;
     let settings = server.settings(root);
-    let set = "UPDATE projects SET path = $1";
-    stage
-        .sql
-        .execute(set, &[&server.url("shop.git")])
-        .await
-        .unwrap();
+    let moved = ["projects", "update", "p", "--path", &server.url("shop.git")];
+    let (code, said) = Program::run_in(root, &moved, &[("DATABASE_URL", &stage.db.url())]);
+    assert_eq!(code, Some(0), "{said}");
     let (here, there) = (root.join("here"), root.join("there"));
     let own = |dir: &PathBuf| {
         fs::create_dir_all(dir).unwrap();

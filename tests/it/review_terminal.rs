@@ -36,11 +36,15 @@ impl Desk {
     }
 
     fn review(&self, args: &[&str], environment: &[(&str, &str)]) -> Terminal {
+        let args: Vec<&str> = ["review"].iter().chain(args).copied().collect();
+        self.command(&args, environment)
+    }
+
+    fn command(&self, args: &[&str], environment: &[(&str, &str)]) -> Terminal {
         let url = self.db.url();
         let mut all = vec![("DATABASE_URL", url.as_str()), ("DISPATCH_ACTOR", "rea")];
         all.extend(environment);
-        let args: Vec<&str> = ["review"].iter().chain(args).copied().collect();
-        Terminal::start(&args, &all)
+        Terminal::start(args, &all)
     }
 
     async fn text(&self, query: &str) -> String {
@@ -384,4 +388,73 @@ async fn a_review_without_a_person_names_the_commands_for_programs() {
     let (code, said) = desk.review(&[], &[]).ends();
     assert_eq!(code, 0);
     assert!(said.contains("No change waits for review."), "{said}");
+}
+
+#[tokio::test]
+async fn who_approves_without_a_digest_is_shown_the_diff_and_asked() {
+    let desk = Desk::new().await;
+    let plain = [("PAGER", "cat")];
+    for answer in ["n", "\n", "\x04"] {
+        let mut person = desk.command(&["changes", "approve", "1"], &plain);
+        person.sees("+new a.rs");
+        person.sees("+new b.rs");
+        person.sees("Approve change 1, 2 files? y/N ");
+        person.types(answer);
+        let (code, shown) = person.ends();
+        assert_eq!(code, 130, "{shown}");
+        assert!(shown.ends_with("Nothing is decided.\n"), "{shown}");
+    }
+    assert_eq!(desk.decisions().await, "");
+    let mut person = desk.command(&["changes", "reject", "1", "--file", "a.rs"], &plain);
+    person.sees("Reject change 1, 1 of 2 files? y/N ");
+    person.types("y");
+    assert_eq!(person.ends().0, 0);
+    let mut person = desk.command(&["changes", "approve", "1"], &plain);
+    person.sees("Approve change 1");
+    person.types("y");
+    let (code, shown) = person.ends();
+    assert_eq!(code, 0, "{shown}");
+    assert!(shown.contains("Approved."), "{shown}");
+    let decisions = "1 rea rejected {a.rs} d1; 1 rea approved d1";
+    assert_eq!(desk.decisions().await, decisions);
+    // What is decided on already is no question.
+    let (code, shown) = desk.command(&["changes", "approve", "1"], &plain).ends();
+    assert_eq!(code, 5, "{shown}");
+    assert!(!shown.contains("y/N"), "{shown}");
+}
+
+#[tokio::test]
+async fn the_answer_is_for_the_change_that_was_shown_and_not_for_what_it_became() {
+    let desk = Desk::new().await;
+    let record = desk.db.client().await;
+    let mut person = desk.command(&["changes", "approve", "1"], &[("PAGER", "cat")]);
+    person.sees("y/N ");
+    let other = "UPDATE pending_changes SET digest = 'd1x' WHERE id = 1";
+    record.batch_execute(other).await.unwrap();
+    person.types("y");
+    let (code, shown) = person.ends();
+    assert_eq!(code, 5, "{shown}");
+    assert_eq!(desk.decisions().await, "");
+}
+
+#[tokio::test]
+async fn without_a_person_a_decision_names_its_digest_or_is_refused() {
+    let desk = Desk::new().await;
+    let url = desk.db.url();
+    let environment = [("DATABASE_URL", url.as_str())];
+    for args in [
+        &["changes", "approve", "1"][..],
+        &["changes", "reject", "1", "--file", "a.rs"],
+        &["--json", "changes", "approve", "1"],
+    ] {
+        let (code, said) = Program::run(args, &environment);
+        assert_eq!(code, Some(2), "{said}");
+        assert!(said.contains("--digest"), "{said}");
+        assert!(!said.contains("d1"), "no program is handed it: {said}");
+    }
+    let json = desk.command(&["--json", "changes", "approve", "1"], &[]);
+    assert!(json.ends().1.contains("digest_required"));
+    assert_eq!(desk.decisions().await, "");
+    let named = ["changes", "approve", "1", "--digest", "d1"];
+    assert_eq!(Program::run(&named, &environment).0, Some(0));
 }

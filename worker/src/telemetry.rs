@@ -29,14 +29,27 @@ const SECONDS: [f64; 14] = [
 /// How often samples become the figures that are shown.
 const UPKEEP_EVERY: Duration = Duration::from_secs(15);
 
+/// What a process logs when nobody says what it shall.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Usual {
+    /// What it goes through: it runs for long, and nobody sits before it.
+    Milestones,
+    /// What goes wrong: its answer tells the rest.
+    Faults,
+}
+
 /// Start logging to standard error. `format` is `text` or `json`; absent: text at a terminal,
 /// JSON elsewhere. `DISPATCH_LOG` (else `RUST_LOG`) is the filter; a second call does nothing.
 /// Unless asked for, genai is not heard: it logs what a provider sent, and each fault is told by us.
-pub fn init(format: Option<&str>) {
+pub fn init(format: Option<&str>, usual: Usual) {
+    let usual = match usual {
+        Usual::Milestones => "warn,dispatch_worker=info,genai=off",
+        Usual::Faults => "warn,genai=off",
+    };
     let filter = ["DISPATCH_LOG", "RUST_LOG"]
         .iter()
         .find_map(|name| std::env::var(name).ok().filter(|v| !v.is_empty()))
-        .unwrap_or_else(|| "warn,dispatch_worker=info,genai=off".to_owned());
+        .unwrap_or_else(|| usual.to_owned());
     let filter = EnvFilter::builder().parse_lossy(filter);
     let json = match format {
         Some(format) => format == "json",

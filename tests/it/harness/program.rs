@@ -110,6 +110,15 @@ impl Program {
         args: &[&str],
         environment: &[(&str, &str)],
     ) -> (Option<i32>, String) {
+        Self::run_from(dir, args, environment, Stdio::null())
+    }
+
+    fn run_from(
+        dir: &std::path::Path,
+        args: &[&str],
+        environment: &[(&str, &str)],
+        input: Stdio,
+    ) -> (Option<i32>, String) {
         #[expect(
             clippy::disallowed_methods,
             reason = "the program under test is started as a person starts it"
@@ -120,6 +129,7 @@ impl Program {
             .current_dir(dir)
             .env_remove("DATABASE_LISTEN_URL")
             .envs(environment.iter().copied())
+            .stdin(input)
             .output()
             .unwrap();
         let mut said = String::from_utf8_lossy(&output.stdout).into_owned();
@@ -127,11 +137,28 @@ impl Program {
         (output.status.code(), said)
     }
 
+    /// A command that reads this from a pipe.
+    pub fn run_fed(
+        args: &[&str],
+        environment: &[(&str, &str)],
+        input: &str,
+    ) -> (Option<i32>, String) {
+        let mut file = tempfile::tempfile().unwrap();
+        std::io::Write::write_all(&mut file, input.as_bytes()).unwrap();
+        std::io::Seek::rewind(&mut file).unwrap();
+        Self::run_from(std::path::Path::new("."), args, environment, file.into())
+    }
+
     /// The same at a terminal: what is painted there, with line breaks as in a pipe.
     pub fn run_at_terminal(args: &[&str], environment: &[(&str, &str)]) -> String {
+        Self::run_at_columns(400, args, environment)
+    }
+
+    /// The same at a terminal of so many columns.
+    pub fn run_at_columns(columns: u16, args: &[&str], environment: &[(&str, &str)]) -> String {
         let size = nix::pty::Winsize {
             ws_row: 50,
-            ws_col: 400,
+            ws_col: columns,
             ws_xpixel: 0,
             ws_ypixel: 0,
         };

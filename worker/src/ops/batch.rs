@@ -1,6 +1,6 @@
 //! Many tasks at once: all of them, or none.
 
-use std::str::FromStr;
+use std::collections::HashSet;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -17,18 +17,15 @@ use crate::store::{catalogue, tasks};
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema, clap::Args)]
 #[serde(deny_unknown_fields)]
 pub struct SubmitTasks {
-    /// The tasks, each as JSON with the fields of one submission, 1 to 200
-    #[arg(value_name = "JSON", required = true)]
+    /// The tasks, each with the fields of one submission, 1 to 200
+    // The command line reads files of them too.
+    #[arg(skip)]
     #[schemars(length(min = 1, max = 200))]
     pub tasks: Vec<SubmitTask>,
-}
-
-impl FromStr for SubmitTask {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        serde_json::from_str(text).map_err(|e| e.to_string())
-    }
+    /// Only say whether all of them would be accepted, and which agents would run
+    #[arg(long)]
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub dry_run: bool,
 }
 
 impl Op for SubmitTasks {
@@ -43,17 +40,27 @@ impl Op for SubmitTasks {
     type Output = Page<SubmittedTask>;
 
     fn examples() -> Vec<Example> {
-        vec![Example {
-            about: "Two at once",
-            cli: &[
-                r#"{"project": "shop", "input": "fix the cart"}"#,
-                r#"{"project": "shop", "input": "fix the till", "priority": 9}"#,
-            ],
-            input: json!({"tasks": [
-                {"project": "shop", "input": "fix the cart"},
-                {"project": "shop", "input": "fix the till", "priority": 9},
-            ]}),
-        }]
+        const ONE: &str = r#"{"project": "shop", "input": "fix the cart"}"#;
+        vec![
+            Example {
+                about: "Two at once",
+                cli: &[
+                    ONE,
+                    r#"{"project": "shop", "input": "fix the till", "priority": 9}"#,
+                ],
+                input: json!({"tasks": [
+                    {"project": "shop", "input": "fix the cart"},
+                    {"project": "shop", "input": "fix the till", "priority": 9},
+                ]}),
+            },
+            Example {
+                about: "Only try it",
+                cli: &["--dry-run", ONE],
+                input: json!({
+                    "tasks": [{"project": "shop", "input": "fix the cart"}], "dry_run": true,
+                }),
+            },
+        ]
     }
 
     async fn run(self, context: &OpContext) -> Result<Self::Output, OpError> {
@@ -72,8 +79,8 @@ impl Op for SubmitTasks {
         let mut agents = Vec::with_capacity(count);
         for (n, task) in self.tasks.iter().enumerate() {
             if task.dry_run {
-                let refused = OpError::invalid("dry_run is of one submission, not of a batch");
-                return Err(named(n, refused));
+                let refused = OpError::invalid("dry_run is of the whole batch, not of one of it");
+                return Err(named(n, refused.hint("Say it beside the tasks.")));
             }
             let agent = task.agent_of(context).await;
             agents.push(agent.map_err(|error| named(n, error))?);
@@ -83,12 +90,19 @@ impl Op for SubmitTasks {
             .into_iter()
             .map(SubmitTask::into_new_task)
             .collect();
-        let made = tasks::submit_all(&context.store, &new, &context.actor).await;
+        let dry_run = self.dry_run;
+        let made = match dry_run {
+            true => tasks::try_out_all(&context.store, &new, &context.actor).await,
+            false => tasks::submit_all(&context.store, &new, &context.actor).await,
+        };
         let made = made.map_err(|(n, error)| named(n, submit::refused(error)))?;
+        let fresh = made.iter().filter(|one| !one.replayed);
+        let fresh: HashSet<i64> = fresh.map(|one| one.id.0).collect();
         let offers = catalogue::list(&context.store).await?;
         let submitted = new.into_iter().zip(agents).zip(made);
         let submitted = submitted.map(|((task, agent), made)| SubmittedTask {
-            id: Some(made.id.0),
+            // Of those that were made before, a dry run tells the numbers too.
+            id: Some(made.id.0).filter(|id| !dry_run || !fresh.contains(id)),
             notice: submit::notice(&offers, &agent, task.fallback.as_deref()),
             project: task.project,
             agent,

@@ -168,13 +168,8 @@ impl From<StoreError> for OpError {
             StoreErrorKind::Schema => (OpErrorKind::Unavailable, "schema_mismatch"),
             StoreErrorKind::Internal => (OpErrorKind::Internal, "internal"),
         };
-        // Constraints are named as the sentence they stand for.
-        let message = match &error.constraint {
-            Some(rule) if rule.contains("_is_") => {
-                format!("not allowed; the rule is: {}", rule.replace('_', " "))
-            }
-            _ => error.message,
-        };
+        let rule = error.constraint.as_deref().and_then(rule);
+        let message = rule.map_or(error.message, |rule| format!("not allowed: {rule}"));
         Self {
             kind,
             code,
@@ -184,23 +179,48 @@ impl From<StoreError> for OpError {
     }
 }
 
+/// What a constraint of the schema wants, in words. One that is not known here is named as the sentence
+/// it stands for.
+fn rule(constraint: &str) -> Option<String> {
+    let words = match constraint {
+        "project_name_is_a_slug" => {
+            "the name of a project is 1 to 63 lower-case letters, digits, dots, dashes and underscores, \
+             and begins with a letter or a digit, such as shop or web-2"
+        }
+        "worktree_is_private_or_linked" => "a worktree is private or linked",
+        "project_sandbox_is_known" => "the sandbox of a project is required, optional or none",
+        "max_running_is_positive" => "max_running is a number from 1 on; 0 takes the limit away",
+        "limit_is_not_negative" => "a limit is 0 or more",
+        "four_eyes_is_on_or_off" => "four_eyes is on or off",
+        other if other.contains("_is_") => return Some(other.replace('_', " ")),
+        _ => return None,
+    };
+    Some(words.to_owned())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
     fn a_broken_rule_is_told_as_a_sentence() {
-        let error = OpError::from(StoreError {
-            kind: StoreErrorKind::Invalid,
-            message: "new row violates check constraint".to_owned(),
-            hint: None,
-            constraint: Some("limit_is_not_negative".to_owned()),
-        });
-        let told = "not allowed; the rule is: limit is not negative";
+        let told = |constraint: &str| {
+            let error = OpError::from(StoreError {
+                kind: StoreErrorKind::Invalid,
+                message: "new row violates check constraint".to_owned(),
+                hint: None,
+                constraint: Some(constraint.to_owned()),
+            });
+            assert_eq!(error.kind, OpErrorKind::Invalid);
+            error.message
+        };
         assert_eq!(
-            (error.kind, error.message.as_str()),
-            (OpErrorKind::Invalid, told)
+            told("limit_is_not_negative"),
+            "not allowed: a limit is 0 or more"
         );
+        assert!(told("project_name_is_a_slug").contains("such as shop"));
+        assert_eq!(told("a_new_one_is_odd"), "not allowed: a new one is odd");
+        assert_eq!(told("tasks_check"), "new row violates check constraint");
     }
 
     #[test]

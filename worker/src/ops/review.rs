@@ -18,7 +18,7 @@ pub struct ApproveChange {
     /// The change, such as 7
     #[arg(value_name = "CHANGE")]
     pub id: ChangeRef,
-    /// Digest of the change that was seen; left out, the command shows the change and takes its
+    /// Digest of the change that was seen; left out at a terminal, the command shows the change and asks
     #[arg(long, default_value = "", hide_default_value = true)]
     pub digest: String,
     /// Only this file; give it again for more. The others are rejected

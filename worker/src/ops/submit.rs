@@ -1,13 +1,12 @@
 //! Submitting a task. What the database would turn into a failed task, such as an unknown agent,
 //! is refused here, where somebody can still mend it.
 
-use chrono::{DateTime, Utc};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
 use super::amount::Amount;
-use super::values::{Moment, SOMETHING, Span, TaskRef};
+use super::values::{Moment, SOMETHING, Span, TaskRef, Timestamp};
 use super::{Effect, Example, Method, Op, OpContext, OpError, Spec};
 use crate::domain::limits;
 use crate::domain::scope::Scope;
@@ -66,7 +65,7 @@ pub struct SubmitTask {
     pub idle_timeout: Option<Span>,
     /// Not to be worked on after this time
     #[arg(long, value_name = "TIME")]
-    pub deadline: Option<DateTime<Utc>>,
+    pub deadline: Option<Timestamp>,
     /// Tasks that share this key run one at a time
     #[arg(long, value_name = "KEY")]
     #[schemars(length(min = 1, max = 200))]
@@ -244,7 +243,7 @@ impl SubmitTask {
             max_attempts: self.max_attempts,
             timeout_s: self.timeout.map(Span::seconds),
             idle_timeout_s: self.idle_timeout.map(Span::seconds),
-            deadline: self.deadline,
+            deadline: self.deadline.map(|deadline| deadline.0),
             limit_key: self.limit_key,
             idempotency_key: self.idempotency_key,
             fallback: self.fallback,

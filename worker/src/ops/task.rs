@@ -14,7 +14,7 @@ use crate::domain::scope::Scope;
 use crate::domain::task::TaskState;
 use crate::store::permissions::{self, PermissionFilter, PermissionView};
 use crate::store::tasks::{self, TaskFilter};
-use crate::store::{Store, history, streams};
+use crate::store::{Store, StoreError, StoreErrorKind, history, streams};
 
 pub use crate::store::history::AttemptView;
 pub use crate::store::tasks::TaskView;
@@ -159,9 +159,21 @@ impl Op for ShowTask {
 
 /// The task, or an error that says there is none.
 pub(crate) async fn existing(store: &Store, id: TaskId) -> Result<TaskView, OpError> {
-    tasks::get(store, id).await?.ok_or_else(|| {
-        OpError::not_found(format!("there is no task {id}")).hint("dispatch list shows tasks.")
-    })
+    tasks::get(store, id)
+        .await?
+        .ok_or_else(|| OpError::not_found(format!("there is no task {id}")).hint(LISTED))
+}
+
+const LISTED: &str = "dispatch list shows tasks.";
+
+/// Why nothing is done to a task.
+fn refused(error: StoreError) -> OpError {
+    let is_missing = error.kind == StoreErrorKind::NotFound;
+    let refused = OpError::from(error);
+    match is_missing {
+        true => refused.hint(LISTED),
+        false => refused,
+    }
 }
 
 /// A page of the stream of a task.
@@ -262,7 +274,8 @@ impl Op for CancelTask {
     async fn run(self, context: &OpContext) -> Result<Self::Output, OpError> {
         let id = self.id.0;
         let reason = self.reason.as_deref();
-        let outcome = tasks::cancel(&context.store, id, reason, &context.actor).await?;
+        let outcome = tasks::cancel(&context.store, id, reason, &context.actor).await;
+        let outcome = outcome.map_err(refused)?;
         Ok(CancelledTask { id: id.0, outcome })
     }
 }
@@ -296,7 +309,8 @@ impl Op for RequeueTask {
     }
 
     async fn run(self, context: &OpContext) -> Result<Self::Output, OpError> {
-        tasks::requeue(&context.store, self.id.0, &context.actor).await?;
+        let requeued = tasks::requeue(&context.store, self.id.0, &context.actor).await;
+        requeued.map_err(refused)?;
         existing(&context.store, self.id.0).await
     }
 }

@@ -1,12 +1,11 @@
 //! What the work cost.
 
-use chrono::{DateTime, Utc};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
 use super::page::Page;
-use super::values::{Span, TaskRef};
+use super::values::{Span, TaskRef, Timestamp};
 use super::{Effect, Example, Method, Op, OpContext, OpError, Spec};
 use crate::domain::limits;
 use crate::domain::scope::Scope;
@@ -62,7 +61,7 @@ pub struct ShowUsage {
     pub project: Option<String>,
     /// Only since this time
     #[arg(long, value_name = "TIME")]
-    pub since: Option<DateTime<Utc>>,
+    pub since: Option<Timestamp>,
     /// Only of the last so long, such as 7d
     #[arg(long, value_name = "TIME")]
     pub last: Option<Span>,
@@ -93,7 +92,7 @@ impl Op for ShowUsage {
             task: self.task.map(|task| task.0.0),
             agent: self.agent,
             project: self.project,
-            since: self.since,
+            since: self.since.map(|since| since.0),
             last_s: self.last.map(Span::seconds),
             most: limits::PAGE_MAX,
         };

@@ -199,6 +199,46 @@ impl fmt::Display for Span {
     }
 }
 
+/// A timestamp as people write it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Timestamp(pub DateTime<Utc>);
+
+impl FromStr for Timestamp {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let wrong = |_| format!("a time is written like 2026-05-04T09:30:00Z, not {text:?}");
+        text.parse().map(Self).map_err(wrong)
+    }
+}
+
+impl Serialize for Timestamp {
+    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        self.0.serialize(to)
+    }
+}
+
+impl<'de> Deserialize<'de> for Timestamp {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        let text = Cow::<'de, str>::deserialize(from)?;
+        text.parse().map_err(de::Error::custom)
+    }
+}
+
+impl JsonSchema for Timestamp {
+    fn inline_schema() -> bool {
+        true
+    }
+
+    fn schema_name() -> Cow<'static, str> {
+        DateTime::<Utc>::schema_name()
+    }
+
+    fn json_schema(schemas: &mut SchemaGenerator) -> Schema {
+        DateTime::<Utc>::json_schema(schemas)
+    }
+}
+
 /// A moment as people write it: a timestamp, or a length of time from now (`+10m`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Moment {
@@ -291,6 +331,20 @@ mod tests {
         }
         let read: TaskRef = serde_json::from_str("42").unwrap();
         assert_eq!(read.0.0, 42);
+    }
+
+    #[test]
+    fn a_time_that_is_none_is_refused_with_the_form_of_one() {
+        let read: Timestamp = serde_json::from_str(r#""2026-05-04T09:30:00+02:00""#).unwrap();
+        let written = serde_json::to_string(&read).unwrap();
+        assert_eq!(written, r#""2026-05-04T07:30:00Z""#);
+        let told = "bogus".parse::<Timestamp>().unwrap_err();
+        assert!(
+            told.contains("like 2026-05-04T09:30:00Z, not \"bogus\""),
+            "{told}"
+        );
+        let told = serde_json::from_str::<Timestamp>("\"2026\"").unwrap_err();
+        assert!(told.to_string().contains("09:30:00Z"), "{told}");
     }
 
     #[test]

@@ -117,6 +117,7 @@ impl Worker {
         })
         .await
         .map_err(WorkerError::Setup)?;
+        sandbox.tell();
         let worker = WorkerId::fresh();
         let lock = crate::blocking::run(move || alive::begin(&alive, worker))
             .await

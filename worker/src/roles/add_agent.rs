@@ -5,13 +5,14 @@ use std::io::{self, Write};
 use std::os::unix::fs::{MetadataExt, PermissionsExt, fchown};
 use std::path::Path;
 
+use serde_json::{Value, json};
 use toml_edit::{DocumentMut, Item, Table};
 
 use super::catalogue::{DEFAULT_FILE, READY_MADE};
 use crate::config::agents::Catalogue;
 use crate::domain::safe_text;
 use crate::ops::OpError;
-use crate::surface::cli::roles::AddAgentArgs;
+use crate::surface::cli::roles::{AddAgentArgs, Report};
 
 /// Known beside the ready-made ones.
 const MORE: &str = include_str!("../config/more_agents.toml");
@@ -24,22 +25,31 @@ const AGENTS: &str = "agents";
 const PROVIDERS: &str = "providers";
 
 /// The role.
-#[expect(clippy::print_stdout, reason = "it is the command's output")]
-pub(super) fn add_agent(args: &AddAgentArgs) -> Result<(), OpError> {
+pub(super) fn add_agent(args: &AddAgentArgs) -> Result<Report, OpError> {
     let known = Known::new()?;
     let Some(name) = &args.name else {
-        for one in known.agents() {
+        let all = known.agents().map(|one| {
             let about = known.word(one, "label").unwrap_or(one);
-            let install = known.word(one, "install").unwrap_or("is built in");
-            println!("{one:<18} {about:<32} {install}");
-        }
-        return Ok(());
+            (one, about, known.word(one, "install"))
+        });
+        let (text, data): (Vec<String>, Vec<Value>) = all
+            .map(|(one, about, install)| {
+                let how = install.unwrap_or("is built in");
+                let data = json!({"name": one, "label": about, "install": install});
+                (format!("{one:<18} {about:<32} {how}"), data)
+            })
+            .unzip();
+        return Ok(Report {
+            text: text.join("\n"),
+            document: json!({ "data": data }),
+        });
     };
     let told = add(&known, name, &args.agents)?;
-    for line in told {
-        println!("{}", safe_text::line(&line));
-    }
-    Ok(())
+    let lines: Vec<String> = told.iter().map(|line| safe_text::line(line)).collect();
+    Ok(Report {
+        text: lines.join("\n"),
+        document: json!({"name": name, "file": args.agents, "notes": told}),
+    })
 }
 
 /// Add it; what to tell about it.

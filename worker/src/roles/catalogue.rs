@@ -18,7 +18,7 @@ use crate::domain::redact::Redactor;
 use crate::ops::doctor::{Examiner, Finding};
 use crate::ops::{CheckDepth, OpError, ProbeReport, Prober};
 use crate::sandbox::{self, Sandbox};
-use crate::surface::cli::roles::{ConfigCheckArgs, OnlyRung};
+use crate::surface::cli::roles::{ConfigCheckArgs, OnlyRung, Report};
 
 /// Used when no agents.toml is found: the ready-made entries. The user only needs the programs.
 pub(super) const READY_MADE: &str = include_str!("../../../agents.toml");
@@ -42,8 +42,7 @@ fn invalid(error: &dyn std::fmt::Display) -> OpError {
 }
 
 /// Read the catalogue and say what is wrong with it, or show it as a worker sees it.
-#[expect(clippy::print_stdout, reason = "it is the command's output")]
-pub(super) fn config_check(args: &ConfigCheckArgs) -> Result<(), OpError> {
+pub(super) fn config_check(args: &ConfigCheckArgs) -> Result<Report, OpError> {
     let catalogue = load(&args.agents)?;
     let agents: serde_json::Map<String, serde_json::Value> = catalogue
         .agents
@@ -63,8 +62,10 @@ pub(super) fn config_check(args: &ConfigCheckArgs) -> Result<(), OpError> {
     Redactor::new(secrets).clean_value(&mut view);
     let shown = serde_json::to_string_pretty(&view)
         .map_err(|error| OpError::internal(error.to_string()))?;
-    println!("{shown}");
-    Ok(())
+    Ok(Report {
+        text: shown,
+        document: view,
+    })
 }
 
 /// Probes by the catalogue of this directory (or of `DISPATCH_AGENTS`), in silence.

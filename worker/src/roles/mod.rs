@@ -14,6 +14,7 @@ mod worker;
 use std::path::PathBuf;
 
 use futures::FutureExt;
+use serde_json::json;
 
 use crate::blocking;
 use crate::config::credentials;
@@ -22,7 +23,7 @@ use crate::localpg::{self, LocalPostgres};
 use crate::ops::OpError;
 use crate::store;
 use crate::surface::cli::Wiring;
-use crate::surface::cli::roles::{MigrateArgs, Role};
+use crate::surface::cli::roles::{MigrateArgs, Report, Role};
 use crate::surface::connect::ConnectArgs;
 use crate::telemetry;
 
@@ -40,17 +41,18 @@ pub static WIRING: Wiring = Wiring {
     role: |connect, role| async move { perform(&connect, role).await }.boxed(),
 };
 
-async fn perform(connect: &ConnectArgs, role: Role) -> Result<(), OpError> {
+async fn perform(connect: &ConnectArgs, role: Role) -> Result<Option<Report>, OpError> {
     match role {
-        Role::Worker(args) => worker::worker(connect, args).await,
-        Role::Serve(args) => serve(connect, args).await,
-        Role::Up(args) => up::up(connect, args).await,
-        Role::Down => up::down(connect).await,
-        Role::Migrate(args) => migrate(connect, args).await,
-        Role::ConfigCheck(args) => catalogue::config_check(&args),
-        Role::AddAgent(args) => add_agent::add_agent(&args),
-        Role::Bench(args) => bench::bench(connect, args).await,
+        Role::Worker(args) => worker::worker(connect, args).await?,
+        Role::Serve(args) => serve(connect, args).await?,
+        Role::Up(args) => up::up(connect, args).await?,
+        Role::Bench(args) => bench::bench(connect, args).await?,
+        Role::Down => return up::down(connect).await.map(Some),
+        Role::Migrate(args) => return migrate(connect, args).await.map(Some),
+        Role::ConfigCheck(args) => return catalogue::config_check(&args).map(Some),
+        Role::AddAgent(args) => return add_agent::add_agent(&args).map(Some),
     }
+    Ok(None)
 }
 
 /// Where this machine's stores, worktrees and homes live.
@@ -105,36 +107,40 @@ fn keep_out(database: &Database) {
 }
 
 /// Bring the schema up to date, or say whether it fits.
-pub async fn migrate(connect: &ConnectArgs, args: MigrateArgs) -> Result<(), OpError> {
+pub async fn migrate(connect: &ConnectArgs, args: MigrateArgs) -> Result<Report, OpError> {
     let database = database(connect).await?;
+    let version = store::migrate::wanted_version();
     if args.check {
         store::migrate::check(&database.url).await?;
-        println!(
-            "The schema fits: version {}.",
-            store::migrate::wanted_version()
-        );
-        return Ok(());
+        return Ok(Report {
+            text: format!("The schema fits: version {version}."),
+            document: json!({"version": version}),
+        });
     }
     let direct = database.direct();
     let migrated = store::migrate::migrate(direct).await?;
+    let mut text = Vec::new();
     if migrated.applied.is_empty() && !args.roles {
-        println!(
-            "Nothing to do: version {}.",
-            store::migrate::wanted_version()
-        );
+        text.push(format!("Nothing to do: version {version}."));
     }
-    for migration in migrated.applied {
-        println!("Applied {migration}.");
-    }
+    let applied = migrated.applied;
+    text.extend(applied.iter().map(|one| format!("Applied {one}.")));
+    let mut made = Vec::new();
+    let mut without_rights = None;
     if args.roles {
-        for role in store::rights::grant(direct).await? {
-            println!("Made role {role}.");
-        }
-        println!("Submitters, reviewers and workers have their rights.");
+        made = store::rights::grant(direct).await?;
+        text.extend(made.iter().map(|role| format!("Made role {role}.")));
+        text.push("Submitters, reviewers and workers have their rights.".to_owned());
     } else if let Err(error) = migrated.rights {
-        println!(
+        text.push(format!(
             "The owner's login can do everything; there are no logins with fewer rights yet: {error}"
-        );
+        ));
+        without_rights = Some(error.to_string());
     }
-    Ok(())
+    Ok(Report {
+        text: text.join("\n"),
+        document: json!({
+            "version": version, "applied": applied, "roles_made": made, "without_rights": without_rights,
+        }),
+    })
 }

@@ -1,12 +1,13 @@
 //! `dispatch up`: everything on this machine in one process, and `dispatch down`.
 
+use serde_json::json;
 use tokio::task::JoinSet;
 
 use crate::config::database::Database;
 use crate::localpg::{LocalPgError, LocalPostgres, Options, Stopped};
 use crate::ops::OpError;
 use crate::store::migrate;
-use crate::surface::cli::roles::UpArgs;
+use crate::surface::cli::roles::{Report, UpArgs};
 use crate::surface::connect::ConnectArgs;
 
 use super::{LOCAL_DATABASE, catalogue, local_data_dir, named_database, serve, signals, worker};
@@ -67,20 +68,25 @@ async fn both(
 }
 
 /// Stop the Postgres that `up` left running, if nobody uses it.
-#[expect(clippy::print_stdout, reason = "it is the command's output")]
-pub(super) async fn down(connect: &ConnectArgs) -> Result<(), OpError> {
+pub(super) async fn down(connect: &ConnectArgs) -> Result<Report, OpError> {
     let joined = LocalPostgres::join(&local_data_dir(connect))
         .await
         .map_err(|e| local_error(&e))?;
-    let Some(postgres) = joined else {
-        println!("No local Postgres is running.");
-        return Ok(());
+    let (text, was, is) = match joined {
+        None => ("No local Postgres is running.", false, false),
+        Some(postgres) => match postgres.stop().await.map_err(|e| local_error(&e))? {
+            Stopped::Down => ("The local Postgres is stopped.", true, false),
+            Stopped::StillUsed => (
+                "`dispatch up` is running and uses it: stop that first.",
+                true,
+                true,
+            ),
+        },
     };
-    match postgres.stop().await.map_err(|e| local_error(&e))? {
-        Stopped::Down => println!("The local Postgres is stopped."),
-        Stopped::StillUsed => println!("`dispatch up` is running and uses it: stop that first."),
-    }
-    Ok(())
+    Ok(Report {
+        text: text.to_owned(),
+        document: json!({"was_running": was, "is_running": is}),
+    })
 }
 
 fn local_error(error: &LocalPgError) -> OpError {

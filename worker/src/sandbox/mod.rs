@@ -148,12 +148,11 @@ impl Sandbox {
             sandbox.rungs.push((rung, works));
         }
         way_out::clear(&sandbox.data_dir);
-        sandbox.tell();
         Ok(sandbox)
     }
 
-    /// Everybody who wonders why an agent is not offered looks here.
-    fn tell(&self) {
+    /// Log it. Everybody who wonders why an agent is not offered looks here.
+    pub fn tell(&self) {
         let (best, missing) = (self.best(), self.missing().join("; "));
         match best {
             Rung::None => tracing::warn!(

@@ -19,10 +19,9 @@ pub struct ResultSet {
 /// Run the text, which may hold several statements, on a connection of its own.
 pub async fn run(url: &str, text: &str) -> Result<Vec<ResultSet>, StoreError> {
     let (config, tls) = super::parse_url(url)?;
-    let (client, connection) = config
-        .connect(tls)
-        .await
-        .map_err(|e| StoreError::from_pg("connect", &e))?;
+    let connected = config.connect(tls).await;
+    let (client, connection) =
+        connected.map_err(|e| StoreError::from_pg("connect", &e).at(&super::place(&config)))?;
     let mut driver = JoinSet::new();
     driver.spawn(async move {
         if let Err(error) = connection.await {

@@ -112,6 +112,26 @@ impl StoreError {
         }
     }
 
+    /// The same of a connection that was not made, with the place where it was tried.
+    pub(crate) fn at(mut self, place: &str) -> Self {
+        let usual =
+            "Is the server up, and is that its address? DATABASE_URL or --database-url names it.";
+        let is_known = self.hint.is_some();
+        match self.kind {
+            StoreErrorKind::Unavailable => {
+                self.message = format!("{} (the database at {place})", self.message);
+                self.hint.get_or_insert_with(|| usual.to_owned());
+            }
+            StoreErrorKind::Forbidden | StoreErrorKind::Schema if !is_known => {
+                self.hint = Some(format!(
+                    "It was asked at {place}, which DATABASE_URL or --database-url names."
+                ));
+            }
+            _ => {}
+        }
+        self
+    }
+
     pub(crate) fn from_pg(statement: &str, error: &tokio_postgres::Error) -> Self {
         let Some(db) = error.as_db_error() else {
             return Self::without_server(statement, error);

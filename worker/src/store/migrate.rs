@@ -190,7 +190,7 @@ pub(super) async fn direct(url: &str) -> Result<(Client, JoinSet<()>), StoreErro
     let (client, connection) = connecting
         .await
         .map_err(|_elapsed| StoreError::silent("connect", limits::CONNECT_TIMEOUT))?
-        .map_err(|e| StoreError::from_pg("connect", &e))?;
+        .map_err(|e| StoreError::from_pg("connect", &e).at(&super::place(&config)))?;
     let mut driver = JoinSet::new();
     driver.spawn(async move {
         if let Err(error) = connection.await {

@@ -48,6 +48,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use deadpool_postgres::{Manager, ManagerConfig, Pool, RecyclingMethod, Runtime};
+use tokio_postgres::config::Host;
 use tokio_postgres::types::{ToSql, Type};
 use tokio_postgres::{Config, Row};
 use tokio_postgres_rustls::MakeRustlsConnect;
@@ -110,6 +111,8 @@ pub fn all_statements() -> impl Iterator<Item = &'static Statement> {
 pub struct Store {
     pool: Pool,
     tls: MakeRustlsConnect,
+    /// Where it is, for people.
+    place: Arc<str>,
     patience: Duration,
     sessions: Arc<AtomicBool>,
     /// Why there is none.
@@ -141,6 +144,7 @@ impl Store {
     /// A store on this connection string (`postgres://…` or key=value). Connects lazily.
     pub fn connect(url: &str, connections: usize) -> Result<Self, StoreError> {
         let (config, tls) = parse_url(url)?;
+        let place = place(&config).into();
         let manager = Manager::from_config(
             config,
             tls.clone(),
@@ -159,6 +163,7 @@ impl Store {
         Ok(Self {
             pool,
             tls,
+            place,
             patience: limits::QUERY_TIMEOUT,
             sessions: Arc::new(AtomicBool::new(false)),
             absent: None,
@@ -240,7 +245,7 @@ impl Store {
             return Err(StoreError::absent(&absent.message, absent.hint.as_deref()));
         }
         let client = self.pool.get().await;
-        let client = client.map_err(|error| StoreError::from_pool(&error))?;
+        let client = client.map_err(|error| StoreError::from_pool(&error).at(&self.place))?;
         Ok(Session::new(client, self.tls.clone(), self.patience))
     }
 }
@@ -301,9 +306,10 @@ fn measure(
 /// Configuration and TLS for a connection string. Certificates are always verified against the
 /// system's roots; `sslmode=disable` turns TLS off.
 pub(crate) fn parse_url(url: &str) -> Result<(Config, MakeRustlsConnect), StoreError> {
-    let mut config: Config = url
-        .parse()
-        .map_err(|e| StoreError::setup(format!("DATABASE_URL is not a connection string: {e}")))?;
+    let mut config: Config = url.parse().map_err(|e| StoreError {
+        hint: Some("One is like postgres://user@host:5432/database. DATABASE_URL, the file of DATABASE_URL_FILE or --database-url names it; DATABASE_LISTEN_URL the direct one.".to_owned()),
+        ..StoreError::setup(format!("the connection string of the database cannot be read: {e}"))
+    })?;
     config
         .connect_timeout(Duration::from_secs(10))
         .keepalives_idle(Duration::from_secs(15))
@@ -325,6 +331,19 @@ pub(crate) fn parse_url(url: &str) -> Result<(Config, MakeRustlsConnect), StoreE
         .with_root_certificates(roots)
         .with_no_client_auth();
     Ok((config, MakeRustlsConnect::new(tls)))
+}
+
+/// Where a database is, without who asks for it.
+pub(crate) fn place(config: &Config) -> String {
+    let ports = config.get_ports();
+    let hosts = config.get_hosts().iter().enumerate().map(|(n, host)| {
+        let port = ports.get(n).or(ports.first()).copied().unwrap_or(5432);
+        match host {
+            Host::Tcp(name) => format!("{name}:{port}"),
+            Host::Unix(dir) => format!("{}, port {port}", dir.display()),
+        }
+    });
+    hosts.collect::<Vec<_>>().join(" or ")
 }
 
 /// The types of parameters beside their values, for statements sent without a name.

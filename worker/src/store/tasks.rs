@@ -200,12 +200,33 @@ pub async fn submit_all(
     actor: &str,
 ) -> Result<Vec<Submitted>, (usize, StoreError)> {
     let tx = store.begin().await.map_err(|error| (0, error))?;
+    let made = submit_all_in(&tx, tasks, actor).await?;
+    tx.commit().await.map_err(|error| (0, error))?;
+    Ok(made)
+}
+
+/// What making all of them would do, with nothing made. Numbers of tasks that were not made before mean
+/// nothing.
+pub async fn try_out_all(
+    store: &Store,
+    tasks: &[NewTask],
+    actor: &str,
+) -> Result<Vec<Submitted>, (usize, StoreError)> {
+    let tx = store.begin().await.map_err(|error| (0, error))?;
+    // Dropped, it is rolled back.
+    submit_all_in(&tx, tasks, actor).await
+}
+
+async fn submit_all_in(
+    tx: &Tx,
+    tasks: &[NewTask],
+    actor: &str,
+) -> Result<Vec<Submitted>, (usize, StoreError)> {
     let mut made = Vec::with_capacity(tasks.len());
     for (n, task) in tasks.iter().enumerate() {
-        let one = submit_in(&tx, task, &actor).await;
+        let one = submit_in(tx, task, &actor).await;
         made.push(one.map_err(|error| (n, error))?);
     }
-    tx.commit().await.map_err(|error| (0, error))?;
     Ok(made)
 }
 

@@ -72,21 +72,27 @@ pub(crate) fn print(
     match view {
         View::Files => table::print(out, FILES, files, now),
         View::Usual => {
-            head(out, value, now)?;
-            out.line("")?;
-            table::print(out, FILES, files, now)?;
-            for file in files {
-                diff(out, file)?;
-            }
+            told(out, value, now)?;
             decide(out, value)
         }
     }
 }
 
-/// What a reviewer must see before a decision: the change without its diffs.
-pub(crate) fn summary(out: &mut Out, value: &Value, now: DateTime<Utc>) -> io::Result<()> {
+/// All that a reviewer must see before a decision.
+pub(crate) fn whole(out: &mut Out, value: &Value, now: DateTime<Utc>) -> io::Result<()> {
+    told(out, value, now)?;
+    warn_again(out, value)
+}
+
+fn told(out: &mut Out, value: &Value, now: DateTime<Utc>) -> io::Result<()> {
+    let files = value["file_list"].as_array().map_or(&[][..], Vec::as_slice);
     head(out, value, now)?;
-    print(out, value, View::Files, now)
+    out.line("")?;
+    table::print(out, FILES, files, now)?;
+    for file in files {
+        diff(out, file)?;
+    }
+    Ok(())
 }
 
 /// What a review begins with: whose work it is and what was asked, without commits and refs.
@@ -238,7 +244,7 @@ fn left_out(out: &mut Out, value: &Value) -> io::Result<()> {
 }
 
 /// What an application would do.
-pub(super) fn preview(out: &mut Out, value: &Value) -> io::Result<()> {
+pub(super) fn preview(out: &mut Out, id: &Value, value: &Value) -> io::Result<()> {
     let branch = safe_text::line(value["target_ref"].as_str().unwrap_or("?"));
     let tip: String = value["tip"]
         .as_str()
@@ -273,9 +279,9 @@ pub(super) fn preview(out: &mut Out, value: &Value) -> io::Result<()> {
             }
             let told = out.paint.red(&format!("\nIt does not merge into {place}."));
             out.line(&told)?;
-            out.line(
-                "Ask for it on top of what is there: dispatch changes request-changes CHANGE \"…\"",
-            )
+            out.line(&format!(
+                "Ask for it on top of what is there: dispatch changes request-changes {id} \"…\""
+            ))
         }
     }
 }
@@ -338,6 +344,16 @@ fn follow(out: &mut Out, value: &Value) -> io::Result<()> {
     out.line(&next)
 }
 
+/// Once more below the diffs, where the decision is made.
+fn warn_again(out: &mut Out, value: &Value) -> io::Result<()> {
+    let flags = value["flags"].as_array();
+    if flags.is_none_or(Vec::is_empty) {
+        return Ok(());
+    }
+    out.line("")?;
+    warn(out, value)
+}
+
 fn decide(out: &mut Out, value: &Value) -> io::Result<()> {
     if matches!(value["state"].as_str(), Some("applied" | "undone")) {
         return follow(out, value);
@@ -345,14 +361,7 @@ fn decide(out: &mut Out, value: &Value) -> io::Result<()> {
     if !matches!(value["state"].as_str(), Some("pending" | "conflicted")) {
         return Ok(());
     }
-    // Once more below the diffs, where the decision is made.
-    if value["flags"]
-        .as_array()
-        .is_some_and(|flags| !flags.is_empty())
-    {
-        out.line("")?;
-        warn(out, value)?;
-    }
+    warn_again(out, value)?;
     let id = &value["id"];
     let digest = safe_text::line(value["digest"].as_str().unwrap_or(""));
     let next = format!(

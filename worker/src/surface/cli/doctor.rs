@@ -37,6 +37,30 @@ pub(crate) async fn examine(
     serde_json::to_value(Diagnosis::of(findings)).map_err(|e| OpError::internal(e.to_string()))
 }
 
+/// The findings of a fleet with the agents that cannot run anywhere as one: where few are installed,
+/// most of the catalogue is, and none of it is a fault.
+pub(super) fn gathered(findings: &[Value]) -> Vec<Value> {
+    let absent = |one: &&Value| {
+        let found = one["found"].as_str().unwrap_or("");
+        one["area"] == "agent" && one["verdict"] == "warn" && found.starts_with("unavailable,")
+    };
+    let all: Vec<&Value> = findings.iter().filter(absent).collect();
+    let [first, _, ..] = all.as_slice() else {
+        return findings.to_vec();
+    };
+    let names: Vec<&str> = all.iter().filter_map(|one| one["check"].as_str()).collect();
+    let mut one = (*first).clone();
+    one["check"] = json!("unavailable");
+    one["found"] = json!(names.join(", "));
+    one["advice"] = json!("dispatch agents list says what each one lacks.");
+    // In the place of the first.
+    let kept = findings
+        .iter()
+        .filter(|other| !absent(other) || other == first);
+    let shown = kept.map(|other| if other == *first { &one } else { other });
+    shown.cloned().collect()
+}
+
 async fn call(context: &OpContext, op: &str, input: Value) -> Result<Diagnosis, OpError> {
     let entry = ops::find(op).ok_or_else(|| OpError::internal(format!("no operation {op:?}")))?;
     let told = (entry.call)(context, input).await?;
@@ -71,4 +95,29 @@ fn failed(area: &str, check: &str, error: OpError) -> Finding {
     let found = Finding::ok(area, check, error.message);
     let advice = error.hint.unwrap_or_else(|| "Mend this first.".to_owned());
     found.but(Verdict::Fail, advice)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn agents_that_run_nowhere_are_one_finding_and_those_that_broke_are_their_own() {
+        let agent = |name: &str, found: &str| {
+            let found = Finding::ok(
+                "agent",
+                name,
+                format!("{found}, no version told, 1 workers"),
+            );
+            serde_json::to_value(found.but(Verdict::Warn, "why")).unwrap()
+        };
+        let fleet = serde_json::to_value(Finding::ok("fleet", "workers", "1 live")).unwrap();
+        let broken = agent("b", "error");
+        let one = [fleet.clone(), agent("a", "unavailable"), broken.clone()];
+        assert_eq!(gathered(&one), one);
+        let many = [&one[..], &[agent("c", "unavailable")]].concat();
+        let told = gathered(&many);
+        assert_eq!([&told[0], &told[2]], [&fleet, &broken]);
+        assert_eq!((&told[1]["found"], told.len()), (&json!("a, c"), 3));
+    }
 }

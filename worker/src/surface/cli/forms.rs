@@ -13,6 +13,8 @@ pub(crate) enum Form {
     Text,
     /// Prose: its white space as single spaces.
     Prose,
+    /// Prose that somebody acts on: it is never cut.
+    Whole,
     /// The word of a state, coloured.
     State,
     /// A timestamp, as how long ago.
@@ -36,7 +38,7 @@ pub(crate) fn show(value: &Value, form: Form, now: DateTime<Utc>) -> String {
         (Value::String(text), Form::Ago) => DateTime::parse_from_rfc3339(text)
             .map(|at| ago(at.to_utc(), now))
             .unwrap_or_else(|_| safe_text::line(text)),
-        (Value::String(text), Form::Prose) => {
+        (Value::String(text), Form::Prose | Form::Whole) => {
             let words: Vec<&str> = text.split_whitespace().collect();
             safe_text::line(&words.join(" "))
         }

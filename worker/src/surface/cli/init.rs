@@ -8,7 +8,7 @@ use futures::future::BoxFuture;
 use serde_json::{Value, json};
 
 use super::out::Out;
-use super::{CliError, End, document, lists, safe_text, table};
+use super::{CliError, End, document, lists, safe_text};
 use crate::ops::doctor::Finding;
 use crate::ops::project::Settings;
 use crate::ops::{self, OpContext, OpError};
@@ -92,7 +92,7 @@ pub(super) async fn run(
     };
     out.line(&head)?;
     let rows = findings.as_array().map_or(&[][..], Vec::as_slice);
-    table::print(out, lists::FINDINGS, rows, Utc::now())?;
+    lists::findings(out, rows, Utc::now())?;
     let mut next = format!("\nNext: dispatch submit {name} \"what to do\" --watch");
     if !added {
         next.push_str(&format!(

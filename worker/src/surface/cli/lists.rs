@@ -5,9 +5,11 @@ use std::io;
 use chrono::{DateTime, Utc};
 use serde_json::Value;
 
+use super::doctor;
 use super::forms::Form;
 use super::out::Out;
-use super::table::{self, Column};
+use super::sums;
+use super::table::{self, Below, Column};
 use crate::surface::safe_text;
 
 const TASKS: &[Column] = &[
@@ -22,7 +24,6 @@ const TASKS: &[Column] = &[
     Column("CHANGE", "change_id", Form::Id),
     Column("REVIEW", "change_state", Form::State),
     Column("ERROR", "error_class", Form::Text),
-    Column("WAITS FOR", "waiting_reason", Form::Prose),
     Column("INPUT", "input", Form::Prose),
 ];
 const EVENTS: &[Column] = &[
@@ -62,19 +63,18 @@ const PERMISSIONS: &[Column] = &[
     Column("UNTIL", "deadline_at", Form::Ago),
     Column("BY", "decided_by", Form::Text),
     Column("KIND", "kind", Form::Text),
-    Column("WANTS TO", "title", Form::Prose),
+    Column("WANTS TO", "title", Form::Whole),
 ];
 const AGENTS: &[Column] = &[
     Column("AGENT", "name", Form::Text),
     Column("STATUS", "status", Form::State),
     Column("WORKERS", "workers", Form::Count),
     Column("PATH", "execution_path", Form::Text),
-    Column("VERSION", "version", Form::Text),
+    Column("VERSION", "version", Form::Prose),
     Column("MODELS", "models", Form::Len),
     Column("MODES", "modes", Form::Len),
     Column("THINKING", "thinking_options", Form::Len),
     Column("PROBED", "probed_at", Form::Ago),
-    Column("ERROR", "error", Form::Prose),
 ];
 const PROJECTS: &[Column] = &[
     Column("PROJECT", "name", Form::Text),
@@ -96,19 +96,6 @@ const WORKERS: &[Column] = &[
     Column("ID", "id", Form::Text),
     Column("AGENTS", "agents", Form::List),
 ];
-const USAGE: &[Column] = &[
-    Column("", "key", Form::Text),
-    Column("ATTEMPTS", "attempts", Form::Count),
-    Column("UNKNOWN", "unknown", Form::Count),
-    Column("INPUT", "input_tokens", Form::Count),
-    Column("CACHED", "cache_read_tokens", Form::Count),
-    Column("WRITTEN", "cache_write_tokens", Form::Count),
-    Column("OUTPUT", "output_tokens", Form::Count),
-    Column("REASONING", "reasoning_tokens", Form::Count),
-    Column("TOTAL", "total_tokens", Form::Count),
-    Column("COST", "cost", Form::Text),
-    Column("", "currency", Form::Text),
-];
 const AUDIT: &[Column] = &[
     Column("AT", "at", Form::Ago),
     Column("WHO", "actor", Form::Text),
@@ -120,7 +107,7 @@ const SUBMITTED: &[Column] = &[
     Column("TASK", "id", Form::Id),
     Column("PROJECT", "project", Form::Text),
     Column("AGENT", "agent", Form::Text),
-    Column("NOTE", "notice", Form::Prose),
+    Column("NOTE", "notice", Form::Whole),
 ];
 const CONVERSATIONS: &[Column] = &[
     Column("ID", "id", Form::Id),
@@ -167,15 +154,29 @@ const PROVIDERS: &[Column] = &[
     Column("WHY", "class", Form::Text),
     Column("UNTIL", "until", Form::Ago),
     Column("SINCE", "paused_at", Form::Ago),
-    Column("SAID", "message", Form::Prose),
+    Column("SAID", "message", Form::Whole),
 ];
-pub(super) const FINDINGS: &[Column] = &[
+const FINDINGS: &[Column] = &[
     Column("OF", "area", Form::Text),
     Column("CHECK", "check", Form::Text),
     Column("", "verdict", Form::State),
-    Column("FOUND", "found", Form::Prose),
-    Column("WHAT TO DO", "advice", Form::Prose),
+    Column("FOUND", "found", Form::Whole),
 ];
+const ADVICE: Below = Below {
+    title: "What to do",
+    of: &[("area", Form::Text), ("check", Form::Text)],
+    text: "advice",
+};
+const LACKS: Below = Below {
+    title: "What they lack",
+    of: &[("name", Form::Text)],
+    text: "error",
+};
+const WAITS: Below = Below {
+    title: "What they wait for",
+    of: &[("id", Form::Id)],
+    text: "waiting_reason",
+};
 const TOKENS: &[Column] = &[
     Column("TOKEN", "id", Form::Id),
     Column("OF", "name", Form::Text),
@@ -205,13 +206,43 @@ pub(super) fn print(
         out.line(narrowed.as_deref().unwrap_or(none))?;
         return Ok(true);
     }
-    table::print(out, columns, rows, now)?;
+    let gathered = match op {
+        "doctor.show" if asked["agent"].is_null() => doctor::gathered(rows),
+        _ => rows.clone(),
+    };
+    let rows = gathered.as_slice();
+    match op {
+        "usage.show" => sums::print(out, asked["by"].as_str(), rows, now)?,
+        _ => table::print(out, columns, rows, now)?,
+    }
+    if let Some(below) = below(op) {
+        table::below(out, below, rows, now)?;
+    }
+    if asked["dry_run"] == true {
+        out.line("They would be accepted. Nothing was submitted.")?;
+    }
     if let Some(cursor) = value["next_cursor"].as_str() {
         let more = format!("More with --cursor {}", safe_text::line(cursor));
         let more = out.paint.dim(&more);
         out.line(&more)?;
     }
     Ok(true)
+}
+
+/// What was found, and below it what to do.
+pub(super) fn findings(out: &mut Out, rows: &[Value], now: DateTime<Utc>) -> io::Result<()> {
+    table::print(out, FINDINGS, rows, now)?;
+    table::below(out, &ADVICE, rows, now)
+}
+
+/// What is said below the rows of an operation's answer.
+fn below(op: &str) -> Option<&'static Below> {
+    match op {
+        "doctor.show" | "agent.check" | "project.check" => Some(&ADVICE),
+        "agent.list" => Some(&LACKS),
+        "task.list" => Some(&WAITS),
+        _ => None,
+    }
 }
 
 /// What an empty list says when not everything was asked for.
@@ -281,8 +312,9 @@ fn of_op(op: &str) -> Option<(&'static [Column], &'static str)> {
             WORKERS,
             "No worker has been seen. Start one: dispatch worker, or dispatch up",
         ),
+        // Its columns depend on what was asked for.
         "usage.show" => (
-            USAGE,
+            &[],
             "No attempt has ended yet. What each one used is shown then.",
         ),
         "audit.list" => (

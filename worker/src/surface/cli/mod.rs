@@ -1,14 +1,17 @@
 //! The command line: parse, do, print, and say by the exit code what kind of end it was.
 
 mod change_view;
+mod consent;
 mod doctor;
+mod extras;
 mod forms;
 pub mod init;
 mod keys;
 mod lists;
+mod misuse;
 mod out;
 mod pages;
-mod prepare;
+pub mod prepare;
 mod programs;
 mod progress;
 mod render;
@@ -17,6 +20,7 @@ pub mod roles;
 mod steps_story;
 mod story;
 mod stream;
+mod sums;
 mod table;
 pub mod tree;
 mod wait;
@@ -32,9 +36,10 @@ use serde_json::{Value, json};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
+use self::consent::Show;
 use self::init::Surveyor;
 use self::out::Out;
-use self::roles::Role;
+use self::roles::{Report, Role};
 use self::tree::{Invocation, StreamArgs};
 use super::connect::ConnectArgs;
 use super::mcp::tools::Groups;
@@ -42,7 +47,7 @@ use super::{mcp, safe_text};
 use crate::config::database::Database;
 use crate::ops::doctor::Examiner;
 use crate::ops::{self, OpContext, OpError, Prober};
-use crate::telemetry;
+use crate::telemetry::{self, Usual};
 
 /// Connections of one command: the answer, and a stream beside it.
 const CONNECTIONS: usize = 2;
@@ -107,6 +112,9 @@ impl From<io::Error> for CliError {
     }
 }
 
+/// A role at work; one that ends by itself has something to say.
+pub type Performance = BoxFuture<'static, Result<Option<Report>, OpError>>;
+
 /// What the command line starts or needs without knowing it.
 pub struct Wiring {
     /// The database to use.
@@ -118,7 +126,7 @@ pub struct Wiring {
     /// Looks at the repositories of this machine.
     pub surveyor: fn() -> Box<dyn Surveyor>,
     /// Do what a role does, until it stops.
-    pub role: fn(ConnectArgs, Role) -> BoxFuture<'static, Result<(), OpError>>,
+    pub role: fn(ConnectArgs, Role) -> Performance,
 }
 
 /// Options that every command has.
@@ -138,12 +146,24 @@ impl Global<'_> {
 
 /// Run a command line to its exit code.
 pub async fn run(args: impl IntoIterator<Item = OsString>, wiring: &Wiring) -> ExitCode {
-    let matches = match tree::command().try_get_matches_from(args) {
+    let mut args: Vec<OsString> = args.into_iter().collect();
+    if args.get(1).is_some_and(|word| word == "help") {
+        args.remove(1);
+        args.push("--help".into());
+    }
+    let options = args.iter().take_while(|word| *word != "--");
+    let json = options.into_iter().any(|word| word == "--json");
+    let matches = match misuse::command().try_get_matches_from(args) {
         Ok(matches) => matches,
-        Err(error) => return usage(&error),
+        Err(error) => return misuse::tell(error, json),
     };
-    let json = matches.get_flag("json");
-    telemetry::init(matches.get_one::<String>("log").map(String::as_str));
+    let usual = match matches.subcommand_name() {
+        Some("up" | "worker" | "serve" | "mcp" | "bench") => Usual::Milestones,
+        // What a command answers tells enough.
+        _ => Usual::Faults,
+    };
+    let format = matches.get_one::<String>("log").map(String::as_str);
+    telemetry::init(format, usual);
     let done = match global(&matches, wiring) {
         Ok(global) => command(&global, &matches).await,
         Err(error) => Err(error.into()),
@@ -157,24 +177,28 @@ pub async fn run(args: impl IntoIterator<Item = OsString>, wiring: &Wiring) -> E
     }
 }
 
-fn usage(error: &clap::Error) -> ExitCode {
-    // Help goes to a pipe that may be closed; that is no fault.
-    let _printed = error.print();
-    ExitCode::from(if error.use_stderr() { 2 } else { 0 })
-}
-
 fn global<'a>(matches: &ArgMatches, wiring: &'a Wiring) -> Result<Global<'a>, OpError> {
     let connect =
         ConnectArgs::from_arg_matches(matches).map_err(|e| OpError::invalid(e.to_string()))?;
-    let login = || std::env::var("USER").ok().filter(|user| !user.is_empty());
-    let actor = matches.get_one::<String>("as").cloned().or_else(login);
+    let actor = matches.get_one::<String>("as").cloned();
     Ok(Global {
         wiring,
         connect,
         json: matches.get_flag("json"),
         pager: !matches.get_flag("no-pager"),
-        actor: actor.unwrap_or_else(|| "cli".to_owned()),
+        actor: actor.unwrap_or_else(login),
     })
+}
+
+/// Who types, for the record: by the environment, or by the machine where that says nothing, as in a
+/// container.
+fn login() -> String {
+    let named = std::env::var("USER").ok().filter(|user| !user.is_empty());
+    let uid = nix::unistd::getuid();
+    let known = || nix::unistd::User::from_uid(uid).ok().flatten();
+    named
+        .or_else(|| known().map(|user| user.name))
+        .unwrap_or_else(|| format!("uid-{uid}"))
 }
 
 fn complain(error: &OpError, json: bool) -> ExitCode {
@@ -198,11 +222,16 @@ async fn command(global: &Global<'_>, matches: &ArgMatches) -> Result<End, CliEr
     let mut out = Out::new();
     match tree::invocation(matches)? {
         Invocation::Role(role) => {
-            (global.wiring.role)(global.connect.clone(), role).await?;
+            let report = (global.wiring.role)(global.connect.clone(), role).await?;
+            match report {
+                Some(report) if global.json => out.line(&document(&report.document))?,
+                Some(report) => out.line(&safe_text::block(&report.text))?,
+                None => {}
+            }
             Ok(End::Done)
         }
         Invocation::Pages(pages) => {
-            pages::make(&mut out, &pages)?;
+            pages::make(&mut out, &pages, global.json)?;
             Ok(End::Done)
         }
         Invocation::Mcp(args) => {
@@ -229,25 +258,31 @@ async fn command(global: &Global<'_>, matches: &ArgMatches) -> Result<End, CliEr
             entry,
             input,
             view,
-            file,
-            watch,
-            without_prompt,
+            extras,
         } => {
+            let input = prepare::input(entry, input, &extras)?;
             let session = match WITHOUT_DATABASE.contains(&entry.spec.name) {
                 true => Session::open_anyway(global).await?,
                 false => Session::open(global).await?,
             };
             let context = &session.context;
-            let input = prepare::input(entry, input, file, context, &mut out, global.json).await?;
+            let show = match (global.json, global.pager) {
+                (true, _) => Show::Never,
+                (false, true) => Show::Paged,
+                (false, false) => Show::Plain,
+            };
+            let Some(input) = consent::given(entry, input, context, &mut out, show).await? else {
+                return Ok(End::Interrupted);
+            };
             if entry.spec.name == "task.wait" {
                 return wait::run(context, &mut out, input, global.json).await;
             }
             let asked = input.clone();
             let value = match doctor::agent(entry, &input) {
-                Some(agent) => doctor::examine(context, agent, without_prompt).await?,
+                Some(agent) => doctor::examine(context, agent, extras.without_prompt).await?,
                 None => (entry.call)(context, input).await?,
             };
-            if watch && value["id"].is_i64() {
+            if extras.watch && value["id"].is_i64() {
                 return watch_submitted(context, &mut out, &value, global.json).await;
             }
             if global.json {

@@ -4,6 +4,9 @@ use std::io::{self, IsTerminal, Write};
 
 use unicode_width::UnicodeWidthStr;
 
+/// Columns of a terminal that does not tell its size.
+const COLUMNS_USUAL: usize = 80;
+
 /// Where a command's answer goes: to standard output, or onto a sheet that is shown later.
 pub(crate) struct Out {
     to: To,
@@ -19,8 +22,9 @@ impl Out {
     pub(crate) fn new() -> Self {
         let stdout = io::stdout();
         let terminal = stdout.is_terminal();
-        let width =
-            terminal.then(|| terminal_size::terminal_size().map_or(100, |(w, _)| usize::from(w.0)));
+        let width = terminal.then(|| {
+            terminal_size::terminal_size().map_or(COLUMNS_USUAL, |(w, _)| usize::from(w.0))
+        });
         Self {
             paint: Paint::on(&stdout),
             to: To::Stdout(stdout),

@@ -5,9 +5,10 @@ use std::path::{Path, PathBuf};
 
 use clap::{Arg, ArgMatches, Command, value_parser};
 use clap_complete::Shell;
+use serde_json::json;
 
 use super::out::Out;
-use super::tree;
+use super::{CliError, document, safe_text, tree};
 use crate::ops::OpError;
 
 /// What is printed.
@@ -65,18 +66,29 @@ pub(super) fn asked(name: &str, matches: &ArgMatches) -> Result<Pages, OpError> 
 }
 
 /// Print or write them.
-pub(super) fn make(out: &mut Out, pages: &Pages) -> io::Result<()> {
+pub(super) fn make(out: &mut Out, pages: &Pages, json: bool) -> Result<(), CliError> {
     match pages {
         Pages::Completions(shell) => {
             let mut text = Vec::new();
             clap_complete::generate(*shell, &mut tree::command(), "dispatch", &mut text);
-            out.line(String::from_utf8_lossy(&text).trim_end())
+            let script = String::from_utf8_lossy(&text);
+            let told = json!({"shell": shell.to_string(), "script": script});
+            match json {
+                true => out.line(&document(&told))?,
+                false => out.line(script.trim_end())?,
+            }
         }
         Pages::Manual(dir) => {
-            let count = manual(dir)?;
-            out.line(&format!("{count} pages in {}", dir.display()))
+            let shown = dir.display().to_string();
+            let unfit = |e: io::Error| OpError::invalid(format!("cannot write into {shown}: {e}"));
+            let count = manual(dir).map_err(unfit)?;
+            match json {
+                true => out.line(&document(&json!({"pages": count, "dir": shown})))?,
+                false => out.line(&format!("{count} pages in {}", safe_text::line(&shown)))?,
+            }
         }
     }
+    Ok(())
 }
 
 /// One page for each command, such as `dispatch-changes-approve.1`.

@@ -56,7 +56,7 @@ pub(crate) fn answer(
         "change.show" => change_view::print(out, value, view, now),
         "change.file" => change_view::file(out, value),
         "change.diff" => change_view::whole_diff(out, value),
-        "change.preview" => change_view::preview(out, value),
+        "change.preview" => change_view::preview(out, &asked["id"], value),
         "worker.drain" => out.line(&told(value, "finishes what it has and takes no more tasks")),
         "worker.resume" => out.line(&told(value, "takes tasks again")),
         "change.approve" => out.line(&format!(
@@ -152,7 +152,9 @@ fn resumed(value: &Value) -> String {
     let name = safe_text::line(value["name"].as_str().unwrap_or("?"));
     match value["was_paused"] == true {
         true => format!("Provider {name} is asked again."),
-        false => format!("Provider {name} was not paused."),
+        false => format!(
+            "Provider {name} was not paused: nothing to do. Those that are: dispatch providers list"
+        ),
     }
 }
 

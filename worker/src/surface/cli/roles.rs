@@ -4,6 +4,8 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::str::FromStr;
 
+use serde_json::Value;
+
 use crate::domain::sandbox::Rung;
 use crate::ops::values::Span;
 use crate::surface::traffic::MaybeRate;
@@ -27,6 +29,15 @@ pub enum Role {
     AddAgent(AddAgentArgs),
     /// Measure.
     Bench(BenchArgs),
+}
+
+/// What a role that ends by itself has to say.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Report {
+    /// To people.
+    pub text: String,
+    /// To programs.
+    pub document: Value,
 }
 
 /// Claim tasks and run agents.

@@ -4,6 +4,7 @@
 use clap::{Arg, ArgAction, ArgMatches, Args, Command, FromArgMatches};
 use serde_json::{Value, json};
 
+use super::extras::{self, Extras};
 use super::init::InitArgs;
 use super::pages::{self, Pages};
 use super::review::ReviewArgs;
@@ -31,12 +32,8 @@ pub enum Invocation {
         input: Value,
         /// Shown how.
         view: View,
-        /// Submit only: a file to read the input from.
-        file: Option<String>,
-        /// Submit only: follow the task.
-        watch: bool,
-        /// Doctor only: send no prompt to the agent.
-        without_prompt: bool,
+        /// With what only the command line has for it.
+        extras: Extras,
     },
     /// The stream of a task.
     Stream(StreamArgs),
@@ -157,32 +154,7 @@ fn global_args() -> [Arg; 4] {
 fn op_command(name: &'static str, entry: &'static OpEntry) -> Command {
     let command = (entry.augment)(Command::new(name));
     let command = command.about(entry.spec.summary).long_about(None);
-    extended(command, entry).after_help(examples(entry))
-}
-
-/// With what only the command line has for it.
-fn extended(command: Command, entry: &OpEntry) -> Command {
-    match entry.spec.name {
-        "doctor.show" => command.arg(
-            Arg::new("without-prompt")
-                .long("without-prompt")
-                .action(ArgAction::SetTrue)
-                .requires("agent")
-                .help("Only what costs nothing: send the agent no prompt"),
-        ),
-        "task.submit" => command.args([
-            Arg::new("from-file")
-                .long("file")
-                .value_name("FILE")
-                .help("Read what the agent shall do from this file"),
-            Arg::new("watch")
-                .long("watch")
-                .short('w')
-                .action(ArgAction::SetTrue)
-                .help("Follow the task until it ends"),
-        ]),
-        _ => command,
-    }
+    extras::augment(command, entry).after_help(examples(entry))
 }
 
 fn examples(entry: &OpEntry) -> String {
@@ -269,7 +241,7 @@ fn noun_command(noun: &'static str) -> Command {
     let mut command = Command::new(noun_name(noun)).disable_help_subcommand(true);
     match default_op(noun) {
         Some(entry) => {
-            command = extended((entry.augment)(command), entry)
+            command = extras::augment((entry.augment)(command), entry)
                 .args_conflicts_with_subcommands(true)
                 .subcommand_negates_reqs(true);
         }
@@ -462,25 +434,17 @@ fn plain_invocation(op: &str, input: Value, view: View) -> Result<Invocation, Op
         entry,
         input: (entry.normalize)(input)?,
         view,
-        file: None,
-        watch: false,
-        without_prompt: false,
+        extras: Extras::default(),
     })
 }
 
 fn op_invocation(op: &str, matches: &ArgMatches) -> Result<Invocation, OpError> {
     let entry = found(op)?;
-    let submits = entry.spec.name == "task.submit";
-    let examines = entry.spec.name == "doctor.show";
     Ok(Invocation::Op {
         entry,
         input: (entry.from_matches)(matches)?,
         view: View::Usual,
-        file: submits
-            .then(|| matches.get_one("from-file").cloned())
-            .flatten(),
-        watch: submits && matches.get_flag("watch"),
-        without_prompt: examines && matches.get_flag("without-prompt"),
+        extras: extras::read(entry, matches),
     })
 }
 
