@@ -9,6 +9,7 @@ use serde_json::json;
 use super::page::Page;
 use super::submit::{self, SubmitTask, SubmittedTask};
 use super::{Effect, Example, Method, Op, OpContext, OpError, Spec};
+use crate::domain::batch_key::BatchKey;
 use crate::domain::limits;
 use crate::domain::scope::Scope;
 use crate::store::{catalogue, tasks};
@@ -21,6 +22,11 @@ pub struct SubmitTasks {
     #[arg(value_name = "JSON", required = true)]
     #[schemars(length(min = 1, max = 200))]
     pub tasks: Vec<SubmitTask>,
+    /// Submitting the batch again with the same key gives the same tasks: each without a key of its own gets
+    /// one from this
+    #[arg(long, value_name = "KEY")]
+    #[schemars(length(min = 1, max = 200))]
+    pub idempotency_key: Option<String>,
 }
 
 impl FromStr for SubmitTask {
@@ -37,13 +43,23 @@ impl Op for SubmitTasks {
         method: Method::Post,
         path: "/tasks/batch",
         effect: Effect::Write,
+        idempotent: false,
         scope: Scope::Submit,
         summary: "Submit many tasks: all of them, or none",
     };
     type Output = Page<SubmittedTask>;
 
     fn examples() -> Vec<Example> {
-        vec![Example {
+        let again = Example {
+            about: "Once, however often it is sent",
+            cli: &[
+                r#"{"project": "shop", "input": "tidy up"}"#,
+                "--idempotency-key",
+                "night-7",
+            ],
+            input: json!({"tasks": [{"project": "shop", "input": "tidy up"}], "idempotency_key": "night-7"}),
+        };
+        let two = Example {
             about: "Two at once",
             cli: &[
                 r#"{"project": "shop", "input": "fix the cart"}"#,
@@ -53,7 +69,8 @@ impl Op for SubmitTasks {
                 {"project": "shop", "input": "fix the cart"},
                 {"project": "shop", "input": "fix the till", "priority": 9},
             ]}),
-        }]
+        };
+        vec![two, again]
     }
 
     async fn run(self, context: &OpContext) -> Result<Self::Output, OpError> {
@@ -78,12 +95,18 @@ impl Op for SubmitTasks {
             let agent = task.agent_of(context).await;
             agents.push(agent.map_err(|error| named(n, error))?);
         }
-        let new: Vec<_> = self
+        let key = self.idempotency_key.as_deref().map(batch_key).transpose()?;
+        let mut new: Vec<_> = self
             .tasks
             .into_iter()
             .map(SubmitTask::into_new_task)
             .collect();
-        let made = tasks::submit_all(&context.store, &new, &context.actor).await;
+        if let Some(key) = &key {
+            for (n, task) in new.iter_mut().enumerate() {
+                task.idempotency_key.get_or_insert_with(|| key.of(n));
+            }
+        }
+        let made = tasks::submit_all(&context.store, &new, key.as_ref(), &context.actor).await;
         let made = made.map_err(|(n, error)| named(n, submit::refused(error)))?;
         let offers = catalogue::list(&context.store).await?;
         let submitted = new.into_iter().zip(agents).zip(made);
@@ -96,4 +119,11 @@ impl Op for SubmitTasks {
         });
         Ok(Page::whole(submitted.collect()))
     }
+}
+
+fn batch_key(key: &str) -> Result<BatchKey, OpError> {
+    BatchKey::new(key).ok_or_else(|| {
+        let most = limits::IDEMPOTENCY_KEY_BYTES_MAX;
+        OpError::invalid(format!("an idempotency key has 1 to {most} bytes"))
+    })
 }

@@ -1,6 +1,8 @@
 //! The command line: parse, do, print, and say by the exit code what kind of end it was.
 
+mod agent_view;
 mod change_view;
+mod conversation_view;
 mod doctor;
 mod forms;
 pub mod init;
@@ -38,7 +40,7 @@ use self::roles::Role;
 use self::tree::{Invocation, StreamArgs};
 use super::connect::ConnectArgs;
 use super::mcp::tools::Groups;
-use super::{mcp, safe_text};
+use super::{mcp, problem, safe_text};
 use crate::config::database::Database;
 use crate::ops::doctor::Examiner;
 use crate::ops::{self, OpContext, OpError, Prober};
@@ -48,7 +50,7 @@ use crate::telemetry;
 const CONNECTIONS: usize = 2;
 
 /// Operations whose answers are read rather than looked at: at a terminal they go through a pager.
-const LONG: [&str; 8] = [
+const LONG: [&str; 10] = [
     "change.show",
     "change.diff",
     "change.preview",
@@ -56,6 +58,8 @@ const LONG: [&str; 8] = [
     "task.events",
     "task.steps",
     "conversation.show",
+    "conversation.items",
+    "agent.show",
     "audit.list",
 ];
 
@@ -180,9 +184,7 @@ fn global<'a>(matches: &ArgMatches, wiring: &'a Wiring) -> Result<Global<'a>, Op
 fn complain(error: &OpError, json: bool) -> ExitCode {
     let message = telemetry::without_secrets(&error.message);
     if json {
-        let document = json!({"error": {
-            "code": error.code, "message": message, "hint": error.hint,
-        }});
+        let document = json!({"error": problem::told(error)});
         eprintln!("{}", safe_text::json(&document.to_string()));
     } else {
         let title = out::Paint::on(&io::stderr()).red("error:");

@@ -73,7 +73,7 @@ fn tool(entry: &OpEntry) -> Tool {
     let annotations = ToolAnnotations::with_title(spec.summary)
         .read_only(spec.effect == Effect::Read)
         .destructive(spec.effect == Effect::Destructive)
-        .idempotent(spec.effect == Effect::Read)
+        .idempotent(spec.idempotent)
         .open_world(false);
     Tool::new(spec.word(), description, schema(entry.input_schema))
         .with_raw_output_schema(schema(entry.output_schema))
