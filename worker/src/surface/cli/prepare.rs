@@ -10,6 +10,7 @@ use super::CliError;
 use super::change_view;
 use super::out::Out;
 use crate::domain::limits;
+use crate::domain::remote::Place;
 use crate::ops::{self, OpContext, OpEntry, OpError};
 
 /// The input as the operation needs it.
@@ -81,6 +82,9 @@ fn bounded(name: &str, from: io::Result<impl io::Read>) -> Result<String, CliErr
 }
 
 fn absolute(path: &str) -> Result<String, CliError> {
+    if matches!(Place::parse(path), Ok(Place::Remote(_))) {
+        return Ok(path.to_owned());
+    }
     let path = std::path::absolute(path)?;
     // A path that is there is named as it really is, so that `.` and links do not end up in rows.
     let path = path.canonicalize().unwrap_or(path);
