@@ -343,3 +343,46 @@ async fn what_may_be_sent_again_changes_nothing_the_second_time() {
     }
     assert!(tried >= 8, "{tried}");
 }
+
+#[tokio::test]
+async fn an_agent_and_a_conversation_are_shown_whole() {
+    let db = TestDb::new().await;
+    db.client().await.batch_execute(SCENE).await.unwrap();
+    let (context, _listener) = OpContext::open(&db.url(), 2, "robin".to_owned()).unwrap();
+    let show = async |op: &str, input: Value| {
+        let entry = ops::find(op).unwrap();
+        (entry.call)(&context, input).await.unwrap()
+    };
+    let agent = show("agent.show", json!({"name": "opencode"})).await;
+    let told = ["status", "version", "models", "commands"].map(|name| agent[name].clone());
+    let plan = json!([{"name": "plan", "description": "Plan first"}]);
+    assert_eq!(told, [json!("ready"), json!("1.2"), json!(["m1"]), plan]);
+    let offer = &agent["offers"][0];
+    assert_eq!(
+        (&offer["worker"], &offer["status"]),
+        (&json!("build-7"), &json!("ready")),
+        "{agent}"
+    );
+    let nobody = show("agent.show", json!({"name": "claude"})).await;
+    assert_eq!(
+        (&nobody["status"], &nobody["offers"]),
+        (&json!("unavailable"), &json!([]))
+    );
+    let waits = show("conversation.show", json!({"id": 42})).await;
+    assert_eq!(waits["messages_waiting"], 3, "{waits}");
+    assert_eq!(waits["task_list"][0]["state"], "pending");
+    assert_eq!(
+        (&waits["project"], &waits["agent"]),
+        (&json!("shop"), &json!("opencode"))
+    );
+    let over = show("conversation.show", json!({"id": 41})).await;
+    let usage = json!([{"attempts": 1, "unknown": 0, "total_tokens": 1200, "cost": "0.25", "currency": "USD"}]);
+    assert_eq!(over["usage"], usage);
+    assert_eq!(over["task_list"][0]["change_id"], 7);
+    let silent = show("conversation.show", json!({"id": 40})).await;
+    let usage = &silent["usage"][0];
+    assert_eq!(
+        (&usage["unknown"], &usage["total_tokens"]),
+        (&json!(1), &Value::Null)
+    );
+}

@@ -135,6 +135,9 @@ mod tests {
         assert_eq!(all.len(), ops::ALL.len());
         for tool in &all {
             let name = tool.name.as_ref();
+            let told = tool.annotations.as_ref().unwrap();
+            let spec = find(name).unwrap().spec;
+            assert_eq!(told.idempotent_hint, Some(spec.idempotent), "{name}");
             assert!(name.len() <= 64 && name.chars().all(|c| c.is_ascii_lowercase() || c == '_'));
             let output = tool.output_schema.as_ref().unwrap();
             for schema in [&tool.input_schema, output] {
