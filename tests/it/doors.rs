@@ -102,6 +102,8 @@ fn before(op: &str) -> &'static str {
     match op {
         "task.wait" => "SELECT cancel_task(42, 'x', 'ada')",
         "task.cancel" => "SELECT requeue_task(42, 'ada') FROM outcomes WHERE task_id = 42",
+        // A task that is cancelled while it waits loses what was said.
+        "conversation.compact" => "UPDATE messages SET lost_at = NULL",
         "change.approve" | "change.reject" | "change.request-changes" => UNDECIDED,
         "change.undo" => APPLIED,
         "project.remove" => CLOSED,
