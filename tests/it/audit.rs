@@ -14,6 +14,10 @@ use crate::harness::db::TestDb;
 struct Here;
 
 impl Prober for Here {
+    fn knows(&self, agent: &str) -> Result<bool, OpError> {
+        Ok(agent == "a")
+    }
+
     fn probe<'a>(&'a self, agent: &'a str) -> BoxFuture<'a, Result<Option<ProbeReport>, OpError>> {
         let nothing = Value::Null;
         let report = ProbeReport {
@@ -139,6 +143,22 @@ async fn every_operation_with_an_effect_leaves_one_row_with_its_actor_and_subjec
         walked += 1;
     }
     assert!(walked >= 11, "{walked}");
+    // What is not there, or changes nothing, is no act.
+    let before = newest(&sql).await;
+    for (name, input, done) in [
+        ("agent.probe", json!({"name": "nope"}), false),
+        ("agent.check", json!({"name": "nope"}), false),
+        ("project.update", json!({"name": "p"}), true),
+        (
+            "project.update",
+            json!({"name": "p", "max_running": 3}),
+            true,
+        ),
+    ] {
+        let called = (ops::find(name).unwrap().call)(&context, input.clone()).await;
+        assert_eq!(called.is_ok(), done, "{name} {input}: {called:?}");
+    }
+    assert_eq!(rows(&sql, before).await, []);
     // The form of an operation that has another action of its own: files of a change.
     let before = newest(&sql).await;
     let files = json!({"id": 3, "files": ["f"], "digest": "d"});

@@ -305,6 +305,7 @@ async fn submitters_send_into_conversations_they_began_and_take_back_what_is_the
     };
     for statement in [
         "SELECT * FROM send_message(1, 'x')",
+        "SELECT * FROM send_message_once(1, 'x', 'k')",
         "SELECT cancel_message(1)",
         "SELECT compact_conversation(1)",
         "SELECT resume_provider('x')",
@@ -339,11 +340,20 @@ async fn submitters_send_into_conversations_they_began_and_take_back_what_is_the
         .unwrap();
     let by = desk.text("SELECT sent_by FROM inbox ORDER BY id DESC LIMIT 1");
     assert_eq!(by.await, login.name);
+    for replayed in [false, true] {
+        let once = "SELECT replayed FROM send_message_once(1, 'y', 'k', 'eve')";
+        let told = bob.query_one(once, &[]).await.unwrap();
+        assert_eq!(told.get::<_, bool>(0), replayed);
+    }
+    let by = desk
+        .text("SELECT sent_by || ' ' || count(*) OVER () FROM inbox WHERE idempotency_key = 'k'");
+    assert_eq!(by.await, format!("{} 1", login.name));
     denied(&bob, "SELECT cancel_message(1)").await;
     let worker = desk.db.login("worker", &["dispatch_worker"]).await;
     let worker = worker.client().await;
     for statement in [
         "SELECT * FROM send_message(1, 'x')",
+        "SELECT * FROM send_message_once(1, 'x', 'k')",
         "SELECT cancel_message(1)",
         "SELECT compact_conversation(1)",
         "SELECT resume_provider('x')",

@@ -16,7 +16,7 @@ const PROGRAM: &str = env!("CARGO_BIN_EXE_dispatch-under-test");
 const SOON: Duration = Duration::from_secs(30);
 
 /// `dispatch mcp`, as a client starts it.
-struct Client {
+pub struct Client {
     child: Child,
     stdin: ChildStdin,
     stdout: Lines<BufReader<ChildStdout>>,
@@ -24,7 +24,7 @@ struct Client {
 }
 
 impl Client {
-    async fn start(url: &str, flags: &[&str]) -> Self {
+    pub async fn start(url: &str, flags: &[&str]) -> Self {
         #[expect(
             clippy::disallowed_methods,
             reason = "the program under test is started as a client starts it"
@@ -72,7 +72,7 @@ impl Client {
         answer
     }
 
-    async fn call(&mut self, tool: &str, arguments: Value) -> Value {
+    pub async fn call(&mut self, tool: &str, arguments: Value) -> Value {
         self.ask(
             "tools/call",
             json!({ "name": tool, "arguments": arguments }),
@@ -81,7 +81,7 @@ impl Client {
     }
 
     /// It ends by itself when its client goes.
-    async fn end(mut self) {
+    pub async fn end(mut self) {
         drop(self.stdin);
         let status = tokio::time::timeout(SOON, self.child.wait()).await;
         assert!(status.unwrap().unwrap().success());

@@ -133,7 +133,25 @@ fn every_operation_is_in_the_document_with_its_effect() {
         let operation = &document["paths"][format!("{}{}", http::PREFIX, entry.spec.path)][method];
         let effect = format!("{:?}", entry.spec.effect).to_lowercase();
         assert_eq!(operation["x-effect"], effect, "{}", entry.spec.name);
+        assert_eq!(operation["x-idempotent"], entry.spec.idempotent);
+        let conflict = operation["responses"].get("409").is_some();
+        assert_eq!(conflict, effect != "read", "{}", entry.spec.name);
     }
+}
+
+#[test]
+fn answers_that_name_a_digest_have_it_as_their_tag_in_the_document() {
+    let paths = &openapi::document()["paths"];
+    for (path, method) in [
+        ("/changes/{id}", "get"),
+        ("/changes/{id}/diff", "get"),
+        ("/changes/{id}/approve", "post"),
+    ] {
+        let responses = &paths[format!("{}{path}", http::PREFIX)][method]["responses"];
+        assert!(responses["200"]["headers"]["ETag"].is_object(), "{path}");
+    }
+    let list = &paths[format!("{}/changes", http::PREFIX)]["get"]["responses"]["200"];
+    assert!(list.get("headers").is_none(), "{list}");
 }
 
 #[test]

@@ -153,6 +153,8 @@ async fn nothing_that_others_wrote_is_obeyed_by_the_terminal_of_any_command_or_l
         "usage",
         "audit",
         "conversations show 1",
+        "conversations items 1",
+        "agents show acp",
         "tasks events 1",
         "sql TABLE\u{a0}events",
     ]

@@ -282,6 +282,9 @@ pub const HTTP_ANSWER_TIMEOUT: Duration = Duration::from_secs(60);
 /// Tasks that one call submits.
 pub const BATCH_TASKS_MAX: usize = 200;
 
+/// Bytes of an idempotency key: the rule of the column, said where keys are made.
+pub const IDEMPOTENCY_KEY_BYTES_MAX: usize = 200;
+
 /// How long one call waits for the end of a task; less than an answer may take.
 pub const WAIT_MAX: Duration = Duration::from_secs(50);
 

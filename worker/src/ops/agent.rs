@@ -12,7 +12,7 @@ use super::{
 use crate::domain::scope::Scope;
 use crate::store::{StoreErrorKind, audit, catalogue};
 
-pub use crate::store::catalogue::AgentView;
+pub use crate::store::catalogue::{AgentView, OfferView};
 
 /// List the agents that tasks can ask for.
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema, clap::Args)]
@@ -25,6 +25,7 @@ impl Op for ListAgents {
         method: Method::Get,
         path: "/agents",
         effect: Effect::Read,
+        idempotent: true,
         scope: Scope::Read,
         summary: "List agents with their status, models, modes and commands",
     };
@@ -43,6 +44,58 @@ impl Op for ListAgents {
     }
 }
 
+/// Show an agent: all that its workers say of it.
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema, clap::Args)]
+#[serde(deny_unknown_fields)]
+pub struct ShowAgent {
+    /// Its name
+    #[arg(value_name = "AGENT")]
+    pub name: String,
+}
+
+/// An agent with what each worker says of it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct AgentDetail {
+    /// The agent, as the freshest ready offer has it.
+    #[serde(flatten)]
+    pub agent: AgentView,
+    /// Its offers: one of each worker that has it in its agents.toml.
+    pub offers: Vec<OfferView>,
+}
+
+impl Op for ShowAgent {
+    const SPEC: Spec = Spec {
+        name: "agent.show",
+        method: Method::Get,
+        path: "/agents/{name}",
+        effect: Effect::Read,
+        idempotent: true,
+        scope: Scope::Read,
+        summary: "Show an agent: what it offers, and which workers have it",
+    };
+    type Output = AgentDetail;
+
+    fn examples() -> Vec<Example> {
+        vec![Example {
+            about: "One agent",
+            cli: &["opencode"],
+            input: json!({"name": "opencode"}),
+        }]
+    }
+
+    async fn run(self, context: &OpContext) -> Result<Self::Output, OpError> {
+        let agent = catalogue::get(&context.store, &self.name).await?;
+        let agent = agent.ok_or_else(|| {
+            OpError::not_found(format!("no agent is called {:?}", self.name))
+                .hint("dispatch agents list shows those of the fleet.")
+        })?;
+        Ok(AgentDetail {
+            agent,
+            offers: catalogue::offers(&context.store, &self.name).await?,
+        })
+    }
+}
+
 /// Start an agent on this host to see whether it works and what it offers.
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema, clap::Args)]
 #[serde(deny_unknown_fields)]
@@ -58,6 +111,7 @@ impl Op for ProbeAgent {
         method: Method::Post,
         path: "/agents/{name}/probe",
         effect: Effect::Write,
+        idempotent: false,
         scope: Scope::Admin,
         summary: "Start an agent to see whether it works and what it offers",
     };
@@ -76,6 +130,10 @@ impl Op for ProbeAgent {
             context,
             "Probe on a host that has an agents.toml: dispatch agents probe NAME.",
         )?;
+        // What is not there is not done, and leaves no row.
+        if !prober.knows(&self.name)? {
+            return Err(unknown(&self.name));
+        }
         let subject = format!("agent {}", self.name);
         audit::note(&context.store, &context.actor, Self::SPEC.name, &subject).await?;
         let probed = prober.probe(&self.name).await?;
@@ -102,6 +160,7 @@ impl Op for CheckAgent {
         method: Method::Post,
         path: "/agents/{name}/check",
         effect: Effect::Write,
+        idempotent: false,
         scope: Scope::Admin,
         summary: "Run an agent through small tasks of its own and say what works; prompts cost tokens",
     };
@@ -127,6 +186,9 @@ impl Op for CheckAgent {
             context,
             "Check on a host that has an agents.toml: dispatch agents check NAME.",
         )?;
+        if !prober.knows(&self.name)? {
+            return Err(unknown(&self.name));
+        }
         let mut findings = Vec::new();
         findings.extend(noted(context, &self.name).await?);
         let depth = match self.without_prompt {

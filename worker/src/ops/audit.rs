@@ -37,6 +37,7 @@ impl Op for ListAudit {
         method: Method::Get,
         path: "/audit",
         effect: Effect::Read,
+        idempotent: true,
         scope: Scope::Admin,
         summary: "Read who did what, newest first",
     };

@@ -9,6 +9,7 @@ use serde_json::json;
 use super::page::Page;
 use super::submit::{self, SubmitTask, SubmittedTask};
 use super::{Effect, Example, Method, Op, OpContext, OpError, Spec};
+use crate::domain::batch_key::BatchKey;
 use crate::domain::limits;
 use crate::domain::scope::Scope;
 use crate::store::{catalogue, tasks};
@@ -26,6 +27,11 @@ pub struct SubmitTasks {
     #[arg(long)]
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub dry_run: bool,
+    /// Submitting the batch again with the same key gives the same tasks: each without a key of its own gets
+    /// one from this
+    #[arg(long, value_name = "KEY")]
+    #[schemars(length(min = 1, max = 200))]
+    pub idempotency_key: Option<String>,
 }
 
 impl Op for SubmitTasks {
@@ -34,6 +40,7 @@ impl Op for SubmitTasks {
         method: Method::Post,
         path: "/tasks/batch",
         effect: Effect::Write,
+        idempotent: false,
         scope: Scope::Submit,
         summary: "Submit many tasks: all of them, or none",
     };
@@ -58,6 +65,17 @@ impl Op for SubmitTasks {
                 cli: &["--dry-run", ONE],
                 input: json!({
                     "tasks": [{"project": "shop", "input": "fix the cart"}], "dry_run": true,
+                }),
+            },
+            Example {
+                about: "Once, however often it is sent",
+                cli: &[
+                    r#"{"project": "shop", "input": "tidy up"}"#,
+                    "--idempotency-key",
+                    "night-7",
+                ],
+                input: json!({
+                    "tasks": [{"project": "shop", "input": "tidy up"}], "idempotency_key": "night-7",
                 }),
             },
         ]
@@ -85,15 +103,21 @@ impl Op for SubmitTasks {
             let agent = task.agent_of(context).await;
             agents.push(agent.map_err(|error| named(n, error))?);
         }
-        let new: Vec<_> = self
+        let key = self.idempotency_key.as_deref().map(batch_key).transpose()?;
+        let mut new: Vec<_> = self
             .tasks
             .into_iter()
             .map(SubmitTask::into_new_task)
             .collect();
-        let dry_run = self.dry_run;
+        if let Some(key) = &key {
+            for (n, task) in new.iter_mut().enumerate() {
+                task.idempotency_key.get_or_insert_with(|| key.of(n));
+            }
+        }
+        let (dry_run, key) = (self.dry_run, key.as_ref());
         let made = match dry_run {
-            true => tasks::try_out_all(&context.store, &new, &context.actor).await,
-            false => tasks::submit_all(&context.store, &new, &context.actor).await,
+            true => tasks::try_out_all(&context.store, &new, key, &context.actor).await,
+            false => tasks::submit_all(&context.store, &new, key, &context.actor).await,
         };
         let made = made.map_err(|(n, error)| named(n, submit::refused(error)))?;
         let fresh = made.iter().filter(|one| !one.replayed);
@@ -110,4 +134,11 @@ impl Op for SubmitTasks {
         });
         Ok(Page::whole(submitted.collect()))
     }
+}
+
+fn batch_key(key: &str) -> Result<BatchKey, OpError> {
+    BatchKey::new(key).ok_or_else(|| {
+        let most = limits::IDEMPOTENCY_KEY_BYTES_MAX;
+        OpError::invalid(format!("an idempotency key has 1 to {most} bytes"))
+    })
 }

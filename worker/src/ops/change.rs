@@ -51,6 +51,7 @@ impl Op for ListChanges {
         method: Method::Get,
         path: "/changes",
         effect: Effect::Read,
+        idempotent: true,
         scope: Scope::Read,
         summary: "List changes, newest first",
     };
@@ -124,6 +125,7 @@ impl Op for ShowChange {
         method: Method::Get,
         path: "/changes/{id}",
         effect: Effect::Read,
+        idempotent: true,
         scope: Scope::Read,
         summary: "Show a change with the diff of each file",
     };

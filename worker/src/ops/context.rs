@@ -82,6 +82,9 @@ impl OpContext {
 /// Starts an agent to see whether it works and what it offers. The edge to the adapters, which
 /// operations do not know.
 pub trait Prober: Send + Sync {
+    /// Whether the catalogue here has an agent of this name; an error means that there is none to look into.
+    fn knows(&self, agent: &str) -> Result<bool, OpError>;
+
     /// Probe the agent of this name; `None`: the catalogue here has no such agent. What keeps it from
     /// being probed is in the report; an error means that there is no catalogue to look into.
     fn probe<'a>(&'a self, agent: &'a str) -> BoxFuture<'a, Result<Option<ProbeReport>, OpError>>;

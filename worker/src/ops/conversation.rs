@@ -8,16 +8,75 @@ use super::page::{self, Page};
 use super::task;
 use super::values::TaskRef;
 use super::{Effect, Example, Method, Op, OpContext, OpError, Spec};
+use crate::domain::limits;
 use crate::domain::scope::Scope;
 use crate::store::history::{self, ItemPlace};
 use crate::store::mail;
 
-pub use crate::store::history::{ConversationView, ItemView};
+pub use crate::store::history::{ConversationTask, ConversationUsage, ConversationView, ItemView};
+
+/// Show a conversation: its tasks and where they stand, what waits in it, and what it used.
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema, clap::Args)]
+#[serde(deny_unknown_fields)]
+pub struct ShowConversation {
+    /// The conversation: any task of it, such as 42
+    #[arg(value_name = "TASK")]
+    pub id: TaskRef,
+}
+
+/// A conversation with its tasks.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct ConversationDetail {
+    /// The conversation.
+    #[serde(flatten)]
+    pub conversation: ConversationView,
+    /// Messages that no agent has yet.
+    pub messages_waiting: i64,
+    /// Its tasks in order; of more than 200 the newest.
+    pub task_list: Vec<ConversationTask>,
+    /// What its attempts used, a row for each currency.
+    pub usage: Vec<ConversationUsage>,
+}
+
+impl Op for ShowConversation {
+    const SPEC: Spec = Spec {
+        name: "conversation.show",
+        method: Method::Get,
+        path: "/conversations/{id}",
+        effect: Effect::Read,
+        idempotent: true,
+        scope: Scope::Read,
+        summary: "Show a conversation: its tasks, what waits in it, what it used",
+    };
+    type Output = ConversationDetail;
+
+    fn examples() -> Vec<Example> {
+        vec![Example {
+            about: "The conversation of task 42",
+            cli: &["42"],
+            input: json!({"id": 42}),
+        }]
+    }
+
+    async fn run(self, context: &OpContext) -> Result<Self::Output, OpError> {
+        let store = &context.store;
+        let id = task::existing(store, self.id.0).await?.conversation_id;
+        let conversation = history::conversation(store, id).await?;
+        let conversation =
+            conversation.ok_or_else(|| OpError::not_found(format!("conversation {id} is gone")))?;
+        Ok(ConversationDetail {
+            conversation,
+            messages_waiting: history::conversation_waiting(store, id).await?,
+            task_list: history::conversation_tasks(store, id, limits::PAGE_MAX).await?,
+            usage: history::conversation_usage(store, id).await?,
+        })
+    }
+}
 
 /// Read a conversation: what was said and done in all of its tasks.
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema, clap::Args)]
 #[serde(deny_unknown_fields)]
-pub struct ShowConversation {
+pub struct ConversationItems {
     /// The conversation: any task of it, such as 42
     #[arg(value_name = "TASK")]
     pub id: TaskRef,
@@ -31,14 +90,15 @@ pub struct ShowConversation {
     pub cursor: Option<String>,
 }
 
-impl Op for ShowConversation {
+impl Op for ConversationItems {
     const SPEC: Spec = Spec {
-        name: "conversation.show",
+        name: "conversation.items",
         method: Method::Get,
-        path: "/conversations/{id}",
+        path: "/conversations/{id}/items",
         effect: Effect::Read,
+        idempotent: true,
         scope: Scope::Read,
-        summary: "Read a conversation",
+        summary: "Read what was said and done in a conversation",
     };
     type Output = Page<ItemView>;
 
@@ -93,6 +153,7 @@ impl Op for ListConversations {
         method: Method::Get,
         path: "/conversations",
         effect: Effect::Read,
+        idempotent: true,
         scope: Scope::Read,
         summary: "List conversations, newest first, with their last tasks",
     };
@@ -141,6 +202,7 @@ impl Op for CompactConversation {
         method: Method::Post,
         path: "/conversations/{id}/compact",
         effect: Effect::Write,
+        idempotent: false,
         scope: Scope::Submit,
         summary: "Let a summary take the place of what was said in a conversation",
     };

@@ -119,6 +119,7 @@ impl Op for ShowDoctor {
         method: Method::Get,
         path: "/doctor",
         effect: Effect::Read,
+        idempotent: true,
         scope: Scope::Admin,
         summary: "Check database, fleet and machine, and say what to do where something is wrong",
     };

@@ -79,6 +79,8 @@ pub struct OpError {
     pub message: String,
     /// How to mend it.
     pub hint: Option<String>,
+    /// Digest of what is there now, when the caller saw something else.
+    pub digest: Option<String>,
 }
 
 impl OpError {
@@ -88,6 +90,7 @@ impl OpError {
             code,
             message,
             hint: None,
+            digest: None,
         }
     }
 
@@ -139,6 +142,16 @@ impl OpError {
         self
     }
 
+    /// The caller saw another version of a change than the one that is there.
+    pub fn stale(change: i64, digest: &str) -> Self {
+        let message = format!("change {change} is not the one you saw: its digest is {digest}");
+        Self {
+            digest: Some(digest.to_owned()),
+            ..Self::new(OpErrorKind::Conflict, "stale", message)
+        }
+        .hint("Look at it again and name that digest.")
+    }
+
     /// The same with a more exact word for programs.
     #[must_use]
     pub fn code(mut self, code: &'static str) -> Self {
@@ -175,6 +188,7 @@ impl From<StoreError> for OpError {
             code,
             message,
             hint: error.hint,
+            digest: None,
         }
     }
 }

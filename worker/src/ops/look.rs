@@ -35,6 +35,7 @@ impl Op for ShowFile {
         method: Method::Get,
         path: "/changes/{id}/file",
         effect: Effect::Read,
+        idempotent: true,
         scope: Scope::Read,
         summary: "Show the whole of a file of a change",
     };
@@ -145,6 +146,7 @@ impl Op for DiffChange {
         method: Method::Get,
         path: "/changes/{id}/diff",
         effect: Effect::Read,
+        idempotent: true,
         scope: Scope::Read,
         summary: "Show the diff of a change, as one text or as hunks",
     };
@@ -212,6 +214,7 @@ impl Op for PreviewChange {
         method: Method::Get,
         path: "/changes/{id}/preview",
         effect: Effect::Read,
+        idempotent: true,
         scope: Scope::Read,
         summary: "Say what applying a change now would do, and what conflicts",
     };

@@ -7,7 +7,7 @@ use serde_json::json;
 use super::page::{self, Page};
 use super::task;
 use super::values::{MessageRef, SOMETHING, TaskRef};
-use super::{Effect, Example, Method, Op, OpContext, OpError, Spec};
+use super::{Effect, Example, Method, Op, OpContext, OpError, Spec, submit};
 use crate::domain::limits;
 use crate::domain::scope::Scope;
 use crate::store::mail;
@@ -25,6 +25,10 @@ pub struct SendMessage {
     #[arg(default_value = "-", help = "What to say; `-` reads standard input")]
     #[schemars(regex(pattern = SOMETHING))]
     pub text: String,
+    /// Sending again with the same key gives the same message
+    #[arg(long, value_name = "KEY")]
+    #[schemars(length(min = 1, max = 200))]
+    pub idempotency_key: Option<String>,
 }
 
 /// What became of a message at once.
@@ -34,10 +38,12 @@ pub struct SentMessage {
     pub id: i64,
     /// `waiting`: the agent gets it while it works, or it becomes a follow-up when the task
     /// completes; `carried`: it is a follow-up now; `held`: it goes with the next task of the
-    /// conversation.
+    /// conversation. Of one that was sent before also `delivered` and `cancelled`.
     pub state: String,
     /// The task that it waits for, or became.
     pub task_id: Option<i64>,
+    /// Whether it had been sent before under the same idempotency key.
+    pub replayed: bool,
 }
 
 impl Op for SendMessage {
@@ -46,26 +52,37 @@ impl Op for SendMessage {
         method: Method::Post,
         path: "/conversations/{id}/messages",
         effect: Effect::Write,
+        idempotent: false,
         scope: Scope::Submit,
         summary: "Send a message to the agent of a conversation, also while it works",
     };
     type Output = SentMessage;
 
     fn examples() -> Vec<Example> {
-        vec![Example {
-            about: "To whatever works in the conversation of task 42",
-            cli: &["42", "leave the tests as they are"],
-            input: json!({"id": 42, "text": "leave the tests as they are"}),
-        }]
+        vec![
+            Example {
+                about: "To whatever works in the conversation of task 42",
+                cli: &["42", "leave the tests as they are"],
+                input: json!({"id": 42, "text": "leave the tests as they are"}),
+            },
+            Example {
+                about: "Once, however often it is sent",
+                cli: &["42", "go on", "--idempotency-key", "go-7"],
+                input: json!({"id": 42, "text": "go on", "idempotency_key": "go-7"}),
+            },
+        ]
     }
 
     async fn run(self, context: &OpContext) -> Result<Self::Output, OpError> {
         check(&self.text)?;
-        let sent = mail::send(&context.store, self.id.0, &self.text, &context.actor).await?;
+        let (key, actor) = (self.idempotency_key.as_deref(), &context.actor);
+        let sent = mail::send(&context.store, self.id.0, &self.text, key, actor).await;
+        let sent = sent.map_err(submit::refused)?;
         Ok(SentMessage {
             id: sent.id,
             state: sent.state,
             task_id: sent.task,
+            replayed: sent.replayed,
         })
     }
 }
@@ -111,6 +128,7 @@ impl Op for ListMessages {
         method: Method::Get,
         path: "/conversations/{id}/messages",
         effect: Effect::Read,
+        idempotent: true,
         scope: Scope::Read,
         summary: "List what people sent into a conversation, and what became of it",
     };
@@ -157,6 +175,7 @@ impl Op for CancelMessage {
         method: Method::Post,
         path: "/messages/{id}/cancel",
         effect: Effect::Destructive,
+        idempotent: true,
         scope: Scope::Submit,
         summary: "Take a message back that no agent has yet",
     };

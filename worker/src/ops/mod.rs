@@ -94,6 +94,9 @@ pub struct Spec {
     pub path: &'static str,
     /// What it does.
     pub effect: Effect,
+    /// Whether who sends it again, not knowing whether it arrived, is answered as if it was the first time,
+    /// and nothing more is changed. What takes something away may answer that it is not there.
+    pub idempotent: bool,
     /// What the holder of a token needs for it.
     pub scope: Scope,
     /// One sentence.
@@ -160,6 +163,7 @@ pub static ALL: &[OpEntry] = &[
     OpEntry::of::<task::RequeueTask>(),
     OpEntry::of::<conversation::ListConversations>(),
     OpEntry::of::<conversation::ShowConversation>(),
+    OpEntry::of::<conversation::ConversationItems>(),
     OpEntry::of::<conversation::CompactConversation>(),
     OpEntry::of::<message::SendMessage>(),
     OpEntry::of::<message::ListMessages>(),
@@ -176,6 +180,7 @@ pub static ALL: &[OpEntry] = &[
     OpEntry::of::<permission::ListPermissions>(),
     OpEntry::of::<permission::AnswerPermission>(),
     OpEntry::of::<agent::ListAgents>(),
+    OpEntry::of::<agent::ShowAgent>(),
     OpEntry::of::<agent::ProbeAgent>(),
     OpEntry::of::<agent::CheckAgent>(),
     OpEntry::of::<project::ListProjects>(),

@@ -68,6 +68,7 @@ impl Op for ListPermissions {
         method: Method::Get,
         path: "/permissions",
         effect: Effect::Read,
+        idempotent: true,
         scope: Scope::Read,
         summary: "List permission requests, newest first",
     };
@@ -145,6 +146,7 @@ impl Op for AnswerPermission {
         method: Method::Post,
         path: "/permissions/{id}/answer",
         effect: Effect::Write,
+        idempotent: false,
         scope: Scope::Review,
         summary: "Answer a permission request",
     };

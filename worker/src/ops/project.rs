@@ -37,6 +37,7 @@ impl Op for ListProjects {
         method: Method::Get,
         path: "/projects",
         effect: Effect::Read,
+        idempotent: true,
         scope: Scope::Read,
         summary: "List projects by name",
     };
@@ -72,6 +73,7 @@ impl Op for ShowProject {
         method: Method::Get,
         path: "/projects/{name}",
         effect: Effect::Read,
+        idempotent: true,
         scope: Scope::Read,
         summary: "Show a project",
     };
@@ -176,6 +178,7 @@ impl Op for AddProject {
         method: Method::Post,
         path: "/projects",
         effect: Effect::Write,
+        idempotent: false,
         scope: Scope::Admin,
         summary: "Add a project",
     };
@@ -258,6 +261,7 @@ impl Op for UpdateProject {
         method: Method::Patch,
         path: "/projects/{name}",
         effect: Effect::Write,
+        idempotent: true,
         scope: Scope::Admin,
         summary: "Change settings of a project; what is left out stays",
     };
@@ -304,6 +308,7 @@ impl Op for RemoveProject {
         method: Method::Delete,
         path: "/projects/{name}",
         effect: Effect::Destructive,
+        idempotent: true,
         scope: Scope::Admin,
         summary: "Remove a project that has no open work",
     };

@@ -26,6 +26,7 @@ impl Op for CheckProject {
         method: Method::Get,
         path: "/projects/{name}/check",
         effect: Effect::Read,
+        idempotent: true,
         scope: Scope::Admin,
         summary: "Let each worker look whether it can work in a project",
     };

@@ -22,6 +22,7 @@ impl Op for ListProviders {
         method: Method::Get,
         path: "/providers",
         effect: Effect::Read,
+        idempotent: true,
         scope: Scope::Read,
         summary: "List the providers of models that are paused, why and for how long",
     };
@@ -64,6 +65,7 @@ impl Op for ResumeProvider {
         method: Method::Post,
         path: "/providers/{name}/resume",
         effect: Effect::Write,
+        idempotent: true,
         scope: Scope::Admin,
         summary: "Ask a provider again before its pause is over",
     };
@@ -79,6 +81,15 @@ impl Op for ResumeProvider {
 
     async fn run(self, context: &OpContext) -> Result<Self::Output, OpError> {
         let was_paused = resumes::resume(&context.store, &self.name, &context.actor).await?;
+        if !was_paused && !resumes::is_named(&context.store, &self.name).await? {
+            return Err(OpError::not_found(format!(
+                "no worker has a provider {:?}, and none of this name is paused",
+                self.name
+            ))
+            .hint(
+                "dispatch providers list shows those that are paused; agents.toml names them all.",
+            ));
+        }
         Ok(ResumedProvider {
             name: self.name,
             was_paused,

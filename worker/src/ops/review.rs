@@ -10,6 +10,7 @@ use super::{Effect, Example, Method, Op, OpContext, OpError, Spec};
 use crate::domain::limits;
 use crate::domain::scope::Scope;
 use crate::store::changes::{self, Decision};
+use crate::store::{StoreError, StoreErrorKind};
 
 /// Approve a change; a worker applies it to the project's branch.
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema, clap::Args)]
@@ -36,6 +37,7 @@ impl Op for ApproveChange {
         method: Method::Post,
         path: "/changes/{id}/approve",
         effect: Effect::Write,
+        idempotent: false,
         scope: Scope::Review,
         summary: "Approve a change, or only some files of it",
     };
@@ -68,7 +70,8 @@ impl Op for ApproveChange {
             digest: &self.digest,
             comment: self.comment.as_deref(),
         };
-        changes::approve(&context.store, self.id.0, only, decision).await?;
+        let approved = changes::approve(&context.store, self.id.0, only, decision).await;
+        decided(context, self.id, approved).await?;
         change::existing(&context.store, self.id.0).await
     }
 }
@@ -98,6 +101,7 @@ impl Op for RejectChange {
         method: Method::Post,
         path: "/changes/{id}/reject",
         effect: Effect::Destructive,
+        idempotent: false,
         scope: Scope::Review,
         summary: "Reject a change, or set some files of it aside",
     };
@@ -133,7 +137,9 @@ impl Op for RejectChange {
                 digest,
                 comment: reason,
             };
-            changes::reject_files(&context.store, self.id.0, &self.files, decision).await?;
+            let aside =
+                changes::reject_files(&context.store, self.id.0, &self.files, decision).await;
+            decided(context, self.id, aside).await?;
         }
         change::existing(&context.store, self.id.0).await
     }
@@ -157,6 +163,7 @@ impl Op for UndoChange {
         method: Method::Post,
         path: "/changes/{id}/undo",
         effect: Effect::Destructive,
+        idempotent: false,
         scope: Scope::Review,
         summary: "Take an applied change out of its branch again",
     };
@@ -208,6 +215,7 @@ impl Op for RequestChanges {
         method: Method::Post,
         path: "/changes/{id}/request-changes",
         effect: Effect::Write,
+        idempotent: false,
         scope: Scope::Review,
         summary: "Send a follow-up task into the change's conversation, on top of its result",
     };
@@ -250,11 +258,22 @@ async fn refuse_another(
     if change.digest == seen {
         return Ok(());
     }
-    Err(OpError::wrong_state(format!(
-        "change {} is not the one you saw: its digest is {}",
-        change.id, change.digest
-    ))
-    .code("stale"))
+    Err(OpError::stale(change.id, &change.digest))
+}
+
+/// What came of a decision: one on what is no longer there is told what is.
+async fn decided<T>(
+    context: &OpContext,
+    id: ChangeRef,
+    done: Result<T, StoreError>,
+) -> Result<T, OpError> {
+    match done {
+        Err(error) if error.kind == StoreErrorKind::Stale => {
+            let now = change::existing(&context.store, id.0).await?;
+            Err(OpError::stale(now.id, &now.digest))
+        }
+        done => Ok(done?),
+    }
 }
 
 fn seen(digest: &str) -> Result<(), OpError> {

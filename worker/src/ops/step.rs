@@ -36,6 +36,7 @@ impl Op for TaskSteps {
         method: Method::Get,
         path: "/tasks/{id}/steps",
         effect: Effect::Read,
+        idempotent: true,
         scope: Scope::Read,
         summary: "List the requests to models that a task made, with tokens, cost and times",
     };

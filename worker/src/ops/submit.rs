@@ -120,6 +120,7 @@ impl Op for SubmitTask {
         method: Method::Post,
         path: "/tasks",
         effect: Effect::Write,
+        idempotent: false,
         scope: Scope::Submit,
         summary: "Submit a task",
     };

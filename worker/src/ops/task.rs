@@ -55,6 +55,7 @@ impl Op for ListTasks {
         method: Method::Get,
         path: "/tasks",
         effect: Effect::Read,
+        idempotent: true,
         scope: Scope::Read,
         summary: "List tasks, newest first",
     };
@@ -127,6 +128,7 @@ impl Op for ShowTask {
         method: Method::Get,
         path: "/tasks/{id}",
         effect: Effect::Read,
+        idempotent: true,
         scope: Scope::Read,
         summary: "Show a task, its attempts and what they used",
     };
@@ -199,6 +201,7 @@ impl Op for TaskEvents {
         method: Method::Get,
         path: "/tasks/{id}/events/page",
         effect: Effect::Read,
+        idempotent: true,
         scope: Scope::Read,
         summary: "Read a page of the stream of a task; next_cursor is the since_seq of the next one",
     };
@@ -258,6 +261,7 @@ impl Op for CancelTask {
         method: Method::Post,
         path: "/tasks/{id}/cancel",
         effect: Effect::Destructive,
+        idempotent: true,
         scope: Scope::Submit,
         summary: "Cancel a task",
     };
@@ -295,6 +299,7 @@ impl Op for RequeueTask {
         method: Method::Post,
         path: "/tasks/{id}/requeue",
         effect: Effect::Write,
+        idempotent: false,
         scope: Scope::Submit,
         summary: "Run an ended task once more; a change of it that waits for review is superseded",
     };

@@ -68,6 +68,7 @@ impl Op for CreateToken {
         method: Method::Post,
         path: "/tokens",
         effect: Effect::Write,
+        idempotent: false,
         scope: Scope::Admin,
         summary: "Make a token for somebody who calls over HTTP; it is shown once",
     };
@@ -113,6 +114,7 @@ impl Op for ListTokens {
         method: Method::Get,
         path: "/tokens",
         effect: Effect::Read,
+        idempotent: true,
         scope: Scope::Admin,
         summary: "List who may call over HTTP, for what and how long",
     };
@@ -158,6 +160,7 @@ impl Op for RevokeToken {
         method: Method::Delete,
         path: "/tokens/{id}",
         effect: Effect::Destructive,
+        idempotent: true,
         scope: Scope::Admin,
         summary: "End a token now",
     };

@@ -73,6 +73,7 @@ impl Op for ShowUsage {
         method: Method::Get,
         path: "/usage",
         effect: Effect::Read,
+        idempotent: true,
         scope: Scope::Read,
         summary: "Add up tokens and cost by task, agent, model, project or day",
     };

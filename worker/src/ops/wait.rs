@@ -43,6 +43,7 @@ impl Op for WaitTask {
         method: Method::Get,
         path: "/tasks/{id}/wait",
         effect: Effect::Read,
+        idempotent: true,
         scope: Scope::Read,
         summary: "Wait until a task has ended, or the time is over",
     };

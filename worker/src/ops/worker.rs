@@ -22,6 +22,7 @@ impl Op for ListWorkers {
         method: Method::Get,
         path: "/workers",
         effect: Effect::Read,
+        idempotent: true,
         scope: Scope::Read,
         summary: "List workers with their slots and agents",
     };
@@ -74,6 +75,7 @@ impl Op for DrainWorker {
         method: Method::Post,
         path: "/workers/{worker}/drain",
         effect: Effect::Write,
+        idempotent: true,
         scope: Scope::Admin,
         summary: "Let a worker finish what it has and take no more tasks",
     };
@@ -100,6 +102,7 @@ impl Op for ResumeWorker {
         method: Method::Post,
         path: "/workers/{worker}/resume",
         effect: Effect::Write,
+        idempotent: true,
         scope: Scope::Admin,
         summary: "Let a drained worker take tasks again",
     };

@@ -28,11 +28,24 @@ pub(super) const DEFAULT_FILE: &str = "agents.toml";
 
 /// Read the catalogue. A file that was named must be there; the default one may be missing.
 pub(super) fn load(file: &Path) -> Result<Catalogue, OpError> {
-    if file == Path::new(DEFAULT_FILE) && !file.exists() {
+    if is_absent(file) {
         tracing::info!("no agents.toml here: using the ready-made entries");
-        return Catalogue::parse(READY_MADE).map_err(|error| invalid(&error));
     }
-    Catalogue::load(file).map_err(|error| invalid(&error))
+    read(file)
+}
+
+/// The same without a word.
+fn read(file: &Path) -> Result<Catalogue, OpError> {
+    let read = match is_absent(file) {
+        true => Catalogue::parse(READY_MADE),
+        false => Catalogue::load(file),
+    };
+    read.map_err(|error| invalid(&error))
+}
+
+/// Whether nobody named a file, and there is none.
+fn is_absent(file: &Path) -> bool {
+    file == Path::new(DEFAULT_FILE) && !file.exists()
 }
 
 fn invalid(error: &dyn std::fmt::Display) -> OpError {
@@ -96,6 +109,10 @@ struct CatalogueProber {
 }
 
 impl Prober for CatalogueProber {
+    fn knows(&self, agent: &str) -> Result<bool, OpError> {
+        Ok(read(&self.file)?.agents.contains_key(agent))
+    }
+
     fn probe<'a>(&'a self, agent: &'a str) -> BoxFuture<'a, Result<Option<ProbeReport>, OpError>> {
         async move {
             let catalogue = load(&self.file)?;

@@ -13,6 +13,14 @@ crate::statements! {
     ITEMS = "conversation_items";
     /// A page of conversations.
     CONVERSATIONS = "conversation_list";
+    /// One conversation.
+    CONVERSATION = "conversation_get";
+    /// Its tasks.
+    CONVERSATION_TASKS = "conversation_tasks";
+    /// How many messages wait in it.
+    CONVERSATION_WAITING = "conversation_waiting";
+    /// What it used.
+    CONVERSATION_USAGE = "conversation_usage";
 }
 
 crate::record! {
@@ -52,6 +60,85 @@ pub async fn conversations(
         .query(&CONVERSATIONS, &[&before, &project, &most])
         .await?;
     rows.iter().map(ConversationView::read).collect()
+}
+
+/// The conversation that began with this task.
+pub async fn conversation(store: &Store, id: i64) -> Result<Option<ConversationView>, StoreError> {
+    let row = store.query_opt(&CONVERSATION, &[&id]).await?;
+    row.as_ref().map(ConversationView::read).transpose()
+}
+
+crate::record! {
+    /// A task of a conversation.
+    pub struct ConversationTask {
+        /// Its number.
+        pub id: i64,
+        /// pending, running, completed, failed or cancelled.
+        pub state: String,
+        /// What it waits for, while it is pending.
+        pub waiting_reason: Option<String>,
+        /// The agent that was asked for.
+        pub agent: String,
+        /// The model that was asked for or used.
+        pub model: Option<String>,
+        /// Who submitted it.
+        pub submitted_by: String,
+        /// When it was submitted.
+        pub created_at: DateTime<Utc>,
+        /// When it ended.
+        pub ended_at: Option<DateTime<Utc>>,
+        /// Why it failed, as a class.
+        pub error_class: Option<String>,
+        /// Tokens of all attempts; absent: unknown.
+        pub cost_tokens: Option<i64>,
+        /// Its latest pending change.
+        pub change_id: Option<i64>,
+        /// Where that change stands.
+        pub change_state: Option<String>,
+        /// The first line of what its agent was to do.
+        pub title: String,
+    }
+}
+
+/// The newest tasks of a conversation, at most so many, in order.
+pub async fn conversation_tasks(
+    store: &Store,
+    id: i64,
+    most: i64,
+) -> Result<Vec<ConversationTask>, StoreError> {
+    let rows = store.query(&CONVERSATION_TASKS, &[&id, &most]).await?;
+    rows.iter().map(ConversationTask::read).collect()
+}
+
+/// How many messages of a conversation no agent has yet.
+pub async fn conversation_waiting(store: &Store, id: i64) -> Result<i64, StoreError> {
+    let row = store.query_one(&CONVERSATION_WAITING, &[&id]).await?;
+    Ok(row.try_get("waiting")?)
+}
+
+crate::record! {
+    /// What the attempts of a conversation used, in one currency.
+    pub struct ConversationUsage {
+        /// Attempts that are counted.
+        pub attempts: i64,
+        /// Those of them that told no tokens.
+        pub unknown: i64,
+        /// All tokens; absent: unknown.
+        pub total_tokens: Option<i64>,
+        /// Cost, exact; absent: unknown.
+        pub cost: Option<String>,
+        /// Currency of the cost; absent: these told none.
+        pub currency: Option<String>,
+    }
+}
+
+/// What the attempts of a conversation used, by currency.
+pub async fn conversation_usage(
+    store: &Store,
+    id: i64,
+) -> Result<Vec<ConversationUsage>, StoreError> {
+    let rows = store.query(&CONVERSATION_USAGE, &[&id]).await?;
+    rows.iter().map(ConversationUsage::read).collect()
 }
 
 crate::record! {

@@ -8,6 +8,8 @@ use crate::domain::ids::TaskId;
 crate::statements! {
     /// Send a message.
     SEND = "message_send";
+    /// Send a message, once for its key.
+    SEND_ONCE = "message_send_once";
     /// Take one back.
     CANCEL = "message_cancel";
     /// A page of what was sent into a conversation.
@@ -49,20 +51,31 @@ pub struct Sent {
     pub state: String,
     /// The task that it waits for or became.
     pub task: Option<i64>,
+    /// Whether it had been sent before.
+    pub replayed: bool,
 }
 
-/// Send a message to the conversation of a task.
+/// Send a message to the conversation of a task. A key that is taken there gives the first message as it is
+/// now, and a `Duplicate` when that says something else.
 pub async fn send(
     store: &Store,
     target: TaskId,
     text: &str,
+    key: Option<&str>,
     actor: &str,
 ) -> Result<Sent, StoreError> {
-    let row = store.query_one(&SEND, &[&target.0, &text, &actor]).await?;
+    let row = match key {
+        None => store.query_one(&SEND, &[&target.0, &text, &actor]).await?,
+        Some(key) => {
+            let params: super::Params<'_> = &[&target.0, &text, &key, &actor];
+            store.query_one(&SEND_ONCE, params).await?
+        }
+    };
     Ok(Sent {
         id: row.try_get("message_id")?,
         state: row.try_get("state")?,
         task: row.try_get("task_id")?,
+        replayed: key.is_some() && row.try_get("replayed")?,
     })
 }
 

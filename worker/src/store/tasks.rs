@@ -7,6 +7,7 @@ use tokio_postgres::types::ToSql;
 use uuid::Uuid;
 
 use super::{Store, StoreError, StoreErrorKind, Tx};
+use crate::domain::batch_key::BatchKey;
 use crate::domain::ids::TaskId;
 use crate::domain::task::TaskState;
 
@@ -17,6 +18,8 @@ crate::statements! {
     SUBMIT = "task_submit";
     /// The task that has an idempotency key, and whether it asks for the same.
     FIRST_WITH_KEY = "task_first_with_key";
+    /// Whether some task has an idempotency key.
+    KEY_TAKEN = "key_taken";
     /// One task.
     GET = "task_get";
     /// A page of tasks, newest first.
@@ -193,14 +196,16 @@ pub async fn try_out(store: &Store, task: &NewTask, actor: &str) -> Result<Submi
     made(store, task, rows.first()).await
 }
 
-/// Make all of them, or none: the error says which one the database refuses, counted from 0.
+/// Make all of them, or none: the error says which one the database refuses, counted from 0. Under a key
+/// that was used for another batch none is made.
 pub async fn submit_all(
     store: &Store,
     tasks: &[NewTask],
+    key: Option<&BatchKey>,
     actor: &str,
 ) -> Result<Vec<Submitted>, (usize, StoreError)> {
     let tx = store.begin().await.map_err(|error| (0, error))?;
-    let made = submit_all_in(&tx, tasks, actor).await?;
+    let made = submit_all_in(&tx, tasks, key, actor).await?;
     tx.commit().await.map_err(|error| (0, error))?;
     Ok(made)
 }
@@ -210,16 +215,18 @@ pub async fn submit_all(
 pub async fn try_out_all(
     store: &Store,
     tasks: &[NewTask],
+    key: Option<&BatchKey>,
     actor: &str,
 ) -> Result<Vec<Submitted>, (usize, StoreError)> {
     let tx = store.begin().await.map_err(|error| (0, error))?;
     // Dropped, it is rolled back.
-    submit_all_in(&tx, tasks, actor).await
+    submit_all_in(&tx, tasks, key, actor).await
 }
 
 async fn submit_all_in(
     tx: &Tx,
     tasks: &[NewTask],
+    key: Option<&BatchKey>,
     actor: &str,
 ) -> Result<Vec<Submitted>, (usize, StoreError)> {
     let mut made = Vec::with_capacity(tasks.len());
@@ -227,7 +234,48 @@ async fn submit_all_in(
         let one = submit_in(tx, task, &actor).await;
         made.push(one.map_err(|error| (n, error))?);
     }
+    if let Some(key) = key {
+        same_batch(tx, tasks, &made, key).await?;
+    }
     Ok(made)
+}
+
+/// Refuse a batch that shares only a part with the one that had its key first.
+async fn same_batch(
+    tx: &Tx,
+    tasks: &[NewTask],
+    made: &[Submitted],
+    key: &BatchKey,
+) -> Result<(), (usize, StoreError)> {
+    let other = || StoreError {
+        kind: StoreErrorKind::Duplicate,
+        message: "the idempotency key belongs to a batch of other tasks".to_owned(),
+        hint: Some("Use a new key for a new batch.".to_owned()),
+        constraint: Some("tasks_idempotency_key".to_owned()),
+    };
+    let of_key = |n: &usize| {
+        let own = tasks.get(*n).and_then(|task| task.idempotency_key.as_ref());
+        own.is_some_and(|own| *own == key.of(*n))
+    };
+    let replayed = |n: usize| made.get(n).is_some_and(|one| one.replayed);
+    let keyed: Vec<usize> = (0..tasks.len()).filter(of_key).collect();
+    let Some(first) = keyed.first() else {
+        return Ok(());
+    };
+    if let Some(n) = keyed.iter().find(|n| replayed(**n) != replayed(*first)) {
+        return Err((*n, other()));
+    }
+    let next = key.of(tasks.len());
+    let longer = tx.query(&KEY_TAKEN, &[&next]).await;
+    let longer = longer.and_then(|rows| match rows.first() {
+        Some(row) => Ok(row.try_get("taken")?),
+        None => Err(StoreError::no_row(KEY_TAKEN.name)),
+    });
+    match longer {
+        Ok(false) => Ok(()),
+        Ok(true) => Err((tasks.len() - 1, other())),
+        Err(error) => Err((0, error)),
+    }
 }
 
 async fn submit_in(tx: &Tx, task: &NewTask, actor: &&str) -> Result<Submitted, StoreError> {

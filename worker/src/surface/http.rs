@@ -23,7 +23,7 @@ use tower_http::catch_panic::CatchPanicLayer;
 
 use super::auth::{Caller, Gate};
 use super::fields::Fields;
-use super::problem::Problem;
+use super::problem::{self, Problem};
 use super::traffic::Held;
 use super::{health, openapi, sse};
 use crate::domain::limits;
@@ -146,6 +146,7 @@ fn op_route(entry: &'static OpEntry) -> MethodRouter<Arc<Shared>, Infallible> {
               headers: HeaderMap,
               body: Result<Bytes, BytesRejection>| async move {
             let body = body.map_err(|rejection| unreadable_body(&rejection))?;
+            refuse_key(entry, &fields, &headers)?;
             let path: Vec<(String, String)> = path
                 .iter()
                 .map(|(n, v)| (n.to_owned(), v.to_owned()))
@@ -161,6 +162,21 @@ pub(super) const FIELDS_OF_HEADERS: [(&str, &str); 2] = [
     ("idempotency-key", "idempotency_key"),
     ("if-match", "digest"),
 ];
+
+/// Who sends a key believes that sending again is harmless: refuse it where that is not so.
+fn refuse_key(entry: &OpEntry, fields: &Fields, headers: &HeaderMap) -> Result<(), OpError> {
+    let [(header, field), _] = FIELDS_OF_HEADERS;
+    if !headers.contains_key(header) || fields.has(field) || entry.spec.idempotent {
+        return Ok(());
+    }
+    let name = entry.spec.name;
+    let refused = OpError::invalid(format!(
+        "{name} takes no Idempotency-Key: sent twice, it would not be done once"
+    ));
+    Err(refused
+        .code("no_idempotency_key")
+        .hint("Leave the header out, and look what was done before you send it again."))
+}
 
 /// The input of an operation from the parts of a request.
 pub fn input(
@@ -238,8 +254,12 @@ async fn call(
             return Err(late.into());
         }
     };
+    let again = |one: &Value| one["replayed"] == true;
+    let all_again = value["data"]
+        .as_array()
+        .is_some_and(|all| all.iter().all(again));
     let made = entry.spec.makes()
-        && value["replayed"] != true
+        && !(again(&value) || all_again)
         // A dry run makes nothing, which has no number.
         && value.get("id") != Some(&Value::Null);
     let status = if made {
@@ -247,12 +267,9 @@ async fn call(
     } else {
         StatusCode::OK
     };
-    let tag = value["digest"]
-        .as_str()
-        .map(|digest| format!("\"{digest}\""));
+    let tag = value["digest"].as_str().and_then(problem::tag);
     let mut response = (status, Json(value)).into_response();
-    // Give it back as If-Match with a decision: what was not seen is not decided on.
-    if let Some(Ok(tag)) = tag.map(HeaderValue::try_from) {
+    if let Some(tag) = tag {
         response.headers_mut().insert(header::ETAG, tag);
     }
     Ok(response)

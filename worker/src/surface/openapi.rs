@@ -5,7 +5,7 @@ use schemars::generate::SchemaSettings;
 use serde_json::{Map, Value, json};
 
 use super::http::{FIELDS_OF_HEADERS, PREFIX};
-use crate::ops::{self, Method, OpEntry};
+use crate::ops::{self, Effect, Method, OpEntry};
 
 /// The document.
 pub fn document() -> Value {
@@ -37,7 +37,11 @@ pub fn document() -> Value {
         "paths": paths,
         "components": {
             "schemas": components,
-            "responses": {"Limited": limited_response()},
+            "responses": {"Limited": limited_response(), "Conflict": conflict_response()},
+            "headers": {"Digest": {
+                "schema": {"type": "string"},
+                "description": "Digest of the change that is there, in quotes: give it as If-Match with a decision.",
+            }},
             "securitySchemes": {"bearer": {"type": "http", "scheme": "bearer"}},
         },
     })
@@ -85,11 +89,25 @@ fn operation(entry: &OpEntry, schemas: &mut SchemaGenerator) -> Value {
         }
     }
     let made = spec.makes();
-    let answered = |about: &str| json!({"description": about, "content": {"application/json": {"schema": output}}});
+    let tagged = has_digest(&output, schemas);
+    let answered = |about: &str| {
+        let mut answer =
+            json!({"description": about, "content": {"application/json": {"schema": output}}});
+        if tagged {
+            answer["headers"] = json!({"ETag": {"$ref": "#/components/headers/Digest"}});
+        }
+        answer
+    };
     let mut responses = Map::new();
     responses.insert("200".to_owned(), answered("Done."));
     if made {
         responses.insert("201".to_owned(), answered("Made."));
+    }
+    if spec.effect != Effect::Read {
+        responses.insert(
+            "409".to_owned(),
+            json!({"$ref": "#/components/responses/Conflict"}),
+        );
     }
     responses.insert("429".to_owned(), limited());
     responses.insert("default".to_owned(), problem_response());
@@ -100,12 +118,20 @@ fn operation(entry: &OpEntry, schemas: &mut SchemaGenerator) -> Value {
         "parameters": parameters,
         "responses": responses,
         "x-effect": spec.effect.as_str(),
+        "x-idempotent": spec.idempotent,
         "x-scope": spec.scope.as_str(),
     });
     if with_body {
         operation["requestBody"] = body(entry, input, in_path);
     }
     operation
+}
+
+/// Whether an answer names the digest of a change, which is its tag then.
+fn has_digest(output: &Value, schemas: &SchemaGenerator) -> bool {
+    let name = output["$ref"].as_str().and_then(|at| at.rsplit('/').next());
+    let schema = name.and_then(|name| schemas.definitions().get(name));
+    schema.is_some_and(|schema| schema["properties"].get("digest").is_some())
 }
 
 fn body(entry: &OpEntry, mut input: Value, in_path: impl Fn(&str) -> bool) -> Value {
@@ -174,6 +200,16 @@ fn limited_response() -> Value {
     response
 }
 
+fn conflict_response() -> Value {
+    let mut response = problem_response();
+    response["description"] = json!(
+        "Not in a state for it (wrong_state), another version than the one that was seen (stale, with its \
+         digest and ETag), or a key that stands for something else (idempotency_conflict)."
+    );
+    response["headers"] = json!({"ETag": {"$ref": "#/components/headers/Digest"}});
+    response
+}
+
 fn problem_response() -> Value {
     json!({
         "description": "Why not.",
@@ -194,6 +230,7 @@ fn problem_schema() -> Value {
             "code": {"type": "string", "description": "Stable word for programs."},
             "detail": {"type": "string"},
             "hint": {"type": ["string", "null"], "description": "How to mend it."},
+            "digest": {"type": "string", "description": "With the code stale: the digest of what is there now."},
         },
     })
 }

@@ -2,7 +2,7 @@
 
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::ops::OpError;
 use crate::telemetry;
@@ -18,6 +18,8 @@ pub struct Problem {
     pub detail: String,
     /// How to mend it.
     pub hint: Option<String>,
+    /// Digest of what is there now, when the caller saw something else.
+    pub digest: Option<String>,
     /// When to ask again.
     pub retry_after_s: Option<u64>,
 }
@@ -30,6 +32,7 @@ impl Problem {
             code,
             detail: detail.into(),
             hint: None,
+            digest: None,
             retry_after_s: None,
         }
     }
@@ -43,6 +46,7 @@ impl From<OpError> for Problem {
             code: error.code,
             detail: error.message,
             hint: error.hint,
+            digest: error.digest,
             retry_after_s: None,
         }
     }
@@ -50,7 +54,7 @@ impl From<OpError> for Problem {
 
 impl IntoResponse for Problem {
     fn into_response(self) -> Response {
-        let body = json!({
+        let mut body = json!({
             "type": "about:blank",
             "title": self.status.canonical_reason().unwrap_or("Error"),
             "status": self.status.as_u16(),
@@ -58,6 +62,9 @@ impl IntoResponse for Problem {
             "detail": telemetry::without_secrets(&self.detail),
             "hint": self.hint,
         });
+        if let Some(digest) = &self.digest {
+            body["digest"] = json!(digest);
+        }
         let mut response = (self.status, body.to_string()).into_response();
         let headers = response.headers_mut();
         headers.insert(
@@ -73,9 +80,31 @@ impl IntoResponse for Problem {
             }
             _ => {}
         }
+        if let Some(tag) = self.digest.as_deref().and_then(tag) {
+            headers.insert(header::ETAG, tag);
+        }
         if let Some(seconds) = self.retry_after_s {
             headers.insert(header::RETRY_AFTER, seconds.into());
         }
         response
     }
+}
+
+/// The same outside of HTTP: what programs are told of a refusal or a failure.
+pub(super) fn told(error: &OpError) -> Value {
+    let mut told = json!({
+        "code": error.code,
+        "message": telemetry::without_secrets(&error.message),
+        "hint": error.hint,
+    });
+    if let Some(digest) = &error.digest {
+        told["digest"] = json!(digest);
+    }
+    told
+}
+
+/// The digest of a change as the tag of what is there. Given back as `If-Match` with a decision, it keeps
+/// what was not seen from being decided on.
+pub(super) fn tag(digest: &str) -> Option<HeaderValue> {
+    HeaderValue::try_from(format!("\"{digest}\"")).ok()
 }

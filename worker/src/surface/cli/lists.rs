@@ -279,7 +279,7 @@ fn of_op(op: &str) -> Option<(&'static [Column], &'static str)> {
             CONVERSATIONS,
             "No conversations. Each task without one begins one: dispatch submit PROJECT \"what to do\"",
         ),
-        "conversation.show" => (ITEMS, "Nothing was said yet."),
+        "conversation.items" => (ITEMS, "Nothing was said yet."),
         "message.list" => (
             MESSAGES,
             "Nobody sent anything. Send something: dispatch send TASK \"what to say\"",

@@ -1,7 +1,9 @@
 //! The command line: parse, do, print, and say by the exit code what kind of end it was.
 
+mod agent_view;
 mod change_view;
 mod consent;
+mod conversation_view;
 mod doctor;
 mod extras;
 mod forms;
@@ -43,7 +45,7 @@ use self::roles::{Report, Role};
 use self::tree::{Invocation, StreamArgs};
 use super::connect::ConnectArgs;
 use super::mcp::tools::Groups;
-use super::{mcp, safe_text};
+use super::{mcp, problem, safe_text};
 use crate::config::database::Database;
 use crate::ops::doctor::Examiner;
 use crate::ops::{self, OpContext, OpError, Prober};
@@ -53,7 +55,7 @@ use crate::telemetry::{self, Usual};
 const CONNECTIONS: usize = 2;
 
 /// Operations whose answers are read rather than looked at: at a terminal they go through a pager.
-const LONG: [&str; 8] = [
+const LONG: [&str; 10] = [
     "change.show",
     "change.diff",
     "change.preview",
@@ -61,6 +63,8 @@ const LONG: [&str; 8] = [
     "task.events",
     "task.steps",
     "conversation.show",
+    "conversation.items",
+    "agent.show",
     "audit.list",
 ];
 
@@ -204,9 +208,7 @@ fn login() -> String {
 fn complain(error: &OpError, json: bool) -> ExitCode {
     let message = telemetry::without_secrets(&error.message);
     if json {
-        let document = json!({"error": {
-            "code": error.code, "message": message, "hint": error.hint,
-        }});
+        let document = json!({"error": problem::told(error)});
         eprintln!("{}", safe_text::json(&document.to_string()));
     } else {
         let title = out::Paint::on(&io::stderr()).red("error:");

@@ -5,7 +5,9 @@ use std::io::{self, IsTerminal as _};
 use chrono::{DateTime, Utc};
 use serde_json::Value;
 
+use super::agent_view;
 use super::change_view;
+use super::conversation_view;
 use super::forms::{Form, show};
 use super::lists;
 use super::out::Out;
@@ -44,6 +46,8 @@ pub(crate) fn answer(
         "task.show" => task(out, value, now),
         "task.cancel" => out.line(&cancelled(value)),
         "message.send" => out.line(&sent(value)),
+        "agent.show" => agent_view::print(out, value, now),
+        "conversation.show" => conversation_view::print(out, value, now),
         "message.cancel" => out.line(&taken_back(value)),
         "conversation.compact" => out.line(&format!(
             "The conversation is compacted {}.",
@@ -130,6 +134,10 @@ fn cancelled(value: &Value) -> String {
 
 fn sent(value: &Value) -> String {
     let (id, task) = (&value["id"], &value["task_id"]);
+    if value["replayed"] == true {
+        let state = safe_text::line(value["state"].as_str().unwrap_or("?"));
+        return format!("Message {id} was sent before; it is {state}.");
+    }
     match value["state"].as_str() {
         Some("waiting") => format!(
             "Message {id} waits for task {task}. If its agent takes none, it goes on after it."

@@ -213,7 +213,7 @@ fn noun_alias(noun: &'static str) -> Option<&'static str> {
 fn noun_about(noun: &str) -> &'static str {
     match noun {
         "task" => "Work with tasks",
-        "conversation" => "Read conversations and compact them",
+        "conversation" => "See conversations, read them and compact them",
         "change" => "Review what agents left",
         "permission" => "Answer questions of agents",
         "agent" => "See which agents are there",

@@ -16,11 +16,12 @@ use rmcp::service::RequestContext;
 use rmcp::transport::streamable_http_server::session::never::NeverSessionManager;
 use rmcp::transport::{StreamableHttpServerConfig, StreamableHttpService};
 use rmcp::{ErrorData, RoleServer, ServerHandler, ServiceExt};
-use serde_json::{Value, json};
+use serde_json::Value;
 use tokio_util::sync::CancellationToken;
 
 use self::tools::Groups;
 use super::auth::Caller;
+use super::problem;
 use crate::domain::limits;
 use crate::domain::scope::Scope;
 use crate::ops::{OpContext, OpError};
@@ -170,7 +171,7 @@ impl ServerHandler for Door {
 
 /// A refusal is something that a model can deal with: it is told why and what to do.
 fn refused(error: &OpError) -> CallToolResult {
-    let told = json!({ "code": error.code, "message": error.message, "hint": error.hint });
     // No structured content: that has the shape of an answer.
-    CallToolResult::error(vec![rmcp::model::ContentBlock::text(told.to_string())])
+    let told = problem::told(error).to_string();
+    CallToolResult::error(vec![rmcp::model::ContentBlock::text(told)])
 }

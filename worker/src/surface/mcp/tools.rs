@@ -73,7 +73,7 @@ fn tool(entry: &OpEntry) -> Tool {
     let annotations = ToolAnnotations::with_title(spec.summary)
         .read_only(spec.effect == Effect::Read)
         .destructive(spec.effect == Effect::Destructive)
-        .idempotent(spec.effect == Effect::Read)
+        .idempotent(spec.idempotent)
         .open_world(false);
     Tool::new(spec.word(), description, schema(entry.input_schema))
         .with_raw_output_schema(schema(entry.output_schema))
@@ -135,6 +135,9 @@ mod tests {
         assert_eq!(all.len(), ops::ALL.len());
         for tool in &all {
             let name = tool.name.as_ref();
+            let told = tool.annotations.as_ref().unwrap();
+            let spec = find(name).unwrap().spec;
+            assert_eq!(told.idempotent_hint, Some(spec.idempotent), "{name}");
             assert!(name.len() <= 64 && name.chars().all(|c| c.is_ascii_lowercase() || c == '_'));
             let output = tool.output_schema.as_ref().unwrap();
             for schema in [&tool.input_schema, output] {
