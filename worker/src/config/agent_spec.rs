@@ -362,6 +362,8 @@ pub struct UsageSpec {
     pub currency: Option<String>,
     /// Pointer to the model.
     pub model: Option<String>,
+    /// Whether a figure that a report leaves out is zero.
+    pub omits_zero: bool,
     /// Whether `input` contains the cached tokens.
     pub input_includes_cached: bool,
     /// Whether `output` contains the reasoning tokens.

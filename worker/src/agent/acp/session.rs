@@ -302,7 +302,7 @@ impl<'a> Session<'a> {
         self.session_id = Some(wanted.to_owned());
         match self.call(method, params).await? {
             Ok(session) => {
-                self.meter.continues(turn.session_used.cost);
+                self.meter.continues(turn.session_used.clone());
                 self.offers = Offers::of(&session);
                 Ok(Ok(()))
             }
