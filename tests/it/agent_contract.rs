@@ -12,10 +12,11 @@ use dispatch_worker::agent::permission::{Permission, PermissionAnswer, Permissio
 use dispatch_worker::agent::{
     AgentError, AgentEvent, EventSink, TurnOutcome, TurnRequest, catalog, process,
 };
-use dispatch_worker::config::agent_spec::{AgentSpec, Resume};
+use dispatch_worker::config::agent_spec::{AgentSpec, ErrorRule, Resume, UsageSemantics};
 use dispatch_worker::config::agents::Catalogue;
 use dispatch_worker::config::native_spec::Api;
 use dispatch_worker::domain::error_class::ErrorClass;
+use dispatch_worker::domain::usage::TokenCounts;
 use dispatch_worker::sandbox::Confinement;
 use futures::future::BoxFuture;
 use serde_json::{Value, json};
@@ -788,6 +789,59 @@ async fn a_failed_request_that_ends_as_a_refusal_keeps_its_class_and_its_words()
         assert_eq!(error.class, class, "{error}");
         assert!(error.message.contains(&said), "{error}");
     }
+}
+
+#[tokio::test]
+async fn what_the_entry_knows_for_an_error_fails_a_turn_that_ended_well() {
+    let rule = ErrorRule {
+        pattern: r"Error: key refused\.\s*\z".to_owned(),
+        class: ErrorClass::Auth,
+    };
+    for kind in [Acp, Text, Pty] {
+        let bench = || Bench::new(kind).with(|spec| spec.errors = vec![rule.clone()]);
+        let script = json!([{"say": "I begin. Error: key refused.\n"}, {"end": "end_turn"}]);
+        let error = bench().run(script).await.result.unwrap_err();
+        assert_eq!(error.class, ErrorClass::Auth, "{kind:?}");
+        assert!(error.message.ends_with(": Error: key refused."), "{error}");
+        let script = json!([{"say": "Error: key refused. No more.\n"}, {"end": "end_turn"}]);
+        bench().run(script).await.result.unwrap();
+    }
+    let script = json!([{"say": "I begin.\n"}, {"stderr": "Error: key refused."}, {"exit": 3}]);
+    let bench = Bench::new(Text).with(|spec| spec.errors = vec![rule.clone()]);
+    let error = bench.run(script).await.result.unwrap_err();
+    assert_eq!((error.class, error.exit.code), (ErrorClass::Auth, Some(3)));
+}
+
+#[tokio::test]
+async fn a_turn_in_a_session_that_tells_its_totals_used_what_it_added() {
+    let told = json!({"inputTokens": 4200, "cachedReadTokens": 1800, "outputTokens": 202});
+    let turn = async |session: &str| {
+        let mut bench = Bench::new(Acp).with(|spec| {
+            spec.usage.semantics = UsageSemantics::SessionCumulative;
+        });
+        bench.set(json!({"capabilities": {"loadSession": true}}));
+        bench.turn.resume = Some(session.to_owned());
+        bench.turn.session_used.tokens = TokenCounts {
+            input: Some(1_200),
+            cache_read: Some(900),
+            output: Some(101),
+            ..TokenCounts::default()
+        };
+        let script = json!([{"usage": {"result": {"usage": told}}}, {"end": "end_turn"}]);
+        let tokens = bench
+            .run(script)
+            .await
+            .result
+            .unwrap()
+            .usage
+            .unwrap()
+            .tokens;
+        (tokens.input, tokens.cache_read, tokens.output)
+    };
+    let added = (Some(1_200), Some(900), Some(101));
+    assert_eq!(turn("fake-session").await, added);
+    let all = (Some(2_400), Some(1_800), Some(202));
+    assert_eq!(turn("gone").await, all, "a new session begins at zero");
 }
 
 #[tokio::test]

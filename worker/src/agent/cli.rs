@@ -111,15 +111,20 @@ async fn write_prompt(spec: &AgentSpec, turn: &TurnRequest) -> Result<(), AgentE
 
 /// What the end of a program means: `said` is the end of what it wrote.
 pub(crate) fn judge(spec: &AgentSpec, exit: &Exit, said: &str) -> Result<String, AgentError> {
+    let told = [said, &exit.stderr_tail]
+        .into_iter()
+        .find_map(|text| classify::told(&spec.errors, text));
     match (exit.code, exit.signal) {
-        (Some(code), _) if spec.cli.success_codes.contains(&code) => Ok(format!("exit {code}")),
+        (Some(code), _) if spec.cli.success_codes.contains(&code) => {
+            told.map_or_else(|| Ok(format!("exit {code}")), Err)
+        }
         (Some(code), _) => {
             let tail = last_lines(if exit.stderr_tail.trim().is_empty() {
                 said
             } else {
                 &exit.stderr_tail
             });
-            let mut error = classify::reported(&tail);
+            let mut error = told.unwrap_or_else(|| classify::reported(&tail));
             error.message = format!("it ended with exit code {code}; {}", error.message);
             Err(error)
         }

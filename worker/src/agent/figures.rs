@@ -8,9 +8,17 @@ use crate::domain::usage::TokenCounts;
 
 /// The counts in a report, with cached input and reasoning told apart from the rest.
 pub(crate) fn tokens(spec: &UsageSpec, report: &Value) -> TokenCounts {
-    let at = |pointer: &Option<String>| {
+    let told = |pointer: &Option<String>| {
         let value = report.pointer(pointer.as_deref()?)?;
         value.as_i64().filter(|count| *count >= 0)
+    };
+    // A report that tells nothing at all tells no zeros either.
+    let omits_zero = spec.omits_zero && told(&spec.input).is_some();
+    let at = |pointer: &Option<String>| {
+        let left_out = report
+            .pointer(pointer.as_deref()?)
+            .is_none_or(Value::is_null);
+        told(pointer).or((omits_zero && left_out).then_some(0))
     };
     apart(
         spec,

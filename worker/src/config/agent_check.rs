@@ -5,6 +5,7 @@ use std::path::{Component, Path, PathBuf};
 use super::agent_spec::{AgentSpec, Output, PromptVia, UsageFormat};
 use super::secret_file;
 use crate::domain::attempt::ExecutionPath;
+use crate::domain::error_class::ErrorClass;
 use crate::domain::sandbox::{Demand, Network};
 
 /// Kinds a permission policy may name.
@@ -92,6 +93,7 @@ pub(super) fn check(spec: &AgentSpec) -> Result<(), (&'static str, String)> {
     check_options(spec)?;
     check_sandbox(spec)?;
     check_readable(spec)?;
+    check_errors(spec)?;
     let cli = matches!(spec.path, ExecutionPath::Pipe | ExecutionPath::Pty);
     if cli {
         check_cli(spec, uses("{prompt}") || uses("{prompt_file}"))?;
@@ -106,6 +108,37 @@ pub(super) fn check(spec: &AgentSpec) -> Result<(), (&'static str, String)> {
         }
         _ => Ok(()),
     }
+}
+
+/// Classes that an agent's own words may tell. The others are what the worker sees for itself.
+const TOLD: [ErrorClass; 5] = [
+    ErrorClass::Auth,
+    ErrorClass::RateLimited,
+    ErrorClass::InvalidOption,
+    ErrorClass::Refused,
+    ErrorClass::AgentFailed,
+];
+
+/// Rules that could never match, or always would.
+fn check_errors(spec: &AgentSpec) -> Result<(), (&'static str, String)> {
+    if spec.cli.output == Output::Jsonl && !spec.errors.is_empty() {
+        let message = "are for text; with cli.output = \"jsonl\" write cli.jsonl.error";
+        return Err(("errors", message.to_owned()));
+    }
+    for rule in &spec.errors {
+        let pattern = regex::Regex::new(&rule.pattern);
+        let pattern = pattern.map_err(|error| ("errors.pattern", error.to_string()))?;
+        if pattern.is_match("") {
+            let message = "`{}` matches where nothing was said: each turn would fail";
+            return Err(("errors.pattern", message.replace("{}", &rule.pattern)));
+        }
+        if !TOLD.contains(&rule.class) {
+            let (class, told) = (rule.class, TOLD.map(ErrorClass::as_str).join(", "));
+            let message = format!("`{class}` is not for an agent to tell; write one of {told}");
+            return Err(("errors.class", message));
+        }
+    }
+    Ok(())
 }
 
 /// What a sandbox cannot hold together.
@@ -289,6 +322,49 @@ mod tests {
     use std::os::unix::fs::symlink;
 
     use crate::config::agents::Catalogue;
+
+    #[test]
+    fn a_rule_for_errors_that_says_nothing_is_refused() {
+        let parsed = |errors: &str, more: &str| {
+            let text = format!(
+                "[agents.x]\npath = \"pipe\"\ncommand = [\"x\", \"{{prompt}}\"]\nerrors = [{errors}]\n{more}"
+            );
+            Catalogue::parse(&text).map_err(|error| error.to_string())
+        };
+        let good = "{ pattern = 'key refused\\z', class = \"auth\" }";
+        let rules = parsed(good, "").unwrap().agents["x"].errors.len();
+        assert_eq!(rules, 1);
+        for (errors, more, told) in [
+            (
+                "{ pattern = '(', class = \"auth\" }",
+                "",
+                "errors.pattern: ",
+            ),
+            (
+                "{ pattern = 'a*', class = \"auth\" }",
+                "",
+                "each turn would fail",
+            ),
+            (
+                "{ pattern = 'a', class = \"timeout\" }",
+                "",
+                "write one of auth, ",
+            ),
+            (
+                "{ pattern = 'a', class = \"key\" }",
+                "",
+                "unknown variant `key`",
+            ),
+            (
+                good,
+                "cli = { output = \"jsonl\" }\n",
+                "write cli.jsonl.error",
+            ),
+        ] {
+            let error = parsed(errors, more).unwrap_err();
+            assert!(error.contains(told), "{errors}: {error}");
+        }
+    }
 
     #[test]
     fn no_agent_may_be_shown_a_directory_with_the_key_of_a_provider() {

@@ -9,7 +9,8 @@ use serde::{Deserialize, Deserializer};
 
 use super::agent_check::check;
 use super::agent_spec::{
-    AcpSpec, AgentSpec, AskDefault, CliSpec, PermissionPolicy, Timeouts, UsageSpec, Verdict,
+    AcpSpec, AgentSpec, AskDefault, CliSpec, ErrorRule, PermissionPolicy, Timeouts, UsageSpec,
+    Verdict,
 };
 use super::agents::CatalogueError;
 use super::native_entry::{self, NativeEntry};
@@ -73,6 +74,7 @@ pub(super) struct Entry {
     hosts: Option<Vec<String>>,
     readable: Option<Vec<PathBuf>>,
     nested_sandbox: Option<bool>,
+    errors: Option<Vec<ErrorRule>>,
     usage: Option<UsageSpec>,
     acp: Option<AcpSpec>,
     cli: Option<CliSpec>,
@@ -220,6 +222,7 @@ impl Entry {
                 .map_err(|error| at.error("hosts", error.to_string()))?,
             readable: self.readable.unwrap_or_default(),
             nested_sandbox: self.nested_sandbox.unwrap_or(false),
+            errors: self.errors.unwrap_or_default(),
             usage: self.usage.unwrap_or_default(),
             acp: self.acp.unwrap_or_default(),
             cli: self.cli.unwrap_or_default(),
@@ -241,6 +244,7 @@ impl Entry {
                 ("install", self.install.is_some()),
                 ("acp", self.acp.is_some()),
                 ("cli", self.cli.is_some()),
+                ("errors", self.errors.is_some()),
                 ("usage", self.usage.is_some()),
             ]
             .into_iter()

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::native_spec::NativeSpec;
 use crate::domain::attempt::ExecutionPath;
+use crate::domain::error_class::ErrorClass;
 use crate::domain::hosts::Policy;
 use crate::domain::sandbox::{Demand, Network, ResourceLimits};
 
@@ -71,6 +72,8 @@ pub struct AgentSpec {
     pub readable: Vec<PathBuf>,
     /// Whether it may make sandboxes of its own inside, as Codex does for its commands.
     pub nested_sandbox: bool,
+    /// What it says at the end of a failed turn that looks like a good one.
+    pub errors: Vec<ErrorRule>,
     /// Where its usage is found.
     pub usage: UsageSpec,
     /// For the path `acp`.
@@ -322,6 +325,16 @@ pub struct ErrorSelect {
     pub at: String,
 }
 
+/// Words that tell a failure, where neither protocol nor exit code does.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ErrorRule {
+    /// Regular expression, looked for in the end of what the agent said.
+    pub pattern: String,
+    /// What kind of failure it tells.
+    pub class: ErrorClass,
+}
+
 /// The line that ends a turn.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -362,6 +375,8 @@ pub struct UsageSpec {
     pub currency: Option<String>,
     /// Pointer to the model.
     pub model: Option<String>,
+    /// Whether a figure that a report leaves out is zero.
+    pub omits_zero: bool,
     /// Whether `input` contains the cached tokens.
     pub input_includes_cached: bool,
     /// Whether `output` contains the reasoning tokens.

@@ -80,6 +80,23 @@ impl TokenCounts {
         }
     }
 
+    /// What a total holds more than an earlier one of the same figures. Nothing is known when one of them
+    /// went backwards, or is in one of the two only: then they do not count the same.
+    pub fn grown_since(&self, before: &Self) -> Option<Self> {
+        let grown = |now: Option<i64>, then: Option<i64>| match (now, then) {
+            (None, None) => Some(None),
+            (Some(now), Some(then)) if now >= then => Some(Some(now - then)),
+            _ => None,
+        };
+        Some(Self {
+            input: grown(self.input, before.input)?,
+            output: grown(self.output, before.output)?,
+            cache_read: grown(self.cache_read, before.cache_read)?,
+            cache_write: grown(self.cache_write, before.cache_write)?,
+            reasoning: grown(self.reasoning, before.reasoning)?,
+        })
+    }
+
     /// What came on top of an earlier cumulative report; unknown where that is. A figure that went
     /// backwards (a new session under an old name) counts from zero.
     pub fn since(&self, before: &Self) -> Self {
@@ -207,6 +224,26 @@ mod tests {
             ..added
         };
         assert_eq!(now.since(&half), known, "a total of unknown turns");
+    }
+
+    #[test]
+    fn a_total_tells_what_was_added_only_when_it_counts_the_same() {
+        let total = |input: i64, cache_read: Option<i64>| TokenCounts {
+            input: Some(input),
+            cache_read,
+            ..Default::default()
+        };
+        let before = total(1_200, Some(900));
+        let added = total(2_400, Some(1_800)).grown_since(&before);
+        assert_eq!(added, Some(total(1_200, Some(900))));
+        for now in [
+            total(1_100, Some(2_000)),
+            total(2_400, None),
+            TokenCounts::default(),
+        ] {
+            assert_eq!(now.grown_since(&before), None, "{now:?}");
+        }
+        assert_eq!(before.grown_since(&TokenCounts::default()), None);
     }
 
     #[test]

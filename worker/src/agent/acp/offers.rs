@@ -111,7 +111,8 @@ impl Offers {
         }
     }
 
-    /// The config option of a choice. Categories are hints, so that well-known ids count too.
+    /// The config option of a choice. Categories are hints: well-known ids count without one, and tell
+    /// which option of the category it is (cline has its provider in `model` too).
     fn option(&self, choice: Choice) -> Option<&Value> {
         let (category, ids): (_, &[&str]) = match choice {
             Choice::Mode => ("mode", &["mode"]),
@@ -121,15 +122,17 @@ impl Offers {
                 &["thought_level", "reasoning_effort", "effort", "thinking"],
             ),
         };
-        let has = |option: &&Value, key: &str, value: &str| option[key].as_str() == Some(value);
+        let in_category = |option: &&Value| option["category"].as_str() == Some(category);
+        let is_named = |option: &&Value| option["id"].as_str().is_some_and(|id| ids.contains(&id));
         let select = || {
             self.config
                 .iter()
                 .filter(|option| option["options"].is_array())
         };
         select()
-            .find(|option| has(option, "category", category))
-            .or_else(|| select().find(|option| ids.iter().any(|id| has(option, "id", id))))
+            .find(|option| in_category(option) && is_named(option))
+            .or_else(|| select().find(in_category))
+            .or_else(|| select().find(is_named))
     }
 }
 
@@ -150,6 +153,38 @@ fn select_values(option: &Value) -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_option_with_the_known_id_is_the_one_of_its_category() {
+        // Cline 3.0.65.
+        let session = json!({
+            "models": {"availableModels": [{"modelId": "gpt-4o", "name": "gpt-4o"}], "currentModelId": "gpt-4o"},
+            "configOptions": [
+                {"type": "select", "id": "provider", "name": "Provider", "category": "model",
+                 "description": "The authentication provider to use", "currentValue": "openai-compatible",
+                 "options": [{"value": "cline", "name": "Cline Usage-Billing"},
+                             {"value": "cline-pass", "name": "ClinePass"},
+                             {"value": "openai-codex", "name": "OpenAI ChatGPT Subscription"}]},
+                {"type": "select", "id": "model", "name": "Model", "category": "model",
+                 "currentValue": "gpt-4o", "options": [{"value": "gpt-4o", "name": "gpt-4o"}]},
+                {"type": "boolean", "id": "auto_approve", "name": "Auto-approve tools", "currentValue": false},
+            ],
+        });
+        let offers = Offers::of(&session);
+        assert_eq!(offers.current(Choice::Model).as_deref(), Some("gpt-4o"));
+        assert_eq!(offers.step(Choice::Model, "gpt-4o", "s"), Step::Chosen);
+        assert_eq!(
+            offers.step(Choice::Model, "cline", "s"),
+            Step::NotOffered(vec!["gpt-4o".to_owned()])
+        );
+        // Without a well-known id the category tells, and it goes before the id of another category.
+        let session = json!({"configOptions": [
+            {"id": "model", "category": "other", "currentValue": "x", "options": []},
+            {"id": "llm", "category": "model", "currentValue": "y", "options": []},
+        ]});
+        let current = Offers::of(&session).current(Choice::Model);
+        assert_eq!(current.as_deref(), Some("y"));
+    }
 
     #[test]
     fn config_options_win_then_modes_then_legacy_models() {

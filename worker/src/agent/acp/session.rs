@@ -248,7 +248,7 @@ impl<'a> Session<'a> {
 
     /// What the end of a turn means.
     pub(crate) fn judge(&self, answer: &Value) -> Result<String, AgentError> {
-        verdict::of_turn(answer, &self.projection)
+        verdict::of_turn(answer, &self.projection, &self.spec.errors)
     }
 
     async fn initialize(&mut self) -> Result<Value, AgentError> {
@@ -302,7 +302,7 @@ impl<'a> Session<'a> {
         self.session_id = Some(wanted.to_owned());
         match self.call(method, params).await? {
             Ok(session) => {
-                self.meter.continues(turn.session_used.cost);
+                self.meter.continues(turn.session_used.clone());
                 self.offers = Offers::of(&session);
                 Ok(Ok(()))
             }

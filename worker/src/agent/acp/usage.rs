@@ -7,7 +7,7 @@ use serde_json::Value;
 use crate::agent::figures;
 use crate::config::agent_spec::{CostIs, UsageFormat, UsageSemantics, UsageSpec};
 use crate::domain::limits;
-use crate::domain::usage::{Cost, TokenCounts, UsageReport, UsageSource};
+use crate::domain::usage::{Cost, SessionUsage, TokenCounts, UsageReport, UsageSource};
 
 /// Collects the reports of one turn.
 #[derive(Debug)]
@@ -16,7 +16,8 @@ pub(crate) struct Meter<'a> {
     /// Whether the session is new: then its totals began at zero.
     fresh: bool,
     tokens: Option<TokenCounts>,
-    cost_recorded: Option<Decimal>,
+    /// What was recorded for the earlier turns of a session that goes on.
+    recorded: SessionUsage,
     cost_before: Option<Decimal>,
     cost_now: Option<Cost>,
     context: Option<i64>,
@@ -30,7 +31,7 @@ impl<'a> Meter<'a> {
             spec,
             fresh: true,
             tokens: None,
-            cost_recorded: None,
+            recorded: SessionUsage::default(),
             cost_before: None,
             cost_now: None,
             context: None,
@@ -39,17 +40,18 @@ impl<'a> Meter<'a> {
         }
     }
 
-    /// The session is an older one that goes on: its totals hold earlier turns, whose cost is what
-    /// was recorded where the agent does not tell it again before the turn (claude, opencode).
-    pub(crate) fn continues(&mut self, recorded: Option<Decimal>) {
+    /// The session is an older one that goes on: its totals hold earlier turns. What they add up to is
+    /// what was recorded; of cost where the agent does not tell it again before the turn (claude,
+    /// opencode).
+    pub(crate) fn continues(&mut self, recorded: SessionUsage) {
         self.fresh = false;
-        self.cost_recorded = recorded;
+        self.recorded = recorded;
     }
 
     /// The prompt is about to be sent: what was reported so far is the past.
     pub(crate) fn begin_turn(&mut self) {
         let told = self.cost_now.take().map(|cost| cost.amount);
-        self.cost_before = told.or(self.cost_recorded);
+        self.cost_before = told.or(self.recorded.cost);
         self.tokens = None;
         self.raw.clear();
     }
@@ -92,8 +94,12 @@ impl<'a> Meter<'a> {
         match self.spec.semantics {
             UsageSemantics::Turn => self.tokens = Some(counts),
             UsageSemantics::SessionCumulative if self.fresh => self.tokens = Some(counts),
-            // Without the figures before the turn its own cannot be told from earlier ones.
-            UsageSemantics::SessionCumulative => {}
+            // Without the figures before the turn its own cannot be told from earlier ones; a total that
+            // did not grow is what an aborted request reports.
+            UsageSemantics::SessionCumulative => {
+                let added = counts.grown_since(&self.recorded.tokens);
+                self.tokens = added.filter(|added| added.total() != Some(0));
+            }
             UsageSemantics::LastRequest => self.context = counts.total(),
             UsageSemantics::ChunkMeta => {}
         }
@@ -200,13 +206,60 @@ mod tests {
     }
 
     #[test]
-    fn a_session_total_is_not_the_bill_of_a_later_turn() {
-        let spec = spec(UsageSemantics::SessionCumulative);
-        let mut meter = Meter::new(&spec);
-        meter.continues(None);
-        meter.begin_turn();
-        meter.prompt_answered(&answer());
-        assert_eq!(meter.report().unwrap().tokens, TokenCounts::default());
+    fn of_a_session_total_a_later_turn_is_what_it_added() {
+        // Mistral Vibe 3.0.2, the second turn of a session, in a process of its own.
+        let told =
+            json!({"usage": {"inputTokens": 4200, "cachedReadTokens": 1800, "outputTokens": 202}});
+        let spec = UsageSpec {
+            input_includes_cached: true,
+            reasoning: None,
+            ..spec(UsageSemantics::SessionCumulative)
+        };
+        let turn = |recorded: TokenCounts, told: &Value| {
+            let mut meter = Meter::new(&spec);
+            meter.continues(SessionUsage {
+                tokens: recorded,
+                cost: None,
+            });
+            meter.begin_turn();
+            meter.prompt_answered(told);
+            meter.report().unwrap().tokens
+        };
+        let first = TokenCounts {
+            input: Some(1_200),
+            output: Some(101),
+            cache_read: Some(900),
+            ..TokenCounts::default()
+        };
+        assert_eq!(turn(first, &told), first);
+        let unknown = TokenCounts::default();
+        assert_eq!(turn(unknown, &told), unknown, "earlier turns are unknown");
+        assert_eq!(turn(first, &answer()), unknown, "nothing was added");
+        let more = TokenCounts {
+            output: Some(303),
+            ..first
+        };
+        assert_eq!(turn(more, &told), unknown, "it counts from somewhere else");
+    }
+
+    #[test]
+    fn a_figure_that_is_left_out_is_zero_for_an_agent_that_omits_zeros() {
+        let spec = UsageSpec {
+            omits_zero: true,
+            cached_write: None,
+            ..spec(UsageSemantics::Turn)
+        };
+        let tokens = |usage: Value| {
+            let mut meter = Meter::new(&spec);
+            meter.begin_turn();
+            meter.prompt_answered(&json!({"usage": usage}));
+            meter.report().unwrap().tokens
+        };
+        let told = tokens(json!({"inputTokens": 7, "outputTokens": 3, "cachedReadTokens": null}));
+        assert_eq!((told.cache_read, told.reasoning), (Some(0), Some(0)));
+        assert_eq!(told.cache_write, None, "the entry does not name it");
+        let nothing = tokens(json!({"other": 1}));
+        assert_eq!(nothing, TokenCounts::default());
     }
 
     #[test]
@@ -228,7 +281,10 @@ mod tests {
         };
         let cost = |recorded: Option<&str>, told: Option<f64>| {
             let mut meter = Meter::new(&spec);
-            meter.continues(recorded.map(|amount| amount.parse().unwrap()));
+            meter.continues(SessionUsage {
+                cost: recorded.map(|amount| amount.parse().unwrap()),
+                ..SessionUsage::default()
+            });
             if let Some(told) = told {
                 meter.update(&total(told));
             }

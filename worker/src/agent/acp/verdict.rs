@@ -6,11 +6,15 @@ use super::project::Projection;
 use crate::agent::jsonrpc::{PeerError, RpcError};
 use crate::agent::permission::PermissionAnswer;
 use crate::agent::{AgentError, TurnRequest, classify};
-use crate::config::agent_spec::Resume;
+use crate::config::agent_spec::{ErrorRule, Resume};
 use crate::domain::error_class::ErrorClass;
 
 /// What the end of a turn means: the word for why it ended, or the failure that it was.
-pub(super) fn of_turn(answer: &Value, said: &Projection) -> Result<String, AgentError> {
+pub(super) fn of_turn(
+    answer: &Value,
+    said: &Projection,
+    rules: &[ErrorRule],
+) -> Result<String, AgentError> {
     let reason = answer
         .get("stopReason")
         .and_then(Value::as_str)
@@ -24,6 +28,7 @@ pub(super) fn of_turn(answer: &Value, said: &Projection) -> Result<String, Agent
     };
     match reason {
         "end_turn" if said.failure().is_some() => Err(classify::reported(text)),
+        "end_turn" if let Some(error) = classify::told(rules, text) => Err(error),
         "end_turn" | "cancelled" if said.ends_denied() => Err(AgentError::new(
             ErrorClass::Refused,
             "the agent stopped because a permission was denied",
