@@ -117,6 +117,6 @@ mod tests {
             refused("dispatch tokens revoke --data /x").hint.unwrap(),
             "Usage: dispatch tokens revoke [OPTIONS] <TOKEN>"
         );
-        assert_eq!(refused("dispatch config").message, "a command is missing");
+        assert_eq!(refused("dispatch").message, "a command is missing");
     }
 }
