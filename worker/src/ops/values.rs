@@ -15,6 +15,12 @@ use crate::domain::ids::{ChangeId, MessageId, PermissionId, TaskId, TokenId};
 /// A text in which something stands, as a pattern of JSON Schema.
 pub(crate) const SOMETHING: &str = r"^[^\u0000]*[^\s\u0000][^\u0000]*$";
 
+/// Highest id that is taken for one: 18 digits, which a bigint holds.
+const ID_MAX: i64 = 999_999_999_999_999_999;
+
+/// An id as text, as a pattern of JSON Schema.
+pub(crate) const ID: &str = "^#?[1-9][0-9]{0,17}$";
+
 macro_rules! reference {
     ($(#[$doc:meta])* $name:ident, $id:ident, $thing:literal) => {
         $(#[$doc])*
@@ -51,8 +57,8 @@ macro_rules! reference {
                 json_schema!({
                     "description": concat!("Id of a ", $thing, ", as a number or as text."),
                     "anyOf": [
-                        {"type": "integer", "minimum": 1},
-                        {"type": "string", "pattern": "^#?[1-9][0-9]{0,18}$"}
+                        {"type": "integer", "minimum": 1, "maximum": ID_MAX},
+                        {"type": "string", "pattern": ID}
                     ]
                 })
             }
@@ -93,10 +99,10 @@ reference!(
 
 fn number(text: &str) -> Option<i64> {
     let digits = text.strip_prefix('#').unwrap_or(text);
-    if digits.is_empty() || !digits.bytes().all(|b| b.is_ascii_digit()) {
+    if digits.starts_with('0') || !digits.bytes().all(|b| b.is_ascii_digit()) {
         return None;
     }
-    digits.parse().ok().filter(|n| *n > 0)
+    digits.parse().ok().filter(|n| (1..=ID_MAX).contains(n))
 }
 
 struct NumberOrText;
@@ -326,7 +332,7 @@ mod tests {
     fn ids_are_numbers_with_or_without_a_hash() {
         let ids = ["42", "#42"].map(|t| t.parse::<TaskRef>().map(|r| r.0.0));
         assert_eq!(ids, [Ok(42), Ok(42)]);
-        for wrong in ["", "#", "4x", "-1", "0", "+4", "99999999999999999999"] {
+        for wrong in ["", "#", "4x", "-1", "0", "042", "+4", "1000000000000000000"] {
             assert!(wrong.parse::<TaskRef>().is_err(), "{wrong}");
         }
         let read: TaskRef = serde_json::from_str("42").unwrap();

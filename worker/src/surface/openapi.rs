@@ -5,6 +5,7 @@ use schemars::generate::SchemaSettings;
 use serde_json::{Map, Value, json};
 
 use super::http::{FIELDS_OF_HEADERS, PREFIX};
+use crate::ops::values::ID;
 use crate::ops::{self, Effect, Method, OpEntry};
 
 /// The document.
@@ -165,7 +166,7 @@ fn stream_operation() -> Value {
         "tags": ["task"],
         "summary": "Follow a task as server-sent events: history, then what comes, to its end",
         "parameters": [
-            {"name": "id", "in": "path", "required": true, "schema": {"type": "string", "pattern": "^#?[1-9][0-9]{0,18}$"}},
+            {"name": "id", "in": "path", "required": true, "schema": {"type": "string", "pattern": ID}},
             {"name": "since_seq", "in": "query", "required": false, "schema": {"type": "integer", "minimum": 0}},
             {"name": "Last-Event-ID", "in": "header", "schema": {"type": "integer", "minimum": 0}},
         ],
