@@ -9,8 +9,6 @@ use super::{Store, StoreError};
 crate::statements! {
     /// Every known agent with its freshest offer.
     LIST = "agent_list";
-    /// One of them.
-    GET = "agent_get";
     /// What each worker says of it.
     OFFERS = "agent_offers";
 }
@@ -49,13 +47,13 @@ crate::record! {
 
 /// Every known agent, by name.
 pub async fn list(store: &Store) -> Result<Vec<AgentView>, StoreError> {
-    let rows = store.query(&LIST, &[]).await?;
+    let rows = store.query(&LIST, &[&None::<&str>]).await?;
     rows.iter().map(AgentView::read).collect()
 }
 
 /// The agent of this name, if anybody knows one.
 pub async fn get(store: &Store, name: &str) -> Result<Option<AgentView>, StoreError> {
-    let row = store.query_opt(&GET, &[&name]).await?;
+    let row = store.query_opt(&LIST, &[&Some(name)]).await?;
     row.as_ref().map(AgentView::read).transpose()
 }
 

@@ -1,4 +1,5 @@
--- An agent of a catalogue that no worker offers is listed too: somebody expects it to be there.
+-- An agent of a catalogue that no worker offers is listed too: somebody expects it to be there. All, or
+-- the one that is named.
 SELECT coalesce(a.name, c.name) AS name,
        coalesce(a.status, 'unavailable') AS status,
        coalesce(a.error, CASE WHEN a.name IS NULL THEN 'no worker offers it'
@@ -10,4 +11,5 @@ SELECT coalesce(a.name, c.name) AS name,
        a.probed_at, a.expires_at
   FROM catalogue_agents c
   FULL JOIN available_agents a ON a.name = c.name
+ WHERE $1::text IS NULL OR coalesce(a.name, c.name) = $1::text
  ORDER BY 1
