@@ -167,8 +167,8 @@ fn stream_operation() -> Value {
         "summary": "Follow a task as server-sent events: history, then what comes, to its end",
         "parameters": [
             {"name": "id", "in": "path", "required": true, "schema": {"type": "string", "pattern": ID}},
-            {"name": "since_seq", "in": "query", "required": false, "schema": {"type": "integer", "minimum": 0}},
-            {"name": "Last-Event-ID", "in": "header", "schema": {"type": "integer", "minimum": 0}},
+            {"name": "since_seq", "in": "query", "required": false, "schema": {"type": "integer", "minimum": 0, "maximum": i64::MAX}},
+            {"name": "Last-Event-ID", "in": "header", "schema": {"type": "integer", "minimum": 0, "maximum": i64::MAX}},
         ],
         "responses": {
             "200": {
