@@ -22,6 +22,7 @@ mod agent_live;
 mod agent_transcripts;
 mod apply;
 mod attempt;
+mod attention;
 mod audit;
 mod bad_input;
 mod batch;

@@ -278,10 +278,14 @@ async fn a_submitter_submits_in_the_usual_way_and_sees_and_ends_what_is_their_ow
     let own = "SELECT count(*) FROM my_tasks WHERE submitted_by = session_user";
     assert_eq!(count(ada.query(own, &[]).await.unwrap()), 2 + 1 + 101);
     let state = ada
-        .query_one("SELECT state, change_state FROM my_tasks WHERE id = 3", &[])
+        .query_one(
+            "SELECT state, change_state, attention FROM my_tasks WHERE id = 3",
+            &[],
+        )
         .await
         .unwrap();
-    assert_eq!((state.get(0), state.get(1)), ("completed", "pending"));
+    let state = (state.get(0), state.get(1), state.get(2));
+    assert_eq!(state, ("completed", "pending", "review"));
     let kinds = ada
         .query("SELECT kind FROM task_events(3, 0, 10)", &[])
         .await

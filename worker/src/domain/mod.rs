@@ -1,6 +1,7 @@
 //! Words and rules of the product, pure: no async, no I/O, no SQL, no wire types, no clock.
 
 pub mod attempt;
+pub mod attention;
 pub mod batch_key;
 pub mod change;
 pub mod error_class;

@@ -1,9 +1,11 @@
 //! An operation with its types erased, so that all of them fit into one list.
 
+use std::collections::BTreeSet;
+
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use schemars::{Schema, SchemaGenerator};
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 use super::{Example, Op, OpContext, OpError, Spec};
 
@@ -41,7 +43,7 @@ impl OpEntry {
             augment: O::augment_args,
             from_matches: from_matches::<O>,
             normalize: normalize::<O>,
-            input_schema: |schemas| without_nul(O::json_schema(schemas)),
+            input_schema: |schemas| without_nul(schemas, O::json_schema),
             output_schema: |schemas| schemas.subschema_for::<O::Output>(),
             call: call::<O>,
         }
@@ -89,34 +91,50 @@ fn with_nul(input: &Value) -> Option<&str> {
     fields.find_map(|(name, value)| has(value).then_some(name.as_str()))
 }
 
-/// The schema of an input that says of each text, where it says nothing else of it, that it has no NUL.
-fn without_nul(mut schema: Schema) -> Schema {
-    fn mark(of: &mut Value) {
-        let Some(parts) = of.as_object_mut() else {
-            return;
-        };
-        if let Some(entries) = parts.get_mut("items") {
-            mark(entries);
-        }
-        let is_text = match parts.get("type") {
-            Some(Value::String(name)) => name == "string",
-            Some(Value::Array(names)) => names.iter().any(|name| name == "string"),
-            _ => false,
-        };
-        if is_text
-            && !["pattern", "format", "enum"]
-                .iter()
-                .any(|word| parts.contains_key(*word))
+/// The schema of an input where each text of which nothing else is said says that it has no NUL, also in
+/// the types it refers to.
+fn without_nul(schemas: &mut SchemaGenerator, of: fn(&mut SchemaGenerator) -> Schema) -> Schema {
+    let mut schema = of(schemas);
+    let mut open = Vec::new();
+    schema.ensure_object();
+    mark(schema.as_object_mut(), &mut open);
+    let mut seen = BTreeSet::new();
+    while let Some(name) = open.pop() {
+        let fresh = seen.insert(name.clone());
+        if let Some(parts) = schemas.definitions_mut().get_mut(&name)
+            && fresh
         {
-            parts.insert("pattern".to_owned(), Value::from(NO_NUL));
+            mark(parts.as_object_mut(), &mut open);
         }
     }
-    let properties = schema.get_mut("properties").and_then(Value::as_object_mut);
-    properties
-        .into_iter()
-        .flatten()
-        .for_each(|(_, property)| mark(property));
     schema
+}
+
+/// Mark the texts of a schema, and add the names of what it refers to.
+fn mark(parts: Option<&mut Map<String, Value>>, refers: &mut Vec<String>) {
+    let Some(parts) = parts else { return };
+    for (word, value) in parts.iter_mut() {
+        match (word.as_str(), value) {
+            ("$ref", Value::String(to)) => refers.extend(to.rsplit('/').next().map(str::to_owned)),
+            ("items" | "additionalProperties", value) => mark(value.as_object_mut(), refers),
+            ("properties", Value::Object(fields)) => fields
+                .values_mut()
+                .for_each(|field| mark(field.as_object_mut(), refers)),
+            ("anyOf" | "oneOf" | "allOf", Value::Array(cases)) => cases
+                .iter_mut()
+                .for_each(|case| mark(case.as_object_mut(), refers)),
+            _ => {}
+        }
+    }
+    let is_text = match parts.get("type") {
+        Some(Value::String(name)) => name == "string",
+        Some(Value::Array(names)) => names.iter().any(|name| name == "string"),
+        _ => false,
+    };
+    let says_more = ["pattern", "format", "enum", "const"];
+    if is_text && !says_more.iter().any(|word| parts.contains_key(*word)) {
+        parts.insert("pattern".to_owned(), Value::from(NO_NUL));
+    }
 }
 
 fn written<O: Op>(input: &O) -> Result<Value, OpError> {
@@ -159,11 +177,13 @@ mod tests {
             let error = (entry.normalize)(input).unwrap_err();
             assert_eq!(error.message, format!("{field} has a NUL character"));
         }
-        let schema =
-            (ops::find("change.preview").unwrap().input_schema)(&mut SchemaGenerator::default());
-        assert_eq!(
-            schema.get("properties").unwrap()["files"]["items"]["pattern"],
-            NO_NUL
-        );
+        let mut schemas = SchemaGenerator::default();
+        let files = (ops::find("change.preview").unwrap().input_schema)(&mut schemas);
+        let files = &files.get("properties").unwrap()["files"];
+        assert_eq!(files["items"]["pattern"], NO_NUL);
+        (ops::find("task.submit-many").unwrap().input_schema)(&mut schemas);
+        let texts = schemas.definitions().values();
+        let texts = texts.filter_map(|schema| schema["properties"]["agent"]["pattern"].as_str());
+        assert_eq!(texts.collect::<Vec<_>>(), [NO_NUL]);
     }
 }

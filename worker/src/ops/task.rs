@@ -7,6 +7,7 @@ use serde_json::json;
 use super::page::{self, Page};
 use super::values::TaskRef;
 use super::{Effect, Example, Method, Op, OpContext, OpError, Spec};
+use crate::domain::attention::AttentionFilter;
 use crate::domain::event::TaskEvent;
 use crate::domain::ids::TaskId;
 use crate::domain::limits;
@@ -26,6 +27,9 @@ pub struct ListTasks {
     /// Only in this state: pending, running, completed, failed or cancelled
     #[arg(long, short, value_parser = state)]
     pub state: Option<TaskState>,
+    /// Only those that wait for a person: any, permission, conflict, review, blocked or failed
+    #[arg(long, num_args = 0..=1, default_missing_value = "any", value_name = "KIND", value_parser = attention)]
+    pub attention: Option<AttentionFilter>,
     /// Only of this project
     #[arg(long, short)]
     pub project: Option<String>,
@@ -49,6 +53,13 @@ fn state(text: &str) -> Result<TaskState, String> {
     })
 }
 
+fn attention(text: &str) -> Result<AttentionFilter, String> {
+    AttentionFilter::parse(text).ok_or_else(|| {
+        let names = AttentionFilter::ALL.map(AttentionFilter::as_str).join(", ");
+        format!("what waits for a person is one of {names}")
+    })
+}
+
 impl Op for ListTasks {
     const SPEC: Spec = Spec {
         name: "task.list",
@@ -67,6 +78,11 @@ impl Op for ListTasks {
                 about: "The latest tasks",
                 cli: &[],
                 input: json!({}),
+            },
+            Example {
+                about: "What waits for a person",
+                cli: &["--attention"],
+                input: json!({"attention": "any"}),
             },
             Example {
                 about: "What failed in a project, the page after task 900",
@@ -91,6 +107,7 @@ impl Op for ListTasks {
         let size = page::size(self.limit)?;
         let filter = TaskFilter {
             state: self.state,
+            attention: self.attention,
             project: self.project,
             agent: self.agent,
             before: page::number(self.cursor.as_deref())?,

@@ -13,8 +13,6 @@ crate::statements! {
     ITEMS = "conversation_items";
     /// A page of conversations.
     CONVERSATIONS = "conversation_list";
-    /// One conversation.
-    CONVERSATION = "conversation_get";
     /// Its tasks.
     CONVERSATION_TASKS = "conversation_tasks";
     /// How many messages wait in it.
@@ -46,6 +44,9 @@ crate::record! {
         pub submitted_by: String,
         /// The first line of what it began with.
         pub title: String,
+        /// What waits for a person in any of its tasks: permission, conflict, review, blocked or failed, the
+        /// first of them; absent: nothing.
+        pub attention: Option<String>,
     }
 }
 
@@ -57,14 +58,16 @@ pub async fn conversations(
     most: i64,
 ) -> Result<Vec<ConversationView>, StoreError> {
     let rows = store
-        .query(&CONVERSATIONS, &[&before, &project, &most])
+        .query(&CONVERSATIONS, &[&i64::MIN, &before, &project, &most])
         .await?;
     rows.iter().map(ConversationView::read).collect()
 }
 
 /// The conversation that began with this task.
 pub async fn conversation(store: &Store, id: i64) -> Result<Option<ConversationView>, StoreError> {
-    let row = store.query_opt(&CONVERSATION, &[&id]).await?;
+    let after = id.saturating_add(1);
+    let params: super::Params<'_> = &[&id, &after, &None::<&str>, &1_i64];
+    let row = store.query_opt(&CONVERSATIONS, params).await?;
     row.as_ref().map(ConversationView::read).transpose()
 }
 
@@ -95,6 +98,8 @@ crate::record! {
         pub change_id: Option<i64>,
         /// Where that change stands.
         pub change_state: Option<String>,
+        /// What waits for a person: permission, conflict, review, blocked or failed; absent: nothing.
+        pub attention: Option<String>,
         /// The first line of what its agent was to do.
         pub title: String,
     }

@@ -7,6 +7,7 @@ use tokio_postgres::types::ToSql;
 use uuid::Uuid;
 
 use super::{Store, StoreError, StoreErrorKind, Tx};
+use crate::domain::attention::AttentionFilter;
 use crate::domain::batch_key::BatchKey;
 use crate::domain::ids::TaskId;
 use crate::domain::task::TaskState;
@@ -28,6 +29,8 @@ crate::statements! {
     LIST_OPEN = "task_list_open";
     /// A page of ended tasks in one state, newest first.
     LIST_ENDED = "task_list_ended";
+    /// A page of tasks that wait for a person, newest first.
+    LIST_ATTENTION = "task_list_attention";
     /// Cancel.
     CANCEL = "task_cancel";
     /// Run an ended task again.
@@ -73,6 +76,8 @@ crate::record! {
         pub change_id: Option<i64>,
         /// Where that change stands.
         pub change_state: Option<String>,
+        /// What waits for a person: permission, conflict, review, blocked or failed; absent: nothing.
+        pub attention: Option<String>,
         /// 0 to 9; 9 runs first.
         pub priority: i16,
         /// Who submitted it.
@@ -184,16 +189,17 @@ pub struct Submitted {
 /// `Duplicate` that names it when it does not.
 pub async fn submit(store: &Store, task: &NewTask, actor: &str) -> Result<Submitted, StoreError> {
     let row = store.query_opt(&SUBMIT, &params(task, &actor)).await?;
-    made(store, task, row.as_ref()).await
+    match row {
+        Some(row) => fresh(&row),
+        None => made_before(&store.query_one(&FIRST_WITH_KEY, &key_params(task)).await?),
+    }
 }
 
 /// The same without making it: whether the rules of the database accept it. The number is nobody's.
 pub async fn try_out(store: &Store, task: &NewTask, actor: &str) -> Result<Submitted, StoreError> {
     let tx = store.begin().await?;
-    let rows = tx.query(&SUBMIT, &params(task, &actor)).await?;
     // Dropped, it is rolled back.
-    drop(tx);
-    made(store, task, rows.first()).await
+    submit_in(&tx, task, &actor).await
 }
 
 /// Make all of them, or none: the error says which one the database refuses, counted from 0. Under a key
@@ -293,13 +299,6 @@ async fn submit_in(tx: &Tx, task: &NewTask, actor: &&str) -> Result<Submitted, S
     }
 }
 
-async fn made(store: &Store, task: &NewTask, row: Option<&Row>) -> Result<Submitted, StoreError> {
-    match row {
-        Some(row) => fresh(row),
-        None => made_before(&store.query_one(&FIRST_WITH_KEY, &key_params(task)).await?),
-    }
-}
-
 fn fresh(row: &Row) -> Result<Submitted, StoreError> {
     Ok(Submitted {
         id: TaskId(row.try_get("id")?),
@@ -378,6 +377,8 @@ fn made_before(row: &Row) -> Result<Submitted, StoreError> {
 pub struct TaskFilter {
     /// Only in this state.
     pub state: Option<TaskState>,
+    /// Only those that wait for a person.
+    pub attention: Option<AttentionFilter>,
     /// Only of this project.
     pub project: Option<String>,
     /// Only for this agent.
@@ -391,33 +392,22 @@ pub struct TaskFilter {
 /// Tasks, newest first.
 pub async fn list(store: &Store, filter: &TaskFilter) -> Result<Vec<TaskView>, StoreError> {
     let before = filter.before.unwrap_or(i64::MAX);
-    let rows = match filter.state {
-        None => {
-            store
-                .query(
-                    &LIST,
-                    &[&before, &filter.project, &filter.agent, &filter.most],
-                )
-                .await?
+    let state = filter.state.map(TaskState::as_str);
+    let kind = filter.attention.map(AttentionFilter::kind);
+    let page: super::Params<'_> = &[&before, &filter.project, &filter.agent, &filter.most];
+    let rows = match (filter.state, kind) {
+        (_, Some(kind)) => {
+            let all = [page, &[&state, &kind]].concat();
+            store.query(&LIST_ATTENTION, &all).await?
         }
-        Some(state) => {
-            let statement = if state.is_terminal() {
-                &LIST_ENDED
-            } else {
-                &LIST_OPEN
-            };
-            store
-                .query(
-                    statement,
-                    &[
-                        &before,
-                        &filter.project,
-                        &filter.agent,
-                        &filter.most,
-                        &state.as_str(),
-                    ],
-                )
-                .await?
+        (None, None) => store.query(&LIST, page).await?,
+        (Some(ended), None) if ended.is_terminal() => {
+            let all = [page, &[&state]].concat();
+            store.query(&LIST_ENDED, &all).await?
+        }
+        (Some(_), None) => {
+            let all = [page, &[&state]].concat();
+            store.query(&LIST_OPEN, &all).await?
         }
     };
     rows.iter().map(TaskView::read).collect()

@@ -15,6 +15,7 @@ use crate::surface::safe_text;
 const TASKS: &[Column] = &[
     Column("TASK", "id", Form::Id),
     Column("STATE", "state", Form::State),
+    Column("NEEDS", "attention", Form::State),
     Column("PHASE", "phase", Form::Text),
     Column("PROJECT", "project", Form::Text),
     Column("AGENT", "agent", Form::Text),
@@ -116,6 +117,7 @@ const CONVERSATIONS: &[Column] = &[
     Column("TASKS", "tasks", Form::Count),
     Column("LAST", "last_task_id", Form::Id),
     Column("STATE", "last_state", Form::State),
+    Column("NEEDS", "attention", Form::State),
     Column("BEGAN", "began_at", Form::Ago),
     Column("BY", "submitted_by", Form::Text),
     Column("BEGINS WITH", "title", Form::Prose),

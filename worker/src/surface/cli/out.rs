@@ -124,13 +124,11 @@ impl Paint {
         match word {
             "completed" | "applied" | "approved" | "ready" | "live" | "allowed" | "allow"
             | "ok" => self.green(word),
-            "failed" | "conflicted" | "error" | "lost" | "rejected" | "denied" | "fail" => {
-                self.red(word)
-            }
+            "failed" | "conflict" | "conflicted" | "error" | "lost" | "rejected" | "denied"
+            | "fail" => self.red(word),
             "running" | "loading" => self.cyan(word),
-            "pending" | "draining" | "drained" | "unavailable" | "expired" | "warn" => {
-                self.yellow(word)
-            }
+            "pending" | "permission" | "review" | "blocked" | "draining" | "drained"
+            | "unavailable" | "expired" | "warn" => self.yellow(word),
             _ => word.to_owned(),
         }
     }

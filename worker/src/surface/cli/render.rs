@@ -232,12 +232,13 @@ fn task(out: &mut Out, value: &Value, now: DateTime<Utc>) -> io::Result<()> {
 
 fn next_step(out: &mut Out, value: &Value) -> io::Result<()> {
     let id = &value["id"];
-    let next = match (value["state"].as_str(), value["change_state"].as_str()) {
-        (Some("running" | "pending"), _) => format!("dispatch watch {id}"),
-        (_, Some("pending" | "conflicted")) => {
-            format!("dispatch changes show {}", value["change_id"])
-        }
-        (Some("failed" | "cancelled"), _) => format!("dispatch logs {id}, dispatch requeue {id}"),
+    let next = match (value["attention"].as_str(), value["state"].as_str()) {
+        // Its question is shown with how to answer it.
+        (Some("permission"), _) => return Ok(()),
+        (Some("conflict" | "review"), _) => format!("dispatch changes show {}", value["change_id"]),
+        (Some("blocked"), _) => "dispatch agents list".to_owned(),
+        (_, Some("running" | "pending")) => format!("dispatch watch {id}"),
+        (_, Some("failed" | "cancelled")) => format!("dispatch logs {id}, dispatch requeue {id}"),
         _ => return Ok(()),
     };
     let next = out.paint.dim(&format!("\nNext: {next}"));
@@ -264,7 +265,7 @@ pub(crate) fn some_fields(
         .filter(|(name, _)| !save.contains(&name.as_str()))
     {
         let form = match name.as_str() {
-            "state" | "status" | "change_state" => Form::State,
+            "state" | "status" | "change_state" | "attention" => Form::State,
             n if n.ends_with("_at") || n == "last_seen" => Form::Ago,
             n if n.ends_with("_tokens") || n.ends_with("_lines") => Form::Count,
             _ => Form::Text,
