@@ -150,6 +150,11 @@ async fn an_empty_list_says_what_would_be_there_and_what_makes_it() {
         assert_eq!(code, Some(0), "{list}: {said}");
         assert!(said.contains(way), "{list}: {said}");
     }
+    let offered = "INSERT INTO agent_offers (worker_id, name, status, execution_path, expires_at)
+                   VALUES (gen_random_uuid(), 'a', 'ready', 'acp', now() + interval '1 hour')";
+    db.client().await.batch_execute(offered).await.unwrap();
+    let (_, said) = Program::run(&["list", "--attention"], &environment);
+    assert_eq!(said.trim(), "Nothing waits for a person.");
     // A list that is only narrowed says that there may be more.
     for args in [
         &["list", "--state", "failed"][..],

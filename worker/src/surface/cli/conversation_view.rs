@@ -14,7 +14,7 @@ use crate::surface::safe_text;
 const TASKS: &[Column] = &[
     Column("TASK", "id", Form::Id),
     Column("STATE", "state", Form::State),
-    Column("NEEDS", "attention", Form::State),
+    Column("ATTENTION", "attention", Form::State),
     Column("AGENT", "agent", Form::Text),
     Column("MODEL", "model", Form::Text),
     Column("CREATED", "created_at", Form::Ago),

@@ -15,7 +15,7 @@ use crate::surface::safe_text;
 const TASKS: &[Column] = &[
     Column("TASK", "id", Form::Id),
     Column("STATE", "state", Form::State),
-    Column("NEEDS", "attention", Form::State),
+    Column("ATTENTION", "attention", Form::State),
     Column("PHASE", "phase", Form::Text),
     Column("PROJECT", "project", Form::Text),
     Column("AGENT", "agent", Form::Text),
@@ -117,7 +117,7 @@ const CONVERSATIONS: &[Column] = &[
     Column("TASKS", "tasks", Form::Count),
     Column("LAST", "last_task_id", Form::Id),
     Column("STATE", "last_state", Form::State),
-    Column("NEEDS", "attention", Form::State),
+    Column("ATTENTION", "attention", Form::State),
     Column("BEGAN", "began_at", Form::Ago),
     Column("BY", "submitted_by", Form::Text),
     Column("BEGINS WITH", "title", Form::Prose),
@@ -257,7 +257,10 @@ fn narrowed(op: &str, asked: &Value) -> Option<String> {
     let mut narrow = fields
         .keys()
         .filter(|name| !PAGING.contains(&name.as_str()));
-    narrow.next()?;
+    let first = narrow.next()?;
+    if first == "attention" && asked[first] == "any" && narrow.next().is_none() {
+        return Some("Nothing waits for a person.".to_owned());
+    }
     Some(format!(
         "Nothing fits what was asked for. All of them: dispatch {} list",
         super::tree::noun_name(noun)
