@@ -227,3 +227,19 @@ async fn usage_has_a_row_a_group_and_a_title_over_each_column() {
     );
     assert!(Program::run(&["usage"], &environment).1.starts_with("DAY"));
 }
+
+#[test]
+fn up_says_what_is_wrong_with_its_agents_before_it_starts_anything() {
+    let dir = tempfile::tempdir().unwrap();
+    let entry = "[agents.x]\npath = \"pipe\"\ncommand = [\"true\"]\n";
+    std::fs::write(dir.path().join("agents.toml"), entry).unwrap();
+    let data = dir.path().join("data");
+    let environment = [
+        ("DISPATCH_DATA", data.to_str().unwrap()),
+        ("DATABASE_URL", ""),
+    ];
+    let (code, said) = Program::run_in(dir.path(), &["up"], &environment);
+    assert_eq!(code, Some(2), "{said}");
+    assert!(said.starts_with("error: agents file, line 1"), "{said}");
+    assert!(!data.exists(), "a database was made");
+}

@@ -38,6 +38,18 @@ fn states(change: &Value) -> Vec<&str> {
 }
 
 #[tokio::test]
+async fn a_tag_is_refused_where_nobody_would_compare_it() {
+    let server = server().await;
+    for head in ["POST /api/v1/changes/1/undo", "POST /api/v1/tasks/1/cancel"] {
+        let refused = server.send(head, "If-Match: \"d1\"\r\n", "{}").await;
+        refused.problem(422, "no_if_match");
+    }
+    let read = server.send("GET /api/v1/changes/1", "If-Match: \"d0\"\r\n", "");
+    assert_eq!(read.await.status, 200);
+    server.end().await;
+}
+
+#[tokio::test]
 async fn an_approval_needs_the_digest_that_is_there_and_counts_once() {
     let server = server().await;
     let approve = "/api/v1/changes/1/approve";

@@ -15,6 +15,8 @@ use super::{LOCAL_DATABASE, catalogue, local_data_dir, named_database, serve, si
 /// A Postgres of its own (unless a database is named), the schema, a worker and HTTP.
 pub(super) async fn up(connect: &ConnectArgs, args: UpArgs) -> Result<(), OpError> {
     let stop = signals::stop_on_signal()?;
+    // What is wrong with it is said before anything starts.
+    catalogue::load(&args.worker.agents)?;
     let (database, postgres) = match named_database(connect).await? {
         Some(database) => (database, None),
         None => {

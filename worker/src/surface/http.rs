@@ -28,7 +28,7 @@ use super::traffic::Held;
 use super::{health, openapi, sse};
 use crate::domain::limits;
 use crate::domain::scope::Scope;
-use crate::ops::{self, Method, OpContext, OpEntry, OpError};
+use crate::ops::{self, Effect, Method, OpContext, OpEntry, OpError};
 
 /// Where the operations are.
 pub const PREFIX: &str = "/api/v1";
@@ -147,6 +147,7 @@ fn op_route(entry: &'static OpEntry) -> MethodRouter<Arc<Shared>, Infallible> {
               body: Result<Bytes, BytesRejection>| async move {
             let body = body.map_err(|rejection| unreadable_body(&rejection))?;
             refuse_key(entry, &fields, &headers)?;
+            refuse_tag(entry, &fields, &headers)?;
             let path: Vec<(String, String)> = path
                 .iter()
                 .map(|(n, v)| (n.to_owned(), v.to_owned()))
@@ -176,6 +177,19 @@ fn refuse_key(entry: &OpEntry, fields: &Fields, headers: &HeaderMap) -> Result<(
     Err(refused
         .code("no_idempotency_key")
         .hint("Leave the header out, and look what was done before you send it again."))
+}
+
+/// Who names what they saw believes that nothing else is touched: refuse it where nobody compares.
+fn refuse_tag(entry: &OpEntry, fields: &Fields, headers: &HeaderMap) -> Result<(), OpError> {
+    let [_, (header, field)] = FIELDS_OF_HEADERS;
+    if !headers.contains_key(header) || fields.has(field) || entry.spec.effect == Effect::Read {
+        return Ok(());
+    }
+    let name = entry.spec.name;
+    let refused = OpError::invalid(format!("{name} takes no If-Match: it compares nothing"));
+    Err(refused
+        .code("no_if_match")
+        .hint("Leave the header out; the answer shows what was there."))
 }
 
 /// The input of an operation from the parts of a request.
