@@ -1,4 +1,4 @@
--- What may wait for somebody is few, so it is looked at newest first until the page is full.
+-- What may wait for somebody has an index of its own each; it is looked at newest first until the page is full.
 SELECT s.id, s.project, s.conversation_id, s.state, s.phase, s.waiting_reason, s.runs_at, s.agent,
        s.execution_path, s.model, s.attempts::smallint AS attempts, s.error_class, s.error,
        s.output_summary, s.cost_tokens, s.cost::text AS cost, s.change_id, s.change_state, s.attention,
