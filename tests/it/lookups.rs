@@ -1,8 +1,11 @@
 //! What only a worker can find out: previews, files, checks of projects; and workers at rest.
 
+use dispatch_worker::domain::ids::WorkerId;
 use dispatch_worker::ops::{self, OpContext, OpError};
+use dispatch_worker::store::claims::{self, Demand, Look, LowWaterMarks};
 use serde_json::{Value, json};
 
+use crate::harness::desk::Desk;
 use crate::harness::eventually;
 use crate::harness::repo::{git, write as put};
 use crate::harness::worker::{PATIENCE, Stage, agents, write};
@@ -151,6 +154,31 @@ async fn a_question_that_one_worker_cannot_answer_goes_to_the_next() {
     let outcome = "SELECT answer -> 'preview' ->> 'outcome' FROM lookups";
     assert_eq!(stage.text(outcome).await, "clean");
     sees.stop().await;
+}
+
+#[tokio::test]
+async fn a_worker_takes_nothing_from_the_moment_it_is_drained_and_not_from_its_next_heartbeat() {
+    let desk = Desk::new().await;
+    let worker = WorkerId::fresh();
+    let register = "INSERT INTO workers (id, name, version, slots) VALUES ($1, 'w', '1', 1)";
+    desk.sql.execute(register, &[&worker.0]).await.unwrap();
+    let task = desk.task().await;
+    let claim = async || {
+        let demand = [Demand {
+            agent: "a".to_owned(),
+            free: 1,
+        }];
+        let marks = LowWaterMarks::default();
+        let claimed = claims::claim(&desk.store, worker, &demand, 1, Look::All, &marks).await;
+        let claimed = claimed.unwrap().into_iter();
+        claimed.map(|one| one.lease.task().0).collect::<Vec<_>>()
+    };
+    desk.text(&format!("SELECT drain_worker('{}')", worker.0))
+        .await;
+    assert!(claim().await.is_empty());
+    desk.text(&format!("SELECT resume_worker('{}')", worker.0))
+        .await;
+    assert_eq!(claim().await, [task]);
 }
 
 #[tokio::test(flavor = "multi_thread")]
