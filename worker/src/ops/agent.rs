@@ -113,7 +113,7 @@ impl Op for ProbeAgent {
         effect: Effect::Write,
         idempotent: false,
         scope: Scope::Admin,
-        summary: "Start an agent to see whether it works and what it offers",
+        summary: "Start an agent on the host that answers, to see whether it works there and what it offers",
     };
     type Output = ProbeReport;
 
@@ -162,7 +162,7 @@ impl Op for CheckAgent {
         effect: Effect::Write,
         idempotent: false,
         scope: Scope::Admin,
-        summary: "Run an agent through small tasks of its own and say what works; prompts cost tokens",
+        summary: "Run an agent on the host that answers through small tasks of its own and say what works; prompts cost tokens",
     };
     type Output = Diagnosis;
 
@@ -234,6 +234,6 @@ fn prober<'a>(context: &'a OpContext, instead: &str) -> Result<&'a dyn Prober, O
 }
 
 fn unknown(name: &str) -> OpError {
-    OpError::not_found(format!("agents.toml has no agent {name:?}"))
-        .hint("dispatch agents list shows the agents of the fleet, dispatch agents add --list those that can be added here.")
+    OpError::not_found(format!("the agents.toml of this host has no agent {name:?}"))
+        .hint("dispatch agents show NAME tells of the workers that have it, dispatch agents add --list what can be added here.")
 }

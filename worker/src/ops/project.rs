@@ -366,7 +366,8 @@ async fn check_path(path: &str) -> Result<(), OpError> {
         };
         tokio::fs::try_exists(at).await.unwrap_or(false)
     };
-    let elsewhere = "If only the hosts of the workers have it, add it with `unchecked`.";
+    let elsewhere =
+        "If only the hosts of the workers have it, add it with --unchecked (`unchecked` by HTTP).";
     if !is_there("").await {
         return Err(
             OpError::invalid(format!("there is nothing at {path:?} on this host"))
