@@ -124,7 +124,7 @@ impl Told {
     }
 }
 
-fn acp(name: &str, setting: &Value, more: &str) -> String {
+pub(crate) fn acp(name: &str, setting: &Value, more: &str) -> String {
     format!(
         "[agents.{name}]\npath = \"acp\"\ncommand = [{FAKE:?}, \"acp\", '''{setting}''']\n\
          version_args = [\"--version\"]\nkill_grace = \"500ms\"\n{more}\n\
@@ -133,7 +133,7 @@ fn acp(name: &str, setting: &Value, more: &str) -> String {
 }
 
 /// An agent that does everything right.
-fn healthy() -> Value {
+pub(crate) fn healthy() -> Value {
     json!({
         "capabilities": {"loadSession": true},
         "by_words": {
@@ -361,14 +361,25 @@ async fn the_doctor_without_a_database_tells_of_the_machine_and_what_is_missing(
 }
 
 #[tokio::test]
-async fn a_database_that_is_away_keeps_nobody_from_a_check() {
+async fn a_database_that_is_away_keeps_nobody_from_a_check_of_this_host() {
     let machine = Machine::of_acp(&healthy());
     let url = "--database-url=postgres://nobody@127.0.0.1:1/none";
     let told = machine
-        .told(&["--json", url, "agents", "check", "fake", "--without-prompt"])
+        .told(&[
+            "--json",
+            url,
+            "agents",
+            "check",
+            "fake",
+            "--without-prompt",
+            "--here",
+        ])
         .await;
     told.is_ok(&STEPS[..5]);
     assert_eq!((told.of("record").0, told.code), ("warn", 0));
+    // Whoever wants a worker's word is told that there is none, and what can be done.
+    let asked = machine.run(&[url, "agents", "check", "fake"]).await;
+    assert_eq!(asked.status.code(), Some(8), "{asked:?}");
 }
 
 #[tokio::test]
@@ -382,7 +393,7 @@ async fn a_known_agent_is_added_from_the_command_line_and_can_be_checked() {
     }
     let done = machine.run(&["agents", "add", "codex"]).await;
     assert_eq!(done.status.code(), Some(0), "{done:?}");
-    assert!(said(&done).contains("dispatch agents check codex"));
+    assert!(said(&done).contains("dispatch agents check codex --here"));
     assert!(
         said(&done).contains("has only those in it"),
         "{}",

@@ -22,6 +22,7 @@ impl Prober for Here {
         let nothing = Value::Null;
         let report = ProbeReport {
             name: agent.to_owned(),
+            worker: None,
             status: "ready".to_owned(),
             error: None,
             execution_path: "acp".to_owned(),
@@ -71,7 +72,7 @@ const SCENE: &str = "
 /// A call of each operation that has an effect, and what its row is about.
 fn act(name: &str) -> Option<(Value, &'static str)> {
     Some(match name {
-        // The row of the task says who.
+        // The row of the task says who, and is listed with the others.
         "task.submit" | "task.submit-many" => return None,
         "task.cancel" => (json!({"id": 1, "reason": "no"}), "task 1"),
         "task.requeue" => (json!({"id": 2}), "task 2"),
@@ -86,7 +87,7 @@ fn act(name: &str) -> Option<(Value, &'static str)> {
         "provider.resume" => (json!({"name": "acme"}), "provider acme"),
         "token.create" => (json!({"name": "ci", "scopes": ["read"]}), "token 2"),
         "token.revoke" => (json!({"id": 1}), "token 1"),
-        "agent.probe" | "agent.check" => (json!({"name": "a"}), "agent a"),
+        "agent.probe" | "agent.check" => (json!({"name": "a", "here": true}), "agent a"),
         "project.add" => (
             json!({"name": "new", "path": "/z", "unchecked": true}),
             "project new",
@@ -146,6 +147,8 @@ async fn every_operation_with_an_effect_leaves_one_row_with_its_actor_and_subjec
     // What is not there, or changes nothing, is no act.
     let before = newest(&sql).await;
     for (name, input, done) in [
+        ("agent.probe", json!({"name": "nope", "here": true}), false),
+        ("agent.check", json!({"name": "nope", "here": true}), false),
         ("agent.probe", json!({"name": "nope"}), false),
         ("agent.check", json!({"name": "nope"}), false),
         ("project.update", json!({"name": "p"}), true),

@@ -413,7 +413,11 @@ async fn a_probe_that_cannot_be_made_says_why_and_does_not_deny_the_agent() {
             ("DISPATCH_AGENTS", file.to_str().unwrap()),
             extra,
         ];
-        Program::run(&["agents", "probe", agent, "--json"], &environment).1
+        Program::run(
+            &["agents", "probe", agent, "--here", "--json"],
+            &environment,
+        )
+        .1
     };
     let said = probe("here", ("TMPDIR", nowhere.to_str().unwrap()));
     assert!(

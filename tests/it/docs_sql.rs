@@ -5,7 +5,7 @@ use tokio_postgres::{Client, SimpleQueryMessage};
 use crate::harness::db::TestDb;
 
 /// What the page takes as given, by the comment that stands before a block.
-const GIVENS: [(&str, &str); 6] = [
+const GIVENS: [(&str, &str); 7] = [
     (
         "a project with two agents",
         "INSERT INTO projects(name, path) VALUES ('shop', '/srv/repos/shop');
@@ -14,6 +14,12 @@ const GIVENS: [(&str, &str); 6] = [
          INSERT INTO agent_offers(worker_id, name, status, execution_path, expires_at)
          SELECT gen_random_uuid(), a, 'ready', 'acp', now() + interval '1 hour'
            FROM unnest(ARRAY['careful', 'quick']) a;",
+    ),
+    (
+        "a live worker",
+        "INSERT INTO workers(id, name, version, slots) VALUES (gen_random_uuid(), 'build-7', '1', 1);
+         INSERT INTO agent_offers(worker_id, name, status, execution_path, expires_at)
+         SELECT id, 'careful', 'ready', 'acp', now() + interval '1 hour' FROM workers;",
     ),
     (
         "three changes",

@@ -17,14 +17,10 @@ use crate::ops_parity::request_of;
 const PROGRAM: &str = env!("CARGO_BIN_EXE_dispatch-under-test");
 
 /// Operations that are not sent, and why.
-const NOT_SENT: [(&str, &str); 3] = [
-    ("agent.probe", "starts an agent's program"),
-    ("agent.check", "starts an agent's program"),
-    (
-        "doctor.show",
-        "looks at the machine of the process that is asked",
-    ),
-];
+const NOT_SENT: [(&str, &str); 1] = [(
+    "doctor.show",
+    "looks at the machine of the process that is asked",
+)];
 
 /// What the examples name is there: task 42 of project shop waits, change 7 is undecided, message, request
 /// and token 3 are open, worker build-7 lives and offers opencode. A trigger answers for the worker.
@@ -75,6 +71,12 @@ const SCENE: &str = r#"
         NEW.answer := CASE NEW.question ->> 'kind'
             WHEN 'preview' THEN '{"preview": {"outcome": "clean", "target_ref": "refs/heads/main", "tip": "abc",
                                               "unified": "+x", "cut": false, "conflicts": []}}'
+            WHEN 'probe' THEN '{"probe": {"name": "opencode", "worker": "build-7", "status": "ready", "error": null,
+                                          "execution_path": "acp", "version": "1.2", "models": ["m1"],
+                                          "modes": ["build"], "thinking_options": [], "commands": [],
+                                          "capabilities": {}}}'
+            WHEN 'check' THEN '{"check": [{"area": "agent", "check": "found", "verdict": "ok", "found": "opencode",
+                                           "advice": null}]}'
             WHEN 'file' THEN '{"file": {"path": "src/lib.rs", "bytes": 1, "text": "x", "cut": false}}'
             ELSE '{"project": {"target_ref": "refs/heads/main", "tip": "abc", "shallow": false, "mirrored": true}}'
         END::jsonb;

@@ -382,15 +382,20 @@ async fn bad_input_is_refused_with_a_code_and_a_way_out() {
         .send("PUT /api/v1/tasks", "", "")
         .await
         .problem(405, "wrong_method");
-    server
-        .post("/api/v1/changes/1/approve", &json!({}))
-        .await
-        .problem(422, "invalid_input");
+    let unseen = server.post("/api/v1/changes/1/approve", &json!({})).await;
+    unseen.problem(422, "invalid_input");
+    let hint = unseen.body["hint"].as_str().unwrap();
+    assert!(hint.starts_with("digest: Digest of the change"), "{hint}");
     for what in ["probe", "check"] {
-        server
-            .post(&format!("/api/v1/agents/fake/{what}"), &json!({}))
-            .await
-            .problem(503, "no_agents_here");
+        let path = format!("/api/v1/agents/fake/{what}");
+        let here = server.post(&path, &json!({"here": true})).await;
+        here.problem(503, "no_agents_here");
+        let nowhere = server.post(&path, &json!({})).await;
+        nowhere.problem(409, "wrong_state");
+        let both = server
+            .post(&path, &json!({"here": true, "worker": "w"}))
+            .await;
+        both.problem(422, "invalid_input");
     }
     let count = server
         .db

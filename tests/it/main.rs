@@ -20,6 +20,7 @@ mod agent_contract;
 mod agent_examples;
 mod agent_live;
 mod agent_transcripts;
+mod agent_tries;
 mod apply;
 mod attempt;
 mod attention;

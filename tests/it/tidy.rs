@@ -10,7 +10,7 @@ const FILE_LINES_MAX: usize = 500;
 
 /// Which module may import which; a longer path allows only what is below it. `blocking` and
 /// `telemetry` are for all.
-const IMPORTS: [(&str, &[&str]); 21] = [
+const IMPORTS: [(&str, &[&str]); 22] = [
     ("domain", &[]),
     ("config", &["domain"]),
     ("store", &["domain", "config"]),
@@ -52,8 +52,12 @@ const IMPORTS: [(&str, &[&str]); 21] = [
             "agent::native",
             // Made once for a worker.
             "agent::llm",
+            // Tries an agent when somebody asks.
+            "check",
         ],
     ),
+    // Drives an agent as `run` does, and stores nothing.
+    ("check", &["domain", "config", "agent", "sandbox"]),
     ("ops", &["domain", "config", "store", "broker"]),
     ("surface", &["domain", "config", "broker", "ops", "localpg"]),
     ("localpg", &["domain", "config"]),
@@ -90,6 +94,7 @@ const IMPORTS: [(&str, &[&str]); 21] = [
             "sandbox",
             "queue",
             "run",
+            "check",
             "ops",
             "surface",
             "localpg",

@@ -7,6 +7,7 @@ pub mod agent;
 pub mod bench;
 pub mod blocking;
 pub mod broker;
+pub mod check;
 pub mod config;
 pub mod domain;
 #[cfg(any(test, fuzzing))]

@@ -1,7 +1,11 @@
-//! Questions that only a worker can answer, since it has the repositories, and their answers.
+//! Questions that only a worker can answer, since it has the repositories and the agents, and their
+//! answers.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use super::finding::Finding;
 
 /// What is asked.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -29,6 +33,38 @@ pub enum Question {
         /// The project.
         project: String,
     },
+    /// Whether an agent works, and what it offers.
+    Probe {
+        /// The agent.
+        agent: String,
+    },
+    /// What works of an agent, found out by running it.
+    Check {
+        /// The agent.
+        agent: String,
+        /// Only what costs nothing.
+        #[serde(default)]
+        without_prompt: bool,
+    },
+}
+
+/// How much of an agent is tried.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CheckDepth {
+    /// All of it; prompts cost tokens.
+    Whole,
+    /// Only what costs nothing.
+    WithoutPrompt,
+}
+
+impl CheckDepth {
+    /// By the word of whoever asks.
+    pub fn without_prompt(without: bool) -> Self {
+        match without {
+            true => Self::WithoutPrompt,
+            false => Self::Whole,
+        }
+    }
 }
 
 /// A file of a change is looked at before or after it.
@@ -108,6 +144,33 @@ pub struct ProjectFacts {
     pub mirrored: bool,
 }
 
+/// What a probe found.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct ProbeReport {
+    /// The agent's name in agents.toml.
+    pub name: String,
+    /// The worker that looked; null: the host that answered.
+    pub worker: Option<String>,
+    /// ready, error or unavailable.
+    pub status: String,
+    /// Why it is not ready, and what to do.
+    pub error: Option<String>,
+    /// How it is driven.
+    pub execution_path: String,
+    /// Version it told.
+    pub version: Option<String>,
+    /// Models it offers.
+    pub models: Value,
+    /// Modes it offers.
+    pub modes: Value,
+    /// Thinking options it offers.
+    pub thinking_options: Value,
+    /// Commands it offers.
+    pub commands: Value,
+    /// What its protocol says it can do.
+    pub capabilities: Value,
+}
+
 /// What a worker says.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -118,6 +181,10 @@ pub enum Answer {
     File(FileText),
     /// To `Question::CheckProject`.
     Project(ProjectFacts),
+    /// To `Question::Probe`.
+    Probe(Box<ProbeReport>),
+    /// To `Question::Check`.
+    Check(Vec<Finding>),
     /// It could not find out, for this reason.
     Failed(String),
 }

@@ -6,6 +6,7 @@ pub mod batch_key;
 pub mod change;
 pub mod error_class;
 pub mod event;
+pub mod finding;
 pub mod flag;
 pub mod hosts;
 pub mod ids;

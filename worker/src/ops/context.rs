@@ -1,17 +1,17 @@
 //! What operations work with.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures::future::BoxFuture;
-use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
-use serde_json::Value;
 
 use super::OpError;
 use super::doctor::{Examiner, Finding};
 use crate::broker::Broker;
 use crate::store::Store;
 use crate::store::listen::Listener;
+
+pub use crate::domain::lookup::{CheckDepth, ProbeReport};
 
 /// Everything an operation may use, and who asks.
 #[derive(Clone)]
@@ -26,6 +26,8 @@ pub struct OpContext {
     pub prober: Option<Arc<dyn Prober>>,
     /// Looks at this machine; absent where no agents can run.
     pub examiner: Option<Arc<dyn Examiner>>,
+    /// When whoever asks is told that it takes too long; absent: they wait.
+    pub patience: Option<Duration>,
 }
 
 impl OpContext {
@@ -40,6 +42,7 @@ impl OpContext {
             actor,
             prober: None,
             examiner: None,
+            patience: None,
         };
         Ok((context, listener))
     }
@@ -53,6 +56,7 @@ impl OpContext {
             actor,
             prober: None,
             examiner: None,
+            patience: None,
         })
     }
 
@@ -70,10 +74,11 @@ impl OpContext {
         .code("schema_mismatch"))
     }
 
-    /// The same context for somebody else.
-    pub fn for_actor(&self, actor: String) -> Self {
+    /// The same context for somebody else, who is told after so long that it takes too long.
+    pub fn for_caller(&self, actor: String, patience: Duration) -> Self {
         Self {
             actor,
+            patience: Some(patience),
             ..self.clone()
         }
     }
@@ -95,38 +100,4 @@ pub trait Prober: Send + Sync {
         agent: &'a str,
         depth: CheckDepth,
     ) -> BoxFuture<'a, Result<Option<Vec<Finding>>, OpError>>;
-}
-
-/// How much of an agent is tried.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum CheckDepth {
-    /// All of it; prompts cost tokens.
-    Whole,
-    /// Only what costs nothing.
-    WithoutPrompt,
-}
-
-/// What a probe found.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
-pub struct ProbeReport {
-    /// The agent's name in agents.toml.
-    pub name: String,
-    /// ready, error or unavailable.
-    pub status: String,
-    /// Why it is not ready, and what to do.
-    pub error: Option<String>,
-    /// How it is driven.
-    pub execution_path: String,
-    /// Version it told.
-    pub version: Option<String>,
-    /// Models it offers.
-    pub models: Value,
-    /// Modes it offers.
-    pub modes: Value,
-    /// Thinking options it offers.
-    pub thinking_options: Value,
-    /// Commands it offers.
-    pub commands: Value,
-    /// What its protocol says it can do.
-    pub capabilities: Value,
 }

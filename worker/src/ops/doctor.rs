@@ -13,6 +13,8 @@ use crate::domain::scope::Scope;
 use crate::store::catalogue;
 use crate::store::health::{self, HealthFacts};
 
+pub use crate::domain::finding::{Finding, Verdict};
+
 /// How long the connection for LISTEN may take to come up.
 const LISTEN_WAIT: Duration = Duration::from_secs(3);
 
@@ -26,65 +28,6 @@ pub struct ShowDoctor {
     /// Only what is about this agent
     #[arg(value_name = "AGENT")]
     pub agent: Option<String>,
-}
-
-/// How bad a finding is.
-#[derive(
-    Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema,
-)]
-#[serde(rename_all = "snake_case")]
-pub enum Verdict {
-    /// As it should be.
-    Ok,
-    /// It works; somebody should look.
-    Warn,
-    /// Something does not work.
-    Fail,
-}
-
-/// One thing that was looked at.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
-pub struct Finding {
-    /// database, fleet, machine or agent.
-    pub area: String,
-    /// What was looked at.
-    pub check: String,
-    /// How it is.
-    pub verdict: Verdict,
-    /// What was found.
-    pub found: String,
-    /// What to do; absent: nothing.
-    pub advice: Option<String>,
-}
-
-impl Finding {
-    /// As it should be.
-    pub fn ok(area: &str, check: &str, found: impl Into<String>) -> Self {
-        Self {
-            area: area.to_owned(),
-            check: check.to_owned(),
-            verdict: Verdict::Ok,
-            found: found.into(),
-            advice: None,
-        }
-    }
-
-    /// The same, when something is to be done.
-    #[must_use]
-    pub fn but(mut self, verdict: Verdict, advice: impl Into<String>) -> Self {
-        self.verdict = verdict;
-        self.advice = Some(advice.into());
-        self
-    }
-
-    /// The same, when this holds.
-    #[must_use]
-    fn unless(self, good: bool, verdict: Verdict, advice: &str) -> Self {
-        match good {
-            true => self,
-            false => self.but(verdict, advice),
-        }
-    }
 }
 
 /// All that was looked at.

@@ -59,7 +59,7 @@ impl Op for ShowFile {
         };
         match lookup::any(context, &question).await? {
             Answer::File(file) => Ok(file),
-            _ => Err(OpError::internal("a worker answered something else")),
+            _ => Err(lookup::something_else()),
         }
     }
 }
@@ -239,7 +239,7 @@ impl Op for PreviewChange {
         };
         match lookup::any(context, &question).await? {
             Answer::Preview(preview) => Ok(preview),
-            _ => Err(OpError::internal("a worker answered something else")),
+            _ => Err(lookup::something_else()),
         }
     }
 }

@@ -17,31 +17,60 @@ const REFUSALS_HOLD: Duration = Duration::from_secs(3);
 /// How often to look whether there is one.
 const LOOK: Duration = Duration::from_millis(100);
 
+/// What whoever asks has left of their patience to read the answer in.
+const TO_ANSWER: Duration = Duration::from_secs(5);
+
 /// Ask any worker that can.
 pub(super) async fn any(context: &OpContext, question: &Question) -> Result<Answer, OpError> {
     let ids = lookups::ask(&context.store, question, false, &context.actor).await?;
+    let (_by, answer) = first(context, &ids, PATIENCE).await?.ok_or_else(nobody)?;
+    Ok(answer)
+}
+
+/// The answer to a question that one worker was asked, and which one. It goes on looking when that takes
+/// longer than whoever asks waits.
+pub(super) async fn of_one(
+    context: &OpContext,
+    id: i64,
+    patience: Duration,
+) -> Result<(String, Answer), OpError> {
+    let most = context.patience.map(|most| most.saturating_sub(TO_ANSWER));
+    let patience = most.map_or(patience, |most| most.min(patience));
+    first(context, &[id], patience).await?.ok_or_else(|| {
+        OpError::unavailable(format!("the worker did not answer within {} s", patience.as_secs()))
+            .code("no_answer")
+            .hint(format!(
+                "It goes on. Ask the same again to wait for its answer, or read it later: SELECT answer FROM lookups WHERE id = {id}"
+            ))
+    })
+}
+
+/// Who answered first, and what; `None`: nobody yet.
+async fn first(
+    context: &OpContext,
+    ids: &[i64],
+    patience: Duration,
+) -> Result<Option<(String, Answer)>, OpError> {
     let began = Instant::now();
     let refused_since = |found: &[Lookup]| {
         let refused = found.iter().any(|one| one.answer.is_some());
         refused && began.elapsed() >= REFUSALS_HOLD
     };
-    let found = until(context, &ids, |found| {
+    let found = until(context, ids, patience, |found| {
         found.iter().any(|one| one.answered) || refused_since(found)
     })
     .await?;
     let Some(one) = found.into_iter().next() else {
-        return Err(nobody());
+        return Ok(None);
     };
+    let by = one.answered_by.unwrap_or_default();
     match one.answer {
         Some(Answer::Failed(why)) => {
-            let by = one.answered_by.unwrap_or_default();
-            Err(
-                OpError::unavailable(format!("worker {by} could not: {why}"))
-                    .code("worker_could_not"),
-            )
+            let told = format!("worker {by} could not: {why}");
+            Err(OpError::unavailable(told).code("worker_could_not"))
         }
-        Some(answer) => Ok(answer),
-        None => Err(nobody()),
+        Some(answer) => Ok(Some((by, answer))),
+        None => Ok(None),
     }
 }
 
@@ -52,15 +81,16 @@ pub(super) async fn everyone(
 ) -> Result<Vec<Lookup>, OpError> {
     let ids = lookups::ask(&context.store, question, true, &context.actor).await?;
     let all = |found: &[Lookup]| found.iter().all(|one| one.answered);
-    until(context, &ids, all).await
+    until(context, &ids, PATIENCE, all).await
 }
 
 async fn until(
     context: &OpContext,
     ids: &[i64],
+    patience: Duration,
     enough: impl Fn(&[Lookup]) -> bool,
 ) -> Result<Vec<Lookup>, OpError> {
-    let deadline = Instant::now() + PATIENCE;
+    let deadline = Instant::now() + patience;
     loop {
         let found = lookups::read(&context.store, ids).await?;
         if enough(&found) || Instant::now() >= deadline {
@@ -68,6 +98,11 @@ async fn until(
         }
         tokio::time::sleep(LOOK).await;
     }
+}
+
+/// What does not fit the question is no answer.
+pub(super) fn something_else() -> OpError {
+    OpError::internal("a worker answered something else")
 }
 
 fn nobody() -> OpError {

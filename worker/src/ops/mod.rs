@@ -3,6 +3,7 @@
 //! Knows nothing of any surface.
 
 pub mod agent;
+pub mod agent_try;
 pub mod amount;
 pub mod audit;
 pub mod batch;
@@ -181,8 +182,8 @@ pub static ALL: &[OpEntry] = &[
     OpEntry::of::<permission::AnswerPermission>(),
     OpEntry::of::<agent::ListAgents>(),
     OpEntry::of::<agent::ShowAgent>(),
-    OpEntry::of::<agent::ProbeAgent>(),
-    OpEntry::of::<agent::CheckAgent>(),
+    OpEntry::of::<agent_try::ProbeAgent>(),
+    OpEntry::of::<agent_try::CheckAgent>(),
     OpEntry::of::<project::ListProjects>(),
     OpEntry::of::<project::ShowProject>(),
     OpEntry::of::<project::AddProject>(),

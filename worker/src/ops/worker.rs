@@ -124,7 +124,7 @@ impl Op for ResumeWorker {
 }
 
 /// The worker that is meant; of several with a name only the living ones count.
-async fn one(context: &OpContext, wanted: &str) -> Result<WorkerView, OpError> {
+pub(super) async fn one(context: &OpContext, wanted: &str) -> Result<WorkerView, OpError> {
     let all = workers_list::list(&context.store).await?;
     let fits = |worker: &&WorkerView| {
         let id = worker.id.to_string();

@@ -2,6 +2,7 @@
 //! file of its own, and the kernel lets go of it when the process dies.
 
 use std::fs::{File, OpenOptions};
+use std::io::ErrorKind;
 use std::path::Path;
 
 use nix::fcntl::{Flock, FlockArg};
@@ -9,6 +10,8 @@ use nix::fcntl::{Flock, FlockArg};
 use crate::agent::process;
 use crate::domain::ids::WorkerId;
 use crate::run;
+
+use super::tries::{PROBES, tries_of};
 
 /// Held for as long as the process lives.
 pub struct AliveLock(#[expect(dead_code, reason = "held for its lock")] Flock<File>);
@@ -27,8 +30,21 @@ pub fn begin(dir: &Path, worker: WorkerId) -> std::io::Result<AliveLock> {
     Ok(AliveLock(lock))
 }
 
+/// Where it tried agents when somebody asked.
+fn forget_tries(dir: &Path, worker: &str) {
+    let tries = dir.with_file_name(PROBES).join(tries_of(worker));
+    match std::fs::remove_dir_all(&tries) {
+        Ok(()) => {}
+        Err(error) if error.kind() == ErrorKind::NotFound => {}
+        Err(error) => {
+            tracing::warn!(%error, dir = %tries.display(), "a directory of tries cannot be removed");
+        }
+    }
+}
+
 /// The worker stops in good order.
 pub fn end(dir: &Path, worker: WorkerId) {
+    forget_tries(dir, &worker.to_string());
     // A file that stays is swept by the next start.
     let _stays = std::fs::remove_file(dir.join(format!("{worker}.lock")));
 }
@@ -60,8 +76,34 @@ fn end_leftovers(dir: &Path) -> std::io::Result<()> {
                 continue;
             }
         }
+        forget_tries(dir, &dead);
         std::fs::remove_file(&path)?;
         drop(lock);
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_killed_worker_tried_agents_in_goes_with_its_lock_and_that_of_a_living_one_stays() {
+        let data = tempfile::tempdir().unwrap();
+        let alive = data.path().join("alive");
+        std::fs::create_dir(&alive).unwrap();
+        let living = WorkerId::fresh();
+        let lock = begin(&alive, living).unwrap();
+        std::fs::write(alive.join("killed.lock"), "").unwrap();
+        let tries = |worker: &str| data.path().join(PROBES).join(tries_of(worker));
+        let tries = [tries("killed"), tries(&living.to_string())];
+        for dir in &tries {
+            std::fs::create_dir_all(dir.join("home")).unwrap();
+        }
+        let _other = begin(&alive, WorkerId::fresh()).unwrap();
+        assert_eq!(tries.each_ref().map(|dir| dir.exists()), [false, true]);
+        end(&alive, living);
+        drop(lock);
+        assert!(!tries[1].exists());
+    }
 }

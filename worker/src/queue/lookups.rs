@@ -1,9 +1,10 @@
 //! Answers questions that only a worker can: what an application would do, what a file has, whether a
-//! project can be worked in. Nothing is changed by any of them.
+//! project can be worked in, whether an agent works. Nothing is changed by any of them.
 
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::sync::broadcast::Receiver;
 use tokio::sync::broadcast::error::RecvError;
 use tokio_util::sync::CancellationToken;
 
@@ -11,10 +12,12 @@ use crate::domain::lookup::{Answer, ProjectFacts, Question};
 use crate::run::RunContext;
 use crate::run::prepare::project_spec;
 use crate::store::listen::Wakeup;
-use crate::store::lookups::{self, Proposal, Taken};
+use crate::store::lookups::{self, About, Proposal, Taken};
 use crate::store::{StoreError, applies, projects};
 use crate::telemetry::figures;
 use crate::workspace::{ApplyRequest, ProjectSpec};
+
+use super::tries::Tries;
 
 /// How often to look although nothing woke us.
 const TICK: Duration = Duration::from_secs(5);
@@ -22,28 +25,110 @@ const TICK: Duration = Duration::from_secs(5);
 /// Exclusive time for one question: the first look at a repository elsewhere fetches all of it.
 const TAKE_TIME: Duration = Duration::from_secs(60);
 
-/// Answer one question. `false`: there was none.
-pub async fn run_once(context: &RunContext) -> Result<bool, StoreError> {
-    let Some(taken) = lookups::take(&context.store, context.worker, TAKE_TIME).await? else {
-        return Ok(false);
-    };
+/// The same for one about an agent: a check has half a dozen turns, each with a limit of minutes.
+const TRY_TIME: Duration = Duration::from_secs(900);
+
+/// Asked by somebody who is newer than this worker.
+pub(super) const UNKNOWN: &str = "this worker is of a version that does not know the question";
+
+/// Answers what is about one of the two.
+#[derive(Clone)]
+pub enum Answerer {
+    /// What is about repositories.
+    OfRepositories(Arc<RunContext>),
+    /// What is about agents, which may take minutes.
+    OfAgents(Tries),
+}
+
+impl Answerer {
+    fn context(&self) -> &RunContext {
+        match self {
+            Self::OfRepositories(context) => context,
+            Self::OfAgents(tries) => &tries.context,
+        }
+    }
+
+    /// Answer one question. `false`: there was none.
+    pub async fn run_once(&self) -> Result<bool, StoreError> {
+        let context = self.context();
+        let (about, time) = match self {
+            Self::OfRepositories(_) => (About::Repository, TAKE_TIME),
+            Self::OfAgents(_) => (About::Agent, TRY_TIME),
+        };
+        let taken = lookups::take(&context.store, context.worker, about, time).await?;
+        let Some(taken) = taken else {
+            return Ok(false);
+        };
+        let found = tokio::time::timeout(time, async {
+            match self {
+                Self::OfRepositories(context) => find_out(context, &taken).await,
+                Self::OfAgents(tries) => Ok(tries.answer(taken.question.as_ref()).await),
+            }
+        });
+        let found = match found.await {
+            Ok(found) => found?,
+            Err(_elapsed) => Err(format!("it took longer than {} s", time.as_secs())),
+        };
+        tell(context, &taken, found).await?;
+        Ok(true)
+    }
+
+    /// Answer until stopped; what is looked at then is left.
+    pub async fn run(self, stop: CancellationToken) {
+        let mut wakeups = self.context().listener.subscribe();
+        loop {
+            loop {
+                let done = tokio::select! {
+                    () = stop.cancelled() => return,
+                    done = self.run_once() => done,
+                };
+                match done {
+                    Ok(true) => {}
+                    Ok(false) => break,
+                    Err(error) => {
+                        tracing::warn!(%error, "a question could not be answered");
+                        break;
+                    }
+                }
+            }
+            tokio::select! {
+                () = stop.cancelled() => return,
+                () = tokio::time::sleep(TICK) => {}
+                () = asked(&mut wakeups) => {}
+            }
+        }
+    }
+}
+
+/// Until somebody may have asked; never where nothing is heard any more.
+async fn asked(wakeups: &mut Receiver<Wakeup>) {
+    loop {
+        match wakeups.recv().await {
+            Ok(Wakeup::Lookup | Wakeup::Gap) | Err(RecvError::Lagged(_)) => return,
+            Ok(_) => {}
+            Err(RecvError::Closed) => std::future::pending().await,
+        }
+    }
+}
+
+/// Store what was found out; what was not may be found out by another worker, when it has what this
+/// one lacks.
+async fn tell(
+    context: &RunContext,
+    taken: &Taken,
+    found: Result<Answer, String>,
+) -> Result<(), StoreError> {
     let name = context.worker_name.as_str();
-    let found = tokio::time::timeout(TAKE_TIME, find_out(context, &taken)).await;
-    let found = match found {
-        Ok(found) => found?,
-        Err(_elapsed) => Err(format!("it took longer than {} s", TAKE_TIME.as_secs())),
-    };
     let answer = found.unwrap_or_else(Answer::Failed);
     match (&answer, &taken.question) {
-        // Another worker may have what this one lacks.
         (Answer::Failed(_), Some(Question::Preview { .. } | Question::File { .. }) | None) => {
             let this = (context.worker, name);
-            lookups::decline(&context.store, &taken, this, &answer).await?;
+            lookups::decline(&context.store, taken, this, &answer).await?;
         }
-        _ => lookups::answer(&context.store, &taken, name, &answer).await?,
+        _ => lookups::answer(&context.store, taken, name, &answer).await?,
     }
     figures::lookups(1);
-    Ok(true)
+    Ok(())
 }
 
 /// The answer; the inner error is the reason why there is none.
@@ -54,7 +139,7 @@ async fn find_out(
     let workspaces = &context.workspaces;
     let said = |error: crate::workspace::WorkspaceError| error.to_string();
     Ok(match &taken.question {
-        None => Err("this worker is of a version that does not know the question".to_owned()),
+        None | Some(Question::Probe { .. } | Question::Check { .. }) => Err(UNKNOWN.to_owned()),
         Some(Question::CheckProject { project }) => match spec_of(context, project).await? {
             Err(why) => Err(why),
             Ok(spec) => workspaces
@@ -138,41 +223,4 @@ async fn proposed(
         authored_at: at,
     };
     Ok(Ok((spec, request)))
-}
-
-/// Answer until stopped.
-pub async fn run(context: Arc<RunContext>, stop: CancellationToken) {
-    let mut wakeups = context.listener.subscribe();
-    loop {
-        loop {
-            let done = tokio::select! {
-                () = stop.cancelled() => return,
-                done = run_once(&context) => done,
-            };
-            match done {
-                Ok(true) => {}
-                Ok(false) => break,
-                Err(error) => {
-                    tracing::warn!(%error, "a question could not be answered");
-                    break;
-                }
-            }
-        }
-        let timer = tokio::time::sleep(TICK);
-        tokio::pin!(timer);
-        loop {
-            tokio::select! {
-                () = stop.cancelled() => return,
-                () = &mut timer => break,
-                heard = wakeups.recv() => match heard {
-                    Ok(Wakeup::Lookup | Wakeup::Gap) | Err(RecvError::Lagged(_)) => break,
-                    Ok(_) => {}
-                    Err(RecvError::Closed) => {
-                        timer.await;
-                        break;
-                    }
-                }
-            }
-        }
-    }
 }

@@ -20,7 +20,7 @@ const TICK_DEAF: Duration = Duration::from_secs(1);
 const PAUSE: Duration = Duration::from_millis(20);
 
 /// Asks for a look now. Cheap to clone.
-#[derive(Clone, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Poke(Arc<Notify>);
 
 impl Poke {

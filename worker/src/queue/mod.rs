@@ -17,3 +17,4 @@ pub mod rescuer;
 pub mod slots;
 pub mod supervisor;
 pub mod sweeper;
+pub mod tries;

@@ -22,6 +22,7 @@ use crate::telemetry::figures;
 
 use super::pauses;
 use super::slots::Slots;
+use super::tries::Fresh;
 
 /// How long an offer holds; it is renewed at a third of that.
 const TTL: Duration = Duration::from_secs(300);
@@ -51,6 +52,8 @@ pub struct Offers {
     pub held: bool,
     /// Agents whose provider wants to be left alone, with why.
     pub paused: BTreeMap<String, String>,
+    /// What somebody else found out since.
+    pub fresh: Fresh,
 }
 
 /// Which agents a look probes.
@@ -179,6 +182,21 @@ impl Offers {
         self.publish(&catalogue).await
     }
 
+    /// Offer what somebody else found out since, if they did.
+    async fn heed_fresh(&mut self) -> Result<(), StoreError> {
+        let catalogue = self.context.catalogue();
+        let mut found = self.fresh.take();
+        // The file may have lost it since.
+        found.retain(|offer| catalogue.agents.contains_key(&offer.name));
+        if found.is_empty() {
+            return Ok(());
+        }
+        let found = found.into_iter().map(|offer| (offer.name.clone(), offer));
+        self.current.extend(found);
+        self.open(&catalogue);
+        self.publish(&catalogue).await
+    }
+
     /// Keep offers fresh and the catalogue current until stopped.
     pub async fn run(mut self, stop: CancellationToken) {
         // Nothing yet: the file may have changed since the worker read it.
@@ -205,6 +223,10 @@ impl Offers {
                     () = tokio::time::sleep(RELOAD_LOOK) => {}
                     // The sender lives as long as the context.
                     _ = pauses.changed() => {}
+                    () = self.fresh.some() => {}
+                }
+                if let Err(error) = self.heed_fresh().await {
+                    tracing::warn!(%error, "what a probe found could not be published");
                 }
                 let now = modified(self.file.as_deref());
                 if now != seen {
@@ -291,7 +313,8 @@ fn empty(spec: &AgentSpec) -> Offer {
     }
 }
 
-fn offer(spec: &AgentSpec, probe: Probe) -> Offer {
+/// What this worker offers of an agent when a probe found this.
+pub(super) fn offer(spec: &AgentSpec, probe: Probe) -> Offer {
     if spec.path == ExecutionPath::Noop {
         return Offer {
             status: "ready",

@@ -1,13 +1,10 @@
 //! Starts the services of a worker in order and stops them in order. Two-stage stop: take no more
 //! and let run; then, after the drain time or at the second signal, interrupt and give back.
 
-use std::collections::BTreeMap;
-use std::panic::AssertUnwindSafe;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::{Arc, RwLock};
 use std::time::Duration;
 
-use futures::FutureExt;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -29,22 +26,20 @@ use crate::telemetry::figures;
 use crate::workspace::{HooksPolicy, WorkspaceError, Workspaces};
 
 use super::alive::{self, AliveLock};
+use super::finisher;
 use super::lease::{Heartbeat, LeaseBook};
-use super::maintainer::{self, Poke};
-use super::offers::Offers;
+use super::maintainer::Poke;
 use super::poller::Poller;
 use super::slots::Slots;
-use super::sweeper::{self, Late};
-use super::{applier, cancels, finisher, gauges, janitor, lookups, pauses, rescuer};
+use super::sweeper::Late;
+
+mod services;
 
 /// How long interrupted attempts may take to record what is there and give back.
 const INTERRUPT_TIME: Duration = Duration::from_secs(90);
 
 /// How long a claim under way may still take once attempts are interrupted.
 const CLAIM_TIME: Duration = Duration::from_secs(5);
-
-/// Pause before a service that panicked is started again.
-const RESTART_PAUSE: Duration = Duration::from_secs(5);
 
 /// How long a self-ping may take before LISTEN counts as not working here.
 const PING_TIME: Duration = Duration::from_secs(5);
@@ -272,106 +267,6 @@ impl Worker {
         })
     }
 
-    fn start_services(&self, stop: &CancellationToken) -> Result<JoinSet<()>, WorkerError> {
-        let context = self.context.clone();
-        let (store, listener) = (context.store.clone(), context.listener.clone());
-        let (worker, workspaces) = (context.worker, context.workspaces.clone());
-        let scratch = self.settings.data_dir.join("probes");
-        passage(&scratch)?;
-        let mut services = JoinSet::new();
-        let rescued = Poke::default();
-        {
-            let (store, listener) = (store.clone(), listener.clone());
-            let (book, stop) = (self.book.clone(), stop.clone());
-            serve(&mut services, "cancels", &stop.clone(), move || {
-                let (store, listener) = (store.clone(), listener.clone());
-                cancels::run(store, worker, listener, book.clone(), stop.clone())
-            });
-        }
-        {
-            let (store, listener) = (store.clone(), listener.clone());
-            let (poke, stop) = (self.poke.clone(), stop.clone());
-            serve(&mut services, "maintainer", &stop.clone(), move || {
-                maintainer::run(store.clone(), listener.clone(), poke.clone(), stop.clone())
-            });
-        }
-        {
-            let (store, slots, stop) = (store.clone(), self.slots.clone(), stop.clone());
-            let (marks, late) = (self.marks.clone(), self.late.clone());
-            serve(&mut services, "sweeper", &stop.clone(), move || {
-                let (marks, late) = (marks.clone(), late.clone());
-                sweeper::run(store.clone(), slots.clone(), marks, late, stop.clone())
-            });
-        }
-        {
-            let (store, book, stop) = (store.clone(), self.book.clone(), stop.clone());
-            let pokes = [rescued.clone(), self.poke.clone()];
-            serve(&mut services, "rescuer", &stop.clone(), move || {
-                rescuer::run(
-                    store.clone(),
-                    worker,
-                    book.clone(),
-                    pokes.clone(),
-                    stop.clone(),
-                )
-            });
-        }
-        {
-            let (store, workspaces, stop) = (store.clone(), workspaces.clone(), stop.clone());
-            serve(&mut services, "applier", &stop.clone(), move || {
-                let (store, workspaces) = (store.clone(), workspaces.clone());
-                applier::run(store, workspaces, listener.clone(), stop.clone())
-            });
-        }
-        {
-            let (store, book, stop) = (store.clone(), self.book.clone(), stop.clone());
-            serve(&mut services, "janitor", &stop.clone(), move || {
-                let (store, workspaces) = (store.clone(), workspaces.clone());
-                janitor::run(
-                    store,
-                    workspaces,
-                    book.clone(),
-                    rescued.clone(),
-                    stop.clone(),
-                )
-            });
-        }
-        {
-            let (store, gate, stop) = (store.clone(), context.gate.clone(), stop.clone());
-            let listener = context.listener.clone();
-            serve(&mut services, "pauses", &stop.clone(), move || {
-                pauses::run(store.clone(), listener.clone(), gate.clone(), stop.clone())
-            });
-        }
-        self.start_offers(&mut services, scratch, stop);
-        let (asked, asked_stop) = (self.context.clone(), stop.clone());
-        serve(&mut services, "lookups", stop, move || {
-            lookups::run(asked.clone(), asked_stop.clone())
-        });
-        let (slots, stop) = (self.slots.clone(), stop.clone());
-        serve(&mut services, "gauges", &stop.clone(), move || {
-            gauges::run(slots.clone(), store.clone(), stop.clone())
-        });
-        Ok(services)
-    }
-
-    fn start_offers(&self, services: &mut JoinSet<()>, scratch: PathBuf, stop: &CancellationToken) {
-        let (context, slots) = (self.context.clone(), self.slots.clone());
-        let (file, run_stop) = (self.settings.agents_file.clone(), stop.clone());
-        serve(services, "offers", stop, move || {
-            let offers = Offers {
-                context: context.clone(),
-                slots: slots.clone(),
-                file: Some(file.clone()),
-                scratch: scratch.clone(),
-                current: BTreeMap::new(),
-                held: false,
-                paused: BTreeMap::new(),
-            };
-            offers.run(run_stop.clone())
-        });
-    }
-
     /// Named prepared statements are safe only where a connection is a session. A LISTEN that
     /// hears our own ping over the same connection string proves it.
     async fn trust_sessions_if_proven(&self) {
@@ -460,29 +355,6 @@ async fn end_polling(polling: &mut JoinSet<()>, hard: &CancellationToken) {
         () = unanswered => {}
     }
     polling.shutdown().await;
-}
-
-/// Run a service until it is stopped. A panic costs the look it happened in, not the service.
-fn serve<F>(
-    services: &mut JoinSet<()>,
-    name: &'static str,
-    stop: &CancellationToken,
-    service: impl Fn() -> F + Send + 'static,
-) where
-    F: Future<Output = ()> + Send + 'static,
-{
-    let stop = stop.clone();
-    figures::service_begins(name);
-    services.spawn(async move {
-        while AssertUnwindSafe(service()).catch_unwind().await.is_err() {
-            tracing::error!(service = name, "a service panicked; it is started again");
-            figures::service_panicked(name);
-            tokio::select! {
-                () = stop.cancelled() => return,
-                () = tokio::time::sleep(RESTART_PAUSE) => {}
-            }
-        }
-    });
 }
 
 /// For what attempts own.

@@ -166,7 +166,7 @@ fn told(known: &Known, after: &Catalogue, added: &Added<'_>) -> Vec<String> {
         false => format!("DISPATCH_AGENTS={file} "),
     };
     told.push(format!(
-        "See whether it works here: {with}dispatch agents check {name}"
+        "See whether it works here: {with}dispatch agents check {name} --here"
     ));
     told
 }
@@ -440,7 +440,7 @@ mod tests {
         assert!(told.contains("got: agent opencode."), "{told}");
         assert!(told.contains("the others: native, "), "{told}");
         assert!(
-            told.contains("dispatch agents check opencode-run"),
+            told.contains("dispatch agents check opencode-run --here"),
             "{told}"
         );
         assert_eq!(file.metadata().unwrap().mode() & 0o777, NEW_FILE_MODE);

@@ -6,10 +6,11 @@ use std::sync::Arc;
 use futures::FutureExt;
 use futures::future::BoxFuture;
 
-use super::check::{self, Subject, Tell};
 use super::doctor::Machine;
 use crate::agent::AgentError;
 use crate::agent::catalog::{self, Probe};
+use crate::blocking;
+use crate::check::{self, Subject, Tell};
 use crate::config::agent_spec::AgentSpec;
 use crate::config::agents::Catalogue;
 use crate::config::credentials;
@@ -44,7 +45,7 @@ fn read(file: &Path) -> Result<Catalogue, OpError> {
 }
 
 /// Whether nobody named a file, and there is none.
-fn is_absent(file: &Path) -> bool {
+pub(super) fn is_absent(file: &Path) -> bool {
     file == Path::new(DEFAULT_FILE) && !file.exists()
 }
 
@@ -126,6 +127,7 @@ impl Prober for CatalogueProber {
             probe.redact(&Redactor::new(credentials::of_agent(spec)));
             Ok(Some(ProbeReport {
                 name: spec.name.clone(),
+                worker: None,
                 status: probe.status.as_str().to_owned(),
                 error: probe.error,
                 execution_path: spec.path.as_str().to_owned(),
@@ -156,6 +158,8 @@ impl Prober for CatalogueProber {
                 spec,
                 sandbox: sandbox.map_err(OpError::unavailable)?,
                 scratch: scratch.path(),
+                secrets: secrets(spec.clone()).await,
+                marks: String::new(),
                 tell: self.tell,
             };
             Ok(Some(check::check(&subject, depth).await))
@@ -166,6 +170,18 @@ impl Prober for CatalogueProber {
 
 fn scratch() -> Result<tempfile::TempDir, String> {
     tempfile::tempdir().map_err(|error| format!("cannot make a directory to try it in: {error}"))
+}
+
+/// What must not be told: the secrets of this process, and those that the agent gets.
+async fn secrets(spec: AgentSpec) -> Redactor {
+    let gathered = blocking::run(move || {
+        let own = credentials::of_environment();
+        Redactor::new(own.into_iter().chain(credentials::of_agent(&spec)))
+    });
+    gathered.await.unwrap_or_else(|error| {
+        tracing::error!(%error, "the secrets of an agent could not be gathered");
+        Redactor::default()
+    })
 }
 
 impl CatalogueProber {

@@ -34,11 +34,12 @@ impl Machine {
         match catalogue::load(&self.agents) {
             Ok(catalogue) => {
                 let (agents, providers) = (catalogue.agents.len(), catalogue.providers.len());
-                Finding::ok(
-                    AREA,
-                    "agents.toml",
-                    format!("{agents} agents, {providers} providers"),
-                )
+                let counted = format!("{agents} agents, {providers} providers");
+                let found = match catalogue::is_absent(&self.agents) {
+                    true => format!("none here; a worker would take the ready-made: {counted}"),
+                    false => counted,
+                };
+                Finding::ok(AREA, "agents.toml", found)
             }
             Err(error) => Finding::ok(AREA, "agents.toml", error.message).but(
                 Verdict::Fail,

@@ -3,7 +3,6 @@
 mod add_agent;
 mod bench;
 mod catalogue;
-mod check;
 mod doctor;
 mod serve;
 mod signals;

@@ -3,14 +3,17 @@
 use std::time::Duration;
 
 use serde_json::Value;
+use uuid::Uuid;
 
 use super::{Store, StoreError};
 use crate::domain::change::ShownFile;
 use crate::domain::ids::WorkerId;
-use crate::domain::lookup::{Answer, Question};
+use crate::domain::lookup::{Answer, CheckDepth, Question};
 
 crate::statements! {
     ASK = "lookup_ask";
+    PROBE_AGENT = "agent_probe";
+    CHECK_AGENT = "agent_check";
     READ = "lookup_read";
     TAKE = "lookup_take";
     ANSWER = "lookup_answer";
@@ -29,6 +32,34 @@ pub async fn ask(
     let question = serde_json::to_value(question).unwrap_or_default();
     let rows = store.query(&ASK, &[&question, &everyone, &actor]).await?;
     rows.iter().map(|row| Ok(row.try_get("id")?)).collect()
+}
+
+/// Ask a worker that has the agent, this one when one is named, to probe it; gives the number of the
+/// question. An error: there is none.
+pub async fn probe_agent(
+    store: &Store,
+    agent: &str,
+    worker: Option<Uuid>,
+    actor: &str,
+) -> Result<i64, StoreError> {
+    let row = store
+        .query_one(&PROBE_AGENT, &[&agent, &worker, &actor])
+        .await?;
+    Ok(row.try_get("id")?)
+}
+
+/// The same to check it.
+pub async fn check_agent(
+    store: &Store,
+    (agent, depth): (&str, CheckDepth),
+    worker: Option<Uuid>,
+    actor: &str,
+) -> Result<i64, StoreError> {
+    let without_prompt = depth == CheckDepth::WithoutPrompt;
+    let row = store
+        .query_one(&CHECK_AGENT, &[&agent, &without_prompt, &worker, &actor])
+        .await?;
+    Ok(row.try_get("id")?)
 }
 
 /// What became of a question.
@@ -74,14 +105,25 @@ pub struct Taken {
     pub question: Option<Question>,
 }
 
-/// Take a question for so long; `None`: there is none.
+/// What a question is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum About {
+    /// A repository.
+    Repository,
+    /// An agent, which may take minutes.
+    Agent,
+}
+
+/// Take a question about this for so long; `None`: there is none.
 pub async fn take(
     store: &Store,
     worker: WorkerId,
+    about: About,
     time: Duration,
 ) -> Result<Option<Taken>, StoreError> {
     let ms = i64::try_from(time.as_millis()).unwrap_or(i64::MAX);
-    let row = store.query_opt(&TAKE, &[&worker.0, &ms]).await?;
+    let of_agent = about == About::Agent;
+    let row = store.query_opt(&TAKE, &[&worker.0, &ms, &of_agent]).await?;
     row.map(|row| {
         let question: Value = row.try_get("question")?;
         Ok(Taken {

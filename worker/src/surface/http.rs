@@ -253,8 +253,9 @@ async fn call(
     input: Value,
 ) -> Result<Response, Problem> {
     caller.needs(entry.spec.scope)?;
-    let context = shared.context.for_actor(caller.actor);
-    let answer = tokio::time::timeout(limits::HTTP_ANSWER_TIMEOUT, (entry.call)(&context, input));
+    let patience = limits::HTTP_ANSWER_TIMEOUT;
+    let context = shared.context.for_caller(caller.actor, patience);
+    let answer = tokio::time::timeout(patience, (entry.call)(&context, input));
     let name = entry.spec.name;
     let value = match answer.await {
         Ok(Ok(value)) => value,

@@ -19,7 +19,7 @@ pub(crate) async fn examine(
     without_prompt: bool,
 ) -> Result<Value, OpError> {
     let fleet = call(context, "doctor.show", json!({"agent": agent})).await;
-    let check = json!({"name": agent, "without_prompt": without_prompt});
+    let check = json!({"name": agent, "without_prompt": without_prompt, "here": true});
     let here = call(context, "agent.check", check).await;
     let missing = |told: &Result<Diagnosis, OpError>| {
         let error = told.as_ref().err();
@@ -84,7 +84,8 @@ fn of_machine(told: Result<Diagnosis, OpError>) -> Vec<Finding> {
         Ok(told) => told.data,
         Err(error) if error.kind == OpErrorKind::NotFound => {
             let found = Finding::ok("agent", "found", error.message);
-            let advice = "Nothing of it was tried: run this on a host whose agents.toml has it.";
+            let advice =
+                "Nothing of it was tried here. A worker tries it: dispatch agents check NAME.";
             vec![found.but(Verdict::Warn, advice)]
         }
         Err(error) => vec![failed("machine", "agents.toml", error)],

@@ -28,7 +28,7 @@ pub mod tree;
 mod wait;
 
 use std::ffi::OsString;
-use std::io;
+use std::io::{self, IsTerminal};
 use std::process::ExitCode;
 use std::sync::Arc;
 
@@ -69,7 +69,7 @@ const LONG: [&str; 10] = [
 ];
 
 /// Operations that tell of this machine what can be told without a database.
-const WITHOUT_DATABASE: [&str; 2] = ["doctor.show", "agent.check"];
+const WITHOUT_DATABASE: [&str; 3] = ["doctor.show", "agent.probe", "agent.check"];
 
 /// How a command ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -280,6 +280,10 @@ async fn command(global: &Global<'_>, matches: &ArgMatches) -> Result<End, CliEr
                 return wait::run(context, &mut out, input, global.json).await;
             }
             let asked = input.clone();
+            let by_worker = input["here"] != true && !context.store.is_absent();
+            if entry.spec.name == "agent.check" && by_worker && io::stderr().is_terminal() {
+                eprintln!("A worker checks it, which takes some seconds to some minutes …");
+            }
             let value = match doctor::agent(entry, &input) {
                 Some(agent) => doctor::examine(context, agent, extras.without_prompt).await?,
                 None => (entry.call)(context, input).await?,

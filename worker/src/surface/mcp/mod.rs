@@ -151,10 +151,11 @@ impl ServerHandler for Door {
         if let Err(error) = caller.needs(entry.spec.scope) {
             return Ok(refused(&error).into());
         }
-        let context = self.context.for_actor(caller.actor);
+        let patience = limits::HTTP_ANSWER_TIMEOUT;
+        let context = self.context.for_caller(caller.actor, patience);
         let answer = tokio::select! {
             () = request.ct.cancelled() => return Err(ErrorData::internal_error("cancelled", None)),
-            answer = tokio::time::timeout(limits::HTTP_ANSWER_TIMEOUT, (entry.call)(&context, input)) => answer,
+            answer = tokio::time::timeout(patience, (entry.call)(&context, input)) => answer,
         };
         let late = || OpError::unavailable("the answer took too long").code("timeout");
         let done = answer.unwrap_or_else(|_| Err(late()));

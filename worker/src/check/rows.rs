@@ -3,10 +3,10 @@
 use std::io::IsTerminal;
 
 use super::Tell;
+use crate::domain::finding::{Finding, Verdict};
 use crate::domain::limits;
 use crate::domain::redact::Redactor;
 use crate::domain::safe_text;
-use crate::ops::doctor::{Finding, Verdict};
 
 const AREA: &str = "agent";
 

@@ -8,7 +8,7 @@ use std::time::Duration;
 use super::memory::Memory;
 use super::rows::{Rows, Step};
 use super::turn::{self, Answers, Late, Left, Ran, Stop};
-use super::{failed, start};
+use super::{Subject, failed, start};
 use crate::agent::acp::CANCELLED;
 use crate::agent::conversation::Conversation;
 use crate::agent::llm::{GenaiLlm, Llm};
@@ -42,7 +42,8 @@ const RESUMED: &str = "Which word did you write into dispatch-check.txt? Answer 
 const KILL: i32 = 9;
 
 /// All of them. `turn` is of an agent that is there and speaks.
-pub(super) async fn all(spec: &AgentSpec, turn: TurnRequest, rows: &mut Rows) {
+pub(super) async fn all(of: &Subject<'_>, turn: TurnRequest, rows: &mut Rows) {
+    let spec = of.spec;
     let llm = match spec.path {
         ExecutionPath::Native => match GenaiLlm::new() {
             Ok(llm) => Some(Arc::new(llm) as Arc<dyn Llm>),
@@ -54,7 +55,13 @@ pub(super) async fn all(spec: &AgentSpec, turn: TurnRequest, rows: &mut Rows) {
         },
         ExecutionPath::Acp | ExecutionPath::Pipe | ExecutionPath::Pty | ExecutionPath::Noop => None,
     };
-    let course = Course { spec, turn, llm };
+    let marks = &of.marks;
+    let course = Course {
+        spec,
+        turn,
+        llm,
+        marks,
+    };
     let mut left = Leftovers::default();
     let memory: Arc<dyn Conversation> = Arc::new(Memory::default());
     rows.begin(Step::Prompt);
@@ -89,6 +96,7 @@ struct Course<'a> {
     spec: &'a AgentSpec,
     turn: TurnRequest,
     llm: Option<Arc<dyn Llm>>,
+    marks: &'a str,
 }
 
 impl Course<'_> {
@@ -111,7 +119,7 @@ impl Course<'_> {
         });
         TurnRequest {
             prompt: prompt.to_owned(),
-            mark: format!("check-{id}"),
+            mark: format!("{}check-{id}", self.marks),
             model: self.spec.model.clone(),
             mode_id: self.spec.mode.clone(),
             thinking_option_id: self.spec.thinking.clone(),

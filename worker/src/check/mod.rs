@@ -1,6 +1,6 @@
 //! The check of one agent: whether it is there, starts, speaks, works, asks, obeys and leaves nothing,
 //! found out by doing it once, with the adapter and the sandbox that a worker would use. Nothing here
-//! knows a database.
+//! knows a database, or whose machine it is: a worker's, or that of whoever asks.
 
 mod memory;
 mod place;
@@ -12,31 +12,36 @@ use std::path::Path;
 use std::time::Duration;
 
 use crate::agent::{AgentError, TurnRequest, catalog};
-use crate::blocking;
 use crate::config::agent_spec::AgentSpec;
-use crate::config::credentials;
 use crate::domain::attempt::ExecutionPath;
 use crate::domain::error_class::ErrorClass;
+use crate::domain::finding::Finding;
 use crate::domain::limits;
+use crate::domain::lookup::CheckDepth;
 use crate::domain::redact::Redactor;
-use crate::ops::CheckDepth;
-use crate::ops::doctor::Finding;
 use crate::sandbox::Sandbox;
 
 use rows::{Rows, Step};
 
 /// What is checked, and where.
-pub(super) struct Subject<'a> {
-    pub(super) spec: &'a AgentSpec,
-    pub(super) sandbox: Sandbox,
+pub struct Subject<'a> {
+    /// Its entry.
+    pub spec: &'a AgentSpec,
+    /// What it is confined with.
+    pub sandbox: Sandbox,
     /// A directory of the check's own, which the caller removes.
-    pub(super) scratch: &'a Path,
-    pub(super) tell: Tell,
+    pub scratch: &'a Path,
+    /// What must not be told.
+    pub secrets: Redactor,
+    /// How the marks of its processes begin.
+    pub marks: String,
+    /// Who hears how it goes.
+    pub tell: Tell,
 }
 
 /// Who hears what is looked at now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Tell {
+pub enum Tell {
     /// Whoever sits before the terminal.
     Terminal,
     /// Nobody.
@@ -44,30 +49,17 @@ pub(super) enum Tell {
 }
 
 /// Find out. What does not work is in the findings.
-pub(super) async fn check(of: &Subject<'_>, depth: CheckDepth) -> Vec<Finding> {
-    let redactor = secrets(of.spec.clone()).await;
-    let mut rows = Rows::new(&of.spec.name, of.tell, redactor);
+pub async fn check(of: &Subject<'_>, depth: CheckDepth) -> Vec<Finding> {
+    let mut rows = Rows::new(&of.spec.name, of.tell, of.secrets.clone());
     let ready = free(of, &mut rows).await;
     let mut steps = Step::FREE.to_vec();
     if depth == CheckDepth::Whole {
         steps.extend(Step::TURNS);
         if let Some(turn) = ready {
-            turns::all(of.spec, turn, &mut rows).await;
+            turns::all(of, turn, &mut rows).await;
         }
     }
     rows.done(&steps)
-}
-
-/// What must not be told: the secrets of this process, and those that the agent gets.
-async fn secrets(spec: AgentSpec) -> Redactor {
-    let gathered = blocking::run(move || {
-        let own = credentials::of_environment();
-        Redactor::new(own.into_iter().chain(credentials::of_agent(&spec)))
-    });
-    gathered.await.unwrap_or_else(|error| {
-        tracing::error!(%error, "the secrets of an agent could not be gathered");
-        Redactor::default()
-    })
 }
 
 /// The steps that cost nothing. What they leave is ready for a prompt; nothing: no use in one.
