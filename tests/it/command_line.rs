@@ -229,7 +229,7 @@ async fn usage_has_a_row_a_group_and_a_title_over_each_column() {
 }
 
 #[test]
-fn up_says_what_is_wrong_with_its_agents_before_it_starts_anything() {
+fn up_says_what_is_wrong_with_its_agents_or_its_tokens_before_it_starts_anything() {
     let dir = tempfile::tempdir().unwrap();
     let entry = "[agents.x]\npath = \"pipe\"\ncommand = [\"true\"]\n";
     std::fs::write(dir.path().join("agents.toml"), entry).unwrap();
@@ -241,5 +241,13 @@ fn up_says_what_is_wrong_with_its_agents_before_it_starts_anything() {
     let (code, said) = Program::run_in(dir.path(), &["up"], &environment);
     assert_eq!(code, Some(2), "{said}");
     assert!(said.starts_with("error: agents file, line 1"), "{said}");
+    std::fs::remove_file(dir.path().join("agents.toml")).unwrap();
+    let args = ["up", "--token-file", "nothing"];
+    let (code, said) = Program::run_in(dir.path(), &args, &environment);
+    assert_eq!(code, Some(2), "{said}");
+    assert!(
+        said.contains("nothing") && said.contains("--token-file"),
+        "{said}"
+    );
     assert!(!data.exists(), "a database was made");
 }

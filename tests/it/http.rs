@@ -214,6 +214,36 @@ async fn only_a_known_token_of_this_host_gets_in() {
 }
 
 #[tokio::test]
+async fn a_choice_that_the_agent_does_not_list_is_noticed_before_the_task_fails_by_it() {
+    let server = Server::with_project().await;
+    let sql = server.db.client().await;
+    let offers = "INSERT INTO catalogue_agents (name) VALUES ('native');
+        INSERT INTO agent_offers (worker_id, name, status, execution_path, models, modes, expires_at)
+        SELECT gen_random_uuid(), a.name, 'ready', a.path, '[\"m1\", \"m2\"]', '[\"plan\"]', now() + interval '1 hour'
+          FROM (VALUES ('fake', 'acp'), ('native', 'native')) a (name, path)";
+    sql.batch_execute(offers).await.unwrap();
+    for (agent, choice, said) in [
+        ("fake", json!({"model": "m3"}), Some("the model \"m3\"")),
+        ("fake", json!({"model": "m2", "mode_id": "plan"}), None),
+        ("fake", json!({"mode_id": "build"}), Some("it offers: plan")),
+        // Nothing is known of what it may be.
+        ("fake", json!({"thinking_option_id": "high"}), None),
+        ("native", json!({"model": "acme/new"}), None),
+    ] {
+        let mut task = json!({"project": "shop", "input": "x", "agent": agent, "dry_run": true});
+        let fields = task.as_object_mut().unwrap();
+        fields.extend(choice.as_object().unwrap().clone());
+        let told = server.post("/api/v1/tasks", &task).await;
+        let notice = told.body["notice"].as_str();
+        match said {
+            Some(said) => assert!(notice.unwrap().contains(said), "{told:?}"),
+            None => assert_eq!(notice, None, "{task}"),
+        }
+    }
+    server.end().await;
+}
+
+#[tokio::test]
 async fn a_task_is_submitted_shown_listed_and_cancelled() {
     let server = Server::with_project().await;
     let body = json!({"project": "shop", "input": "do it", "agent": "fake", "timeout": "30m"});

@@ -4,6 +4,7 @@
 use std::process::Stdio;
 use std::time::Duration;
 
+use dispatch_worker::domain::limits;
 use dispatch_worker::ops::{self, Effect};
 use serde_json::{Value, json};
 use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader, Lines};
@@ -238,6 +239,45 @@ async fn http_answers_each_request_by_itself_behind_the_same_gate() {
         )
         .await;
     foreign.problem(403, "foreign_origin");
+    server.end().await;
+}
+
+#[tokio::test]
+async fn what_is_no_message_of_the_protocol_is_refused_as_any_other_request_is() {
+    let server = Server::with_project().await;
+    let accept = "Accept: application/json, text/event-stream\r\n";
+    let list = r#"{"jsonrpc": "2.0", "id": 1, "method": "tools/list"}"#;
+    for (head, headers, body, status, code) in [
+        ("POST /mcp", accept, "{", 400, "malformed_json"),
+        ("POST /mcp", accept, "{}", 400, "malformed_json"),
+        ("POST /mcp", accept, "", 415, "not_json"),
+        (
+            "POST /mcp",
+            "Accept: text/html\r\n",
+            list,
+            406,
+            "not_acceptable",
+        ),
+        ("PUT /mcp", accept, list, 405, "wrong_method"),
+        ("GET /mcp", accept, "", 405, "wrong_method"),
+    ] {
+        let answer = server.send(head, headers, body).await;
+        answer.problem(status, code);
+        assert!(
+            !answer.body["detail"].as_str().unwrap().is_empty(),
+            "{answer:?}"
+        );
+    }
+    let allowed = server.send("PUT /mcp", accept, list).await;
+    assert!(
+        allowed.head.to_lowercase().contains("\r\nallow: "),
+        "{allowed:?}"
+    );
+    let big = format!("{list}{}", " ".repeat(limits::HTTP_BODY_BYTES_MAX));
+    server
+        .send("POST /mcp", accept, &big)
+        .await
+        .problem(413, "body_too_large");
     server.end().await;
 }
 

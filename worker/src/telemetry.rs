@@ -40,11 +40,12 @@ pub enum Usual {
 
 /// Start logging to standard error. `format` is `text` or `json`; absent: text at a terminal,
 /// JSON elsewhere. `DISPATCH_LOG` (else `RUST_LOG`) is the filter; a second call does nothing.
-/// Unless asked for, genai is not heard: it logs what a provider sent, and each fault is told by us.
+/// Unless asked for, genai is not heard, which logs what a provider sent, nor what rmcp has to say of a
+/// refusal: each fault is told by us.
 pub fn init(format: Option<&str>, usual: Usual) {
     let usual = match usual {
-        Usual::Milestones => "warn,dispatch_worker=info,genai=off",
-        Usual::Faults => "warn,genai=off",
+        Usual::Milestones => "warn,dispatch_worker=info,genai=off,rmcp=error",
+        Usual::Faults => "warn,genai=off,rmcp=error",
     };
     let filter = ["DISPATCH_LOG", "RUST_LOG"]
         .iter()

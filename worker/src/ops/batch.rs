@@ -8,7 +8,7 @@ use serde_json::json;
 
 use super::page::Page;
 use super::submit::{self, SubmitTask, SubmittedTask};
-use super::{Effect, Example, Method, Op, OpContext, OpError, Spec};
+use super::{Effect, Example, Method, Op, OpContext, OpError, Spec, notice};
 use crate::domain::batch_key::BatchKey;
 use crate::domain::limits;
 use crate::domain::scope::Scope;
@@ -127,7 +127,7 @@ impl Op for SubmitTasks {
         let submitted = submitted.map(|((task, agent), made)| SubmittedTask {
             // Of those that were made before, a dry run tells the numbers too.
             id: Some(made.id.0).filter(|id| !dry_run || !fresh.contains(id)),
-            notice: submit::notice(&offers, &agent, task.fallback.as_deref()),
+            notice: notice::of(&offers, &agent, &task),
             project: task.project,
             agent,
             replayed: made.replayed,

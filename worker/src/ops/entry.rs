@@ -72,7 +72,28 @@ fn read<O: Op>(input: Value) -> Result<O, OpError> {
         let message = format!("{field} has a NUL character");
         return Err(OpError::invalid(message).hint("No text may have one: leave it out."));
     }
-    serde_json::from_value(input).map_err(|e| OpError::invalid(e.to_string()))
+    serde_json::from_value(input).map_err(|error| {
+        let message = error.to_string();
+        let meaning = missing(&message).and_then(meaning_of::<O>);
+        let error = OpError::invalid(message);
+        match meaning {
+            Some(meaning) => error.hint(meaning),
+            None => error,
+        }
+    })
+}
+
+/// The field that an input of this error lacks.
+fn missing(error: &str) -> Option<&str> {
+    let (field, _rest) = error.strip_prefix("missing field `")?.split_once('`')?;
+    Some(field)
+}
+
+/// What a field is, by the declaration of its operation.
+fn meaning_of<O: Op>(field: &str) -> Option<String> {
+    let schema = SchemaGenerator::default().into_root_schema_for::<O>();
+    let about = schema.get("properties")?.get(field)?.get("description")?;
+    Some(format!("{field}: {}", about.as_str()?))
 }
 
 /// The field of an input that has a NUL somewhere: Postgres has none in text, and paths neither.

@@ -16,6 +16,7 @@ pub mod error;
 pub mod look;
 mod lookup;
 pub mod message;
+mod notice;
 pub mod page;
 pub mod permission;
 pub mod project;

@@ -7,10 +7,10 @@ use serde_json::json;
 
 use super::amount::Amount;
 use super::values::{Moment, SOMETHING, Span, TaskRef, Timestamp};
-use super::{Effect, Example, Method, Op, OpContext, OpError, Spec};
+use super::{Effect, Example, Method, Op, OpContext, OpError, Spec, notice};
 use crate::domain::limits;
 use crate::domain::scope::Scope;
-use crate::store::catalogue::{self, AgentView};
+use crate::store::catalogue;
 use crate::store::tasks::{self, NewTask, SubmitFacts};
 use crate::store::{StoreError, StoreErrorKind};
 
@@ -198,7 +198,7 @@ impl Op for SubmitTask {
         Ok(SubmittedTask {
             // Of one that was made before, a dry run tells the number too.
             id: (!dry_run || made.replayed).then_some(made.id.0),
-            notice: notice(&offers, &agent, task.fallback.as_deref()),
+            notice: notice::of(&offers, &agent, &task),
             project: task.project,
             agent,
             replayed: made.replayed,
@@ -307,25 +307,4 @@ fn check_facts(task: &SubmitTask, facts: &SubmitFacts) -> Result<String, OpError
         }
     }
     Ok(agent.clone())
-}
-
-/// What whoever submits a task for this agent should know of it now.
-pub(super) fn notice(offers: &[AgentView], agent: &str, fallback: Option<&str>) -> Option<String> {
-    let ready = |name: &str| offers.iter().any(|a| a.name == name && a.status == "ready");
-    if ready(agent) || fallback.is_some_and(ready) {
-        return None;
-    }
-    let offer = offers.iter().find(|offer| offer.name == agent);
-    if offer.is_some_and(|offer| offer.status == "loading") {
-        return Some(format!(
-            "agent {agent} is being probed; the task begins when it is ready"
-        ));
-    }
-    let why = offer
-        .and_then(|offer| offer.error.as_deref())
-        .map(|error| format!(" ({error})"))
-        .unwrap_or_default();
-    Some(format!(
-        "no live worker offers agent {agent}{why}; the task waits until one does"
-    ))
 }

@@ -7,6 +7,7 @@ use crate::config::database::Database;
 use crate::localpg::{LocalPgError, LocalPostgres, Options, Stopped};
 use crate::ops::OpError;
 use crate::store::migrate;
+use crate::surface::auth;
 use crate::surface::cli::roles::{Report, UpArgs};
 use crate::surface::connect::ConnectArgs;
 
@@ -15,8 +16,9 @@ use super::{LOCAL_DATABASE, catalogue, local_data_dir, named_database, serve, si
 /// A Postgres of its own (unless a database is named), the schema, a worker and HTTP.
 pub(super) async fn up(connect: &ConnectArgs, args: UpArgs) -> Result<(), OpError> {
     let stop = signals::stop_on_signal()?;
-    // What is wrong with it is said before anything starts.
+    // What is wrong with them is said before anything starts.
     catalogue::load(&args.worker.agents)?;
+    auth::Gate::from_args(&args.serve)?;
     let (database, postgres) = match named_database(connect).await? {
         Some(database) => (database, None),
         None => {

@@ -80,7 +80,11 @@ impl Gate {
         let named = args.token_file.as_deref();
         let file = named.filter(|file| !file.as_os_str().is_empty());
         let text = secret_file::either("DISPATCH_HTTP_TOKEN", args.token.clone(), file);
-        let text = text.map_err(OpError::invalid)?.unwrap_or_default();
+        let text = text.map_err(|why| {
+            OpError::invalid(why)
+                .hint("The file is that of --token-file or DISPATCH_HTTP_TOKEN_FILE.")
+        })?;
+        let text = text.unwrap_or_default();
         let mut tokens: Vec<String> = text.lines().map(|line| line.trim().to_owned()).collect();
         tokens.retain(|token| !token.is_empty() && !token.starts_with('#'));
         if let (Some(file), true) = (file, tokens.is_empty()) {

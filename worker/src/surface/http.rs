@@ -67,12 +67,15 @@ pub fn router(app: App) -> Router {
         streams: Arc::new(Semaphore::new(limits::HTTP_STREAMS_MAX)),
     });
     let mcp = super::mcp::http(shared.context.clone(), shared.stop.clone());
+    let mcp = Router::new()
+        .route_service("/mcp", mcp)
+        .layer(middleware::from_fn(super::mcp::refusals::told));
     let mut guarded = Router::new()
         .route("/metrics", get(health::metrics))
         .route(&format!("{PREFIX}/tasks/{{id}}/events"), get(sse::events))
         .route("/tasks/{id}/events", get(sse::events))
         .layer(middleware::from_fn(reads))
-        .route_service("/mcp", mcp)
+        .merge(mcp)
         .route(&format!("{PREFIX}/openapi.json"), get(openapi_document));
     for entry in ops::ALL {
         guarded = guarded.route(&format!("{PREFIX}{}", entry.spec.path), op_route(entry));

@@ -2,6 +2,7 @@
 //! and output (`dispatch mcp`), and over HTTP at `/mcp` without sessions, so that any server may answer
 //! any request.
 
+pub(super) mod refusals;
 pub mod tools;
 
 use std::sync::Arc;
