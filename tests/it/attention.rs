@@ -65,7 +65,7 @@ async fn a_task_says_what_it_wants_of_a_person_from_its_wait_to_its_decision() {
         ("conflicted", Some("conflict")),
         ("rejected", None),
     ] {
-        let set = "UPDATE pending_changes SET state = $1";
+        let set = "UPDATE pending_changes SET state = $1, decided_by = 'ada', decided_at = now()";
         desk.sql.execute(set, &[&state]).await.unwrap();
         assert_eq!(attention().await.as_deref(), wants, "{state}");
     }

@@ -172,6 +172,92 @@ async fn every_operation_with_an_effect_leaves_one_row_with_its_actor_and_subjec
 }
 
 #[tokio::test]
+async fn whoever_submitted_a_task_is_listed_among_those_who_did_something_page_by_page() {
+    let db = TestDb::new().await;
+    let sql = db.client().await;
+    // Two at the same moment, and one with a later number and an earlier time.
+    sql.batch_execute(
+        "INSERT INTO projects(name, path) VALUES ('p', '/x');
+         INSERT INTO catalogue_agents(name) VALUES ('a');
+         INSERT INTO tasks(project, input, agent, submitted_by) VALUES ('p', 'x', 'a', 'bob'), ('p', 'y', 'a', 'ada');
+         SELECT cancel_task(1, 'no', 'ada');
+         INSERT INTO audit_log(at, actor, action, subject)
+         VALUES (now() - interval '1 hour', 'ada', 'x', 'late'), (now(), 'ada', 'x', 'last')",
+    )
+    .await
+    .unwrap();
+    let (context, _listener) = OpContext::open(&db.url(), 2, "ada".to_owned()).unwrap();
+    let call = async |name: &str, input| (ops::find(name).unwrap().call)(&context, input).await;
+    call(
+        "task.submit",
+        json!({"project": "p", "input": "z", "agent": "a"}),
+    )
+    .await
+    .unwrap();
+    let whole = call("audit.list", json!({})).await.unwrap();
+    let about = |page: &Value| -> Vec<String> {
+        let rows = page["data"].as_array().unwrap().iter();
+        rows.map(|row| row["subject"].as_str().unwrap().to_owned())
+            .collect()
+    };
+    let all = about(&whole);
+    assert_eq!(whole["data"][0]["task"], 3, "{whole}");
+    assert_eq!(
+        whole["data"][0]["detail"],
+        json!({"project": "p", "agent": "a"})
+    );
+    for subject in ["task 1", "task 2", "task 3", "late", "last", "project p"] {
+        assert!(all.iter().any(|one| one == subject), "{subject} in {all:?}");
+    }
+    let mut paged = Vec::new();
+    let mut cursor = None;
+    loop {
+        let page = call("audit.list", json!({"limit": 1, "cursor": cursor})).await;
+        let page = page.unwrap();
+        paged.extend(about(&page));
+        cursor = page["next_cursor"].as_str().map(str::to_owned);
+        if cursor.is_none() {
+            break;
+        }
+    }
+    assert_eq!(paged, all);
+    let of = async |input| about(&call("audit.list", input).await.unwrap());
+    assert_eq!(of(json!({"actor": "bob"})).await, ["task 1"]);
+    let first = of(json!({"subject": "task 1"})).await;
+    assert_eq!(
+        first,
+        ["task 1", "task 1"],
+        "it was submitted, and cancelled"
+    );
+    let query = "SELECT count(*) FROM acts WHERE actor = 'ada' AND action = 'task.submit'";
+    let acts: i64 = sql.query_one(query, &[]).await.unwrap().get(0);
+    assert_eq!(acts, 2);
+    let made_up = call("audit.list", json!({"cursor": "7"})).await;
+    assert!(made_up.unwrap_err().hint.unwrap().contains("next_cursor"));
+}
+
+#[tokio::test]
+async fn a_change_is_not_approved_by_nobody() {
+    let db = TestDb::new().await;
+    let sql = db.client().await;
+    sql.batch_execute(SCENE).await.unwrap();
+    for statement in [
+        "UPDATE pending_changes SET state = 'approved' WHERE id = 1",
+        "UPDATE pending_changes SET state = 'approved', decided_by = 'ada' WHERE id = 1",
+    ] {
+        let refused = sql.batch_execute(statement).await.unwrap_err();
+        let refused = refused.as_db_error().unwrap();
+        assert_eq!(refused.code().code(), "23514", "{statement}");
+        assert!(refused.hint().unwrap().contains("approve_change"));
+    }
+    sql.batch_execute("SELECT approve_change(1, 'd', actor => 'ada')")
+        .await
+        .unwrap();
+    let forgotten = sql.batch_execute("UPDATE pending_changes SET decided_by = NULL WHERE id = 1");
+    assert!(forgotten.await.is_err());
+}
+
+#[tokio::test]
 async fn settings_that_are_changed_by_plain_sql_leave_a_row_each_with_what_changed() {
     let db = TestDb::new().await;
     let sql = db.client().await;

@@ -199,9 +199,9 @@ async fn a_task_is_not_requeued_while_its_approved_change_waits_to_be_applied() 
     let id = task(&sql, "", "").await;
     end(&sql, id, "completed").await;
     sql.batch_execute(&format!(
-        "INSERT INTO pending_changes (task_id, attempt, token, project, state, base_commit, result_tree, \
-             result_commit, result_ref, digest, files, added_lines, removed_lines) \
-         VALUES ({id}, 1, 1, 'p', 'approved', 'b', 't', 'c', 'r', 'd', 1, 1, 0)"
+        "INSERT INTO pending_changes (task_id, attempt, token, project, state, decided_by, decided_at, base_commit, \
+             result_tree, result_commit, result_ref, digest, files, added_lines, removed_lines) \
+         VALUES ({id}, 1, 1, 'p', 'approved', 'ada', now(), 'b', 't', 'c', 'r', 'd', 1, 1, 0)"
     ))
     .await
     .unwrap();

@@ -7,11 +7,11 @@ use serde_json::json;
 use super::page::{self, Page};
 use super::{Effect, Example, Method, Op, OpContext, OpError, Spec};
 use crate::domain::scope::Scope;
-use crate::store::audit;
+use crate::store::audit::{self, Position};
 
 pub use crate::store::audit::AuditView;
 
-/// Read the audit log, newest first.
+/// Read who did what, newest first: the audit log, and who submitted each task.
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema, clap::Args)]
 #[serde(deny_unknown_fields)]
 pub struct ListAudit {
@@ -27,7 +27,7 @@ pub struct ListAudit {
     pub limit: Option<i64>,
     /// Where the page before ended
     #[arg(long)]
-    #[schemars(regex(pattern = page::NUMBER))]
+    #[schemars(regex(pattern = CURSOR))]
     pub cursor: Option<String>,
 }
 
@@ -53,15 +53,33 @@ impl Op for ListAudit {
 
     async fn run(self, context: &OpContext) -> Result<Self::Output, OpError> {
         let size = page::size(self.limit)?;
-        let before = page::number(self.cursor.as_deref())?;
+        let after = match self.cursor.as_deref() {
+            Some(cursor) => position(cursor)?,
+            None => Position::NEWEST,
+        };
         let rows = audit::list(
             &context.store,
             self.subject.as_deref(),
             self.actor.as_deref(),
-            before,
+            after,
             size + 1,
         )
         .await?;
-        Ok(Page::cut(rows, size, |act| act.id.to_string()))
+        let shown = rows.len().min(usize::try_from(size).unwrap_or(0));
+        let end = after.after(&rows[..shown]);
+        Ok(Page::cut(rows, size, |_last| {
+            format!("{}-{}", end.logged, end.submitted)
+        }))
     }
+}
+
+/// Two numbers, since acts are of two kinds.
+const CURSOR: &str = "^[0-9]{1,19}-[0-9]{1,19}$";
+
+fn position(cursor: &str) -> Result<Position, OpError> {
+    let (logged, submitted) = cursor.split_once('-').ok_or_else(page::wrong_cursor)?;
+    Ok(Position {
+        logged: page::figure(logged)?,
+        submitted: page::figure(submitted)?,
+    })
 }

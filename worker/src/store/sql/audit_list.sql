@@ -1,4 +1,5 @@
-SELECT a.id, a.at, a.actor, a.action, a.subject, a.detail
+-- What the audit log has, newest first.
+SELECT a.id, NULL::bigint AS task, a.at, a.actor, a.action, a.subject, a.detail
   FROM audit_log a
  WHERE a.id < $1::bigint
    AND ($2::text IS NULL OR a.subject = $2::text)
