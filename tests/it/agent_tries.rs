@@ -7,8 +7,10 @@ use serde_json::{Value, json};
 
 use crate::agent_check::{acp, healthy};
 use crate::harness::db::TestDb;
+use crate::harness::eventually;
+use crate::harness::program::processes_of;
 use crate::harness::repo::git;
-use crate::harness::worker::{FAKE, Stage, gates, write};
+use crate::harness::worker::{FAKE, PATIENCE, Stage, gates, write};
 
 /// An operation by its name, by somebody on a host without agents.
 async fn ask(stage: &Stage, name: &str, input: Value) -> Result<Value, OpError> {
@@ -121,6 +123,30 @@ async fn a_long_check_keeps_no_preview_waiting_and_whoever_asks_again_joins_it()
     assert_eq!(stage.text(query).await, "1");
     assert!(git(&stage.ground.repo, &["status", "--short"]).is_empty());
     worker.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_worker_that_stops_ends_what_it_tries_and_whoever_asked_is_told() {
+    let stage = Stage::new().await;
+    let mut setting = healthy();
+    setting["by_words"]["make the file"] = json!([{"say": "x"}, {"hang": true}]);
+    let worker = stage.worker_with(&acp("fake", &setting, ""), |_| {}).await;
+    let id = worker.id.clone();
+    let ready = "SELECT status = 'ready' FROM agent_offers";
+    stage.holds("the agent is offered", ready).await;
+    let asked = ask(&stage, "agent.check", json!({"name": "fake"}));
+    let stopped = async {
+        eventually("its turn runs", PATIENCE, || async {
+            processes_of(&id) > 0
+        })
+        .await;
+        worker.stop().await;
+    };
+    let (told, ()) = tokio::join!(asked, stopped);
+    let told = told.unwrap_err();
+    assert_eq!(told.code, "no_answer");
+    assert!(told.message.contains("stopped"), "{}", told.message);
+    assert_eq!(processes_of(&id), 0);
 }
 
 #[tokio::test]

@@ -74,7 +74,7 @@ impl Op for ListAudit {
 }
 
 /// Two numbers, since acts are of two kinds.
-const CURSOR: &str = "^[0-9]{1,19}-[0-9]{1,19}$";
+const CURSOR: &str = "^[0-9]{1,18}-[0-9]{1,18}$";
 
 fn position(cursor: &str) -> Result<Position, OpError> {
     let (logged, submitted) = cursor.split_once('-').ok_or_else(page::wrong_cursor)?;

@@ -57,12 +57,20 @@ async fn first(
         refused && began.elapsed() >= REFUSALS_HOLD
     };
     let found = until(context, ids, patience, |found| {
-        found.iter().any(|one| one.answered) || refused_since(found)
+        let settled = |one: &Lookup| one.answered || !one.lives;
+        found.iter().any(settled) || refused_since(found)
     })
     .await?;
     let Some(one) = found.into_iter().next() else {
         return Ok(None);
     };
+    if !one.answered && !one.lives {
+        let worker = one.worker.as_deref().unwrap_or("that was asked");
+        let gone = format!("worker {worker} stopped before it answered");
+        return Err(OpError::unavailable(gone)
+            .code("no_answer")
+            .hint("Ask again: another that has the agent is asked, or dispatch workers list says that none lives."));
+    }
     let by = one.answered_by.unwrap_or_default();
     match one.answer {
         Some(Answer::Failed(why)) => {
@@ -80,7 +88,7 @@ pub(super) async fn everyone(
     question: &Question,
 ) -> Result<Vec<Lookup>, OpError> {
     let ids = lookups::ask(&context.store, question, true, &context.actor).await?;
-    let all = |found: &[Lookup]| found.iter().all(|one| one.answered);
+    let all = |found: &[Lookup]| found.iter().all(|one| one.answered || !one.lives);
     until(context, &ids, PATIENCE, all).await
 }
 

@@ -46,10 +46,10 @@ pub struct Position {
 }
 
 impl Position {
-    /// Before the first page.
+    /// Before the first page; of 18 digits, as every number of a cursor is at most.
     pub const NEWEST: Self = Self {
-        logged: i64::MAX,
-        submitted: i64::MAX,
+        logged: 999_999_999_999_999_999,
+        submitted: 999_999_999_999_999_999,
     };
 
     /// After these rows more.

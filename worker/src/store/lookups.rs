@@ -71,6 +71,8 @@ pub struct Lookup {
     pub worker: Option<String>,
     /// Whether it is answered for good.
     pub answered: bool,
+    /// Whether anybody is left who may answer; false: the one that was asked lives no more.
+    pub lives: bool,
     /// Who said the last thing about it.
     pub answered_by: Option<String>,
     /// What was said; `None`: nothing that can be understood yet.
@@ -87,6 +89,7 @@ pub async fn read(store: &Store, ids: &[i64]) -> Result<Vec<Lookup>, StoreError>
                 id: row.try_get("id")?,
                 worker: row.try_get("worker")?,
                 answered: row.try_get("answered")?,
+                lives: row.try_get("lives")?,
                 answered_by: row.try_get("answered_by")?,
                 answer: answer.and_then(|answer| serde_json::from_value(answer).ok()),
             })

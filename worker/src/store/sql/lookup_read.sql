@@ -1,4 +1,5 @@
--- What became of these questions.
-SELECT l.id, l.worker_id, (SELECT w.name FROM workers w WHERE w.id = l.worker_id) AS worker,
-       l.answered_at IS NOT NULL AS answered, l.answered_by, l.answer
-  FROM lookups l WHERE l.id = ANY ($1::bigint[]) ORDER BY l.id
+-- What became of these questions; lives: whether the one worker that was asked still does.
+SELECT l.id, l.worker_id, w.name AS worker, l.answered_at IS NOT NULL AS answered, l.answered_by, l.answer,
+       l.worker_id IS NULL OR coalesce(w.last_seen > now() - interval '15 seconds', false) AS lives
+  FROM lookups l LEFT JOIN workers w ON w.id = l.worker_id
+ WHERE l.id = ANY ($1::bigint[]) ORDER BY l.id
