@@ -1,5 +1,10 @@
 -- Workers try their agents when somebody asks: the host that is asked may have none.
 
+ALTER TABLE workers ADD COLUMN tries_agents boolean NOT NULL DEFAULT false;
+COMMENT ON COLUMN workers.tries_agents IS 'Whether it answers probe_agent() and check_agent(); a worker of the release before does not.';
+ALTER TABLE lookups ADD COLUMN left_at timestamptz;
+COMMENT ON COLUMN lookups.left_at IS 'When the last one who waited for the answer gave up; whoever asks the same next gets it.';
+
 -- Ask the worker that this is about; whoever asks while it is looked at hears the same answer.
 CREATE FUNCTION ask_about_agent(question jsonb, wanted uuid, actor text) RETURNS bigint LANGUAGE plpgsql AS $$
 DECLARE
@@ -16,25 +21,38 @@ BEGIN
             USING ERRCODE = 'no_data_found', HINT = 'dispatch workers list has their ids.';
     END IF;
     PERFORM pg_advisory_xact_lock(hashtextextended(current_schema() || '.lookups ' || agent, 0));
-    -- One where it is ready tells more than one where it is not installed.
+    IF wanted IS NOT NULL THEN
+        question := question || jsonb_build_object('worker', wanted);
+    END IF;
+    -- An answer that nobody waited for to its end, or one to come.
+    SELECT l.id INTO asked FROM lookups l LEFT JOIN workers w ON w.id = l.worker_id
+     WHERE l.question = ask_about_agent.question
+       AND (l.answered_at > now() - interval '10 minutes' AND l.left_at IS NOT NULL
+            OR l.answered_at IS NULL AND l.asked_at > now() - interval '1 hour'
+               AND w.last_seen > now() - interval '20 seconds')
+     ORDER BY l.id DESC LIMIT 1;
+    IF FOUND THEN
+        UPDATE lookups l SET left_at = NULL WHERE l.id = asked AND l.left_at IS NOT NULL;
+        RETURN asked;
+    END IF;
+    -- One where it is ready tells more than one where it is not installed; one that stops does not finish.
     SELECT w.* INTO target
       FROM workers w JOIN agent_offers o ON o.worker_id = w.id AND o.name = agent
-     WHERE w.last_seen > now() - interval '15 seconds' AND (wanted IS NULL OR w.id = wanted)
+     WHERE w.tries_agents AND w.last_seen > now() - interval '20 seconds'
+       AND (w.id = wanted OR wanted IS NULL AND NOT w.draining)
      ORDER BY o.status = 'ready' DESC, o.status = 'unavailable', w.last_seen DESC LIMIT 1;
     IF NOT FOUND THEN
         RAISE EXCEPTION 'no live worker% has an agent "%"',
                         coalesce(' ' || (SELECT w.name FROM workers w WHERE w.id = wanted), ''), agent
             USING ERRCODE = 'object_not_in_prerequisite_state',
-                  HINT = 'dispatch agents show tells which workers have it. On a host with an agents.toml of its own: dispatch agents probe --here';
-    END IF;
-    SELECT l.id INTO asked FROM lookups l
-     WHERE l.answered_at IS NULL AND l.worker_id = target.id AND l.question = ask_about_agent.question
-       AND l.asked_at > now() - interval '10 minutes'
-     ORDER BY l.id LIMIT 1;
-    IF FOUND THEN
-        RETURN asked;
+                  HINT = format('dispatch agents show %s tells which workers have it. On a host with an agents.toml of its own: dispatch agents %s %s --here',
+                                agent, question ->> 'kind', agent);
     END IF;
     DELETE FROM lookups l WHERE l.asked_at < now() - interval '1 hour';
+    IF (SELECT count(*) FROM lookups l WHERE l.answered_at IS NULL AND l.question ? 'agent') >= 100 THEN
+        RAISE EXCEPTION 'too many agents are being tried' USING ERRCODE = 'configuration_limit_exceeded',
+            HINT = 'Ask again when some are done: SELECT * FROM lookups WHERE answered_at IS NULL';
+    END IF;
     INSERT INTO lookups (question, worker_id, asked_by)
     VALUES (question, target.id, acting_as(actor)) RETURNING lookups.id INTO asked;
     INSERT INTO audit_log (actor, action, subject, detail)
@@ -56,8 +74,8 @@ COMMENT ON FUNCTION probe_agent IS 'The answer: SELECT answer FROM lookups WHERE
 CREATE FUNCTION check_agent(agent text, without_prompt boolean DEFAULT false, worker uuid DEFAULT NULL,
                             actor text DEFAULT session_user)
 RETURNS bigint LANGUAGE sql AS $$
-    SELECT ask_about_agent(jsonb_build_object('kind', 'check', 'agent', agent, 'without_prompt', without_prompt),
-                           worker, actor)
+    SELECT ask_about_agent(jsonb_build_object('kind', 'check', 'agent', agent,
+                                              'without_prompt', coalesce(without_prompt, false)), worker, actor)
 $$;
 COMMENT ON FUNCTION check_agent IS 'Its prompts cost a few thousand tokens. The answer: SELECT answer FROM lookups WHERE id = …, after some seconds to some minutes.';
 

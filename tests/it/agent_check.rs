@@ -68,7 +68,8 @@ impl Machine {
     }
 
     async fn check(&self, agent: &str) -> Told {
-        self.told(&["--json", "agents", "check", agent]).await
+        self.told(&["--json", "agents", "check", agent, "--here"])
+            .await
     }
 
     async fn told(&self, args: &[&str]) -> Told {
@@ -177,7 +178,14 @@ async fn an_agent_that_works_passes_every_step() {
 async fn without_a_prompt_only_what_costs_nothing_is_tried() {
     let machine = Machine::of_acp(&but("make the file", json!([{"exit": 1}])));
     let told = machine
-        .told(&["--json", "agents", "check", "fake", "--without-prompt"])
+        .told(&[
+            "--json",
+            "agents",
+            "check",
+            "fake",
+            "--without-prompt",
+            "--here",
+        ])
         .await;
     assert_eq!(told.steps(), STEPS[..5]);
     told.is_ok(&STEPS[..5]);
@@ -377,9 +385,16 @@ async fn a_database_that_is_away_keeps_nobody_from_a_check_of_this_host() {
         .await;
     told.is_ok(&STEPS[..5]);
     assert_eq!((told.of("record").0, told.code), ("warn", 0));
-    // Whoever wants a worker's word is told that there is none, and what can be done.
+    // Whoever wants a worker's word is told that there is none: nothing is paid for on another machine.
     let asked = machine.run(&[url, "agents", "check", "fake"]).await;
     assert_eq!(asked.status.code(), Some(8), "{asked:?}");
+    let asked = machine.run(&["agents", "check", "fake"]).await;
+    let said = String::from_utf8_lossy(&asked.stderr).into_owned();
+    assert_eq!(asked.status.code(), Some(8), "{said}");
+    assert!(
+        said.contains("DATABASE_URL") && said.contains("--here"),
+        "{said}"
+    );
 }
 
 #[tokio::test]

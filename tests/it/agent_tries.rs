@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
+use dispatch_worker::domain::lookup::Answer;
 use dispatch_worker::ops::{self, OpContext, OpError};
+use dispatch_worker::store::lookups::{self, Kind};
 use serde_json::{Value, json};
 
 use crate::agent_check::{acp, healthy};
@@ -112,15 +114,24 @@ async fn a_long_check_keeps_no_preview_waiting_and_whoever_asks_again_joins_it()
         let late = (check.call)(&hasty, json!({"name": "fake"})).await;
         let late = late.unwrap_err();
         assert_eq!(late.code, "no_answer");
-        assert!(late.hint.unwrap().contains("FROM lookups WHERE id = 1"));
+        assert!(late.hint.unwrap().contains("Ask the same again"));
     }
     let seen = ask(&stage, "change.preview", json!({"id": change})).await;
     assert_eq!(seen.unwrap()["outcome"], "clean");
     std::fs::write(&gate, "").unwrap();
+    // It ends when nobody listens: what it found was paid for, and is not thrown away.
+    let ended = "SELECT answered_at IS NOT NULL FROM lookups WHERE id = 1";
+    stage.holds("the check ends", ended).await;
     let told = (check.call)(&context, json!({"name": "fake"})).await;
     assert_eq!(told.unwrap()["data"][0]["found"], "test");
-    let query = "SELECT count(*) FROM lookups WHERE question ->> 'kind' = 'check'";
-    assert_eq!(stage.text(query).await, "1");
+    let checks = "SELECT count(*) FROM lookups WHERE question ->> 'kind' = 'check'";
+    assert_eq!(stage.text(checks).await, "1");
+    // Once it was heard, the next one is a new one.
+    let free = json!({"name": "fake", "without_prompt": true});
+    for _ in 0..2 {
+        (check.call)(&context, free.clone()).await.unwrap();
+    }
+    assert_eq!(stage.text(checks).await, "3");
     assert!(git(&stage.ground.repo, &["status", "--short"]).is_empty());
     worker.stop().await;
 }
@@ -149,19 +160,51 @@ async fn a_worker_that_stops_ends_what_it_tries_and_whoever_asked_is_told() {
     assert_eq!(processes_of(&id), 0);
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn what_broke_off_is_answered_and_not_tried_again() {
+    let stage = Stage::new().await;
+    let worker = stage
+        .worker_with(&acp("fake", &healthy(), ""), |_| {})
+        .await;
+    let context = worker.context();
+    let taken = format!(
+        "INSERT INTO lookups (question, worker_id, asked_by, token, taken_until)
+         SELECT jsonb_build_object('kind', k, 'agent', 'fake'), '{}', 'ada', 1, now() - interval '1 hour'
+           FROM unnest(ARRAY['probe', 'check']) k",
+        worker.id
+    );
+    stage.sql.batch_execute(&taken).await.unwrap();
+    let this = (context.worker, "test");
+    for kind in [Kind::Probe, Kind::Check] {
+        let again = lookups::take(&context.store, context.worker, kind, PATIENCE).await;
+        assert!(again.unwrap().is_none());
+        let why = Answer::Failed("broke off".to_owned());
+        lookups::broken_off(&context.store, this, kind, &why)
+            .await
+            .unwrap();
+    }
+    let answers = "SELECT count(*) FROM lookups WHERE answer ->> 'failed' = 'broke off'";
+    assert_eq!(stage.text(answers).await, "2");
+    drop(context);
+    worker.stop().await;
+}
+
 #[tokio::test]
 async fn the_worker_is_one_where_the_agent_is_ready_or_the_one_that_was_named() {
     let db = TestDb::new().await;
     let sql = db.client().await;
     sql.batch_execute(
-        "INSERT INTO workers (id, name, version, slots, last_seen) VALUES
-         ('00000000-0000-0000-0000-00000000000a', 'a', '1', 1, now()),
-         ('00000000-0000-0000-0000-00000000000b', 'b', '1', 1, now() - interval '5 seconds'),
-         ('00000000-0000-0000-0000-00000000000c', 'c', '1', 1, now() - interval '1 minute'),
-         ('00000000-0000-0000-0000-00000000000d', 'd', '1', 1, now());
+        "INSERT INTO workers (id, name, version, slots, tries_agents, draining, last_seen) VALUES
+         ('00000000-0000-0000-0000-00000000000a', 'a', '1', 1, true, false, now()),
+         ('00000000-0000-0000-0000-00000000000b', 'b', '1', 1, true, false, now() - interval '5 seconds'),
+         ('00000000-0000-0000-0000-00000000000c', 'c', '1', 1, true, false, now() - interval '1 minute'),
+         ('00000000-0000-0000-0000-00000000000d', 'd', '1', 1, true, false, now()),
+         -- Of the release before, and on its way out.
+         ('00000000-0000-0000-0000-0000000000a0', 'old', '0', 1, false, false, now()),
+         ('00000000-0000-0000-0000-0000000000a1', 'ends', '1', 1, true, true, now());
          INSERT INTO catalogue_agents (name) VALUES ('x'), ('gone');
          INSERT INTO agent_offers (worker_id, name, status, execution_path, expires_at)
-         SELECT w.id, 'x', CASE w.name WHEN 'b' THEN 'ready' ELSE 'unavailable' END, 'acp', now() + interval '1 hour'
+         SELECT w.id, 'x', CASE WHEN w.name IN ('b', 'old', 'ends') THEN 'ready' ELSE 'unavailable' END, 'acp', now() + interval '1 hour'
            FROM workers w WHERE w.name <> 'd';
          INSERT INTO agent_offers (worker_id, name, status, execution_path, expires_at)
          SELECT w.id, 'gone', 'ready', 'acp', now() + interval '1 hour' FROM workers w WHERE w.name = 'c'",
@@ -193,6 +236,10 @@ async fn the_worker_is_one_where_the_agent_is_ready_or_the_one_that_was_named() 
         (format!("probe_agent('x', {})", id('c')), "55000"),
         (format!("probe_agent('x', {})", id('d')), "55000"),
         (format!("probe_agent('x', {})", id('e')), "P0002"),
+        (
+            "probe_agent('x', (SELECT id FROM workers WHERE name = 'old'))".to_owned(),
+            "55000",
+        ),
     ] {
         let refused = ask(&call).await.unwrap_err();
         let refused = refused.as_db_error().unwrap();

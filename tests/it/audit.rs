@@ -244,6 +244,7 @@ async fn a_change_is_not_approved_by_nobody() {
     for statement in [
         "UPDATE pending_changes SET state = 'approved' WHERE id = 1",
         "UPDATE pending_changes SET state = 'approved', decided_by = 'ada' WHERE id = 1",
+        "UPDATE pending_changes SET state = 'approved', decided_by = ' ', decided_at = now() WHERE id = 1",
     ] {
         let refused = sql.batch_execute(statement).await.unwrap_err();
         let refused = refused.as_db_error().unwrap();
@@ -255,6 +256,15 @@ async fn a_change_is_not_approved_by_nobody() {
         .unwrap();
     let forgotten = sql.batch_execute("UPDATE pending_changes SET decided_by = NULL WHERE id = 1");
     assert!(forgotten.await.is_err());
+    // Who approved it before it came into conflict has not approved it since.
+    sql.batch_execute("UPDATE pending_changes SET state = 'conflicted' WHERE id = 1")
+        .await
+        .unwrap();
+    let again = sql.batch_execute("UPDATE pending_changes SET state = 'approved' WHERE id = 1");
+    assert!(again.await.is_err());
+    sql.batch_execute("SELECT approve_change(1, 'd', actor => 'bob')")
+        .await
+        .unwrap();
 }
 
 #[tokio::test]

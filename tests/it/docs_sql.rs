@@ -17,7 +17,7 @@ const GIVENS: [(&str, &str); 7] = [
     ),
     (
         "a live worker",
-        "INSERT INTO workers(id, name, version, slots) VALUES (gen_random_uuid(), 'build-7', '1', 1);
+        "INSERT INTO workers(id, name, version, slots, tries_agents) VALUES (gen_random_uuid(), 'build-7', '1', 1, true);
          INSERT INTO agent_offers(worker_id, name, status, execution_path, expires_at)
          SELECT id, 'careful', 'ready', 'acp', now() + interval '1 hour' FROM workers;",
     ),

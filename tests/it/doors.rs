@@ -28,8 +28,8 @@ const SCENE: &str = r#"
     INSERT INTO projects (name, path) VALUES ('shop', '/srv/shop') ON CONFLICT DO NOTHING;
     INSERT INTO catalogue_agents (name) VALUES ('opencode'), ('claude') ON CONFLICT DO NOTHING;
     INSERT INTO settings VALUES ('default_agent', 'opencode') ON CONFLICT DO NOTHING;
-    INSERT INTO workers (id, name, version, slots, last_seen)
-    VALUES ('00000000-0000-0000-0000-0000000000b7', 'build-7', '1', 4, now() + interval '1 hour');
+    INSERT INTO workers (id, name, version, slots, tries_agents, last_seen)
+    VALUES ('00000000-0000-0000-0000-0000000000b7', 'build-7', '1', 4, true, now() + interval '1 hour');
     INSERT INTO agent_offers (worker_id, name, status, execution_path, version, models, modes, commands, capabilities,
                               expires_at)
     VALUES ('00000000-0000-0000-0000-0000000000b7', 'opencode', 'ready', 'acp', '1.2', '["m1"]', '["build"]',

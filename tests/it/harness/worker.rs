@@ -253,9 +253,14 @@ impl TestWorker {
         }
     }
 
+    /// What its attempts share.
+    pub fn context(&self) -> Arc<RunContext> {
+        self.context.upgrade().unwrap()
+    }
+
     /// Give it another catalogue, as a reload does in the moment before its offers follow.
     pub fn reload(&self, agents: &str) {
-        let context = self.context.upgrade().unwrap();
+        let context = self.context();
         *context.agents.write().unwrap() = Arc::new(Catalogue::parse(agents).unwrap());
     }
 

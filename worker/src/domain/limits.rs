@@ -218,6 +218,10 @@ pub const CHECK_CANCEL_AFTER: Duration = Duration::from_secs(10);
 /// How long the end of a checked turn may take: cancel, TERM, KILL and the sweep, each with its wait.
 pub const CHECK_END_MAX: Duration = Duration::from_secs(40);
 
+/// How long a worker tries an agent because somebody asks: a check has half a dozen turns, each with a
+/// limit of minutes.
+pub const AGENT_TRY_MAX: Duration = Duration::from_secs(900);
+
 /// What lives longer than this without a parent in the attempt was let go of, and not just orphaned on
 /// its way out.
 pub const CHECK_DETACHED_AFTER: Duration = Duration::from_millis(200);

@@ -15,13 +15,13 @@ use super::{
 use crate::domain::limits;
 use crate::domain::lookup::Answer;
 use crate::domain::scope::Scope;
-use crate::store::{StoreErrorKind, audit, lookups};
+use crate::store::{StoreError, StoreErrorKind, audit, lookups};
 
-/// How long a worker's probe is waited for: it has its own limit, and may stand behind another's.
-const PROBE_PATIENCE: Duration = limits::PROBE_TIMEOUT.saturating_mul(2);
+/// How long a worker's probe is waited for: it has its own limit, and may stand behind others.
+const PROBE_PATIENCE: Duration = limits::PROBE_TIMEOUT.saturating_mul(4);
 
-/// How long a worker's check is waited for: as long as it may take.
-const CHECK_PATIENCE: Duration = Duration::from_secs(900);
+/// How long a worker's check is waited for: as long as it may take, and another before it.
+const CHECK_PATIENCE: Duration = limits::AGENT_TRY_MAX.saturating_mul(2);
 
 /// Start an agent to see whether it works and what it offers: on a worker that has it, or on this host.
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema, clap::Args)]
@@ -34,7 +34,7 @@ pub struct ProbeAgent {
     #[arg(long, conflicts_with = "here")]
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub worker: Option<String>,
-    /// On the host that answers, by its own agents.toml; also where no database is
+    /// On the host that answers, by its own agents.toml; needs no database
     #[arg(long)]
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub here: bool,
@@ -72,7 +72,8 @@ impl Op for ProbeAgent {
         match Place::of(context, self.here, self.worker.as_deref()).await? {
             Place::Worker(worker) => {
                 let actor = &context.actor;
-                let asked = lookups::probe_agent(&context.store, &self.name, worker, actor).await?;
+                let asked = lookups::probe_agent(&context.store, &self.name, worker, actor).await;
+                let asked = asked.map_err(|error| or_here(context, error))?;
                 match lookup::of_one(context, asked, PROBE_PATIENCE).await? {
                     (_, Answer::Probe(report)) => Ok(*report),
                     _ => Err(lookup::something_else()),
@@ -80,8 +81,10 @@ impl Op for ProbeAgent {
             }
             Place::Here => {
                 let prober = prober(context, &self.name)?;
-                // Nobody reads the note of a probe: its report has one shape.
-                noted(context, spec.name, &self.name).await?;
+                if let Some(note) = noted(context, spec.name, &self.name).await? {
+                    // Its report has no place for it.
+                    tracing::warn!(why = note.found, "the probe leaves no row in the audit log");
+                }
                 let probed = prober.probe(&self.name).await?;
                 probed.ok_or_else(|| unknown(&self.name))
             }
@@ -105,7 +108,7 @@ pub struct CheckAgent {
     #[arg(long, conflicts_with = "here")]
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub worker: Option<String>,
-    /// On the host that answers, by its own agents.toml; also where no database is
+    /// On the host that answers, by its own agents.toml; needs no database
     #[arg(long)]
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub here: bool,
@@ -135,6 +138,11 @@ impl Op for CheckAgent {
                 cli: &["opencode", "--without-prompt"],
                 input: json!({"name": "opencode", "without_prompt": true}),
             },
+            Example {
+                about: "On one worker",
+                cli: &["opencode", "--worker", "build-7"],
+                input: json!({"name": "opencode", "worker": "build-7"}),
+            },
         ]
     }
 
@@ -143,7 +151,8 @@ impl Op for CheckAgent {
         let findings = match Place::of(context, self.here, self.worker.as_deref()).await? {
             Place::Worker(worker) => {
                 let (what, actor) = ((self.name.as_str(), depth), &context.actor);
-                let asked = lookups::check_agent(&context.store, what, worker, actor).await?;
+                let asked = lookups::check_agent(&context.store, what, worker, actor).await;
+                let asked = asked.map_err(|error| or_here(context, error))?;
                 match lookup::of_one(context, asked, CHECK_PATIENCE).await? {
                     (by, Answer::Check(found)) => {
                         let by = Finding::ok("fleet", "worker", by);
@@ -183,8 +192,7 @@ impl Place {
                 let found = worker::one(context, wanted).await?;
                 Ok(Self::Worker(Some(found.id)))
             }
-            // Without a database no worker can be asked, and nobody else can be meant.
-            None if here || context.store.is_absent() => Ok(Self::Here),
+            None if here => Ok(Self::Here),
             None => Ok(Self::Worker(None)),
         }
     }
@@ -211,6 +219,16 @@ async fn noted(context: &OpContext, action: &str, name: &str) -> Result<Option<F
         }
         Err(error) => Err(error.into()),
     }
+}
+
+/// Where no database is, nobody can ask a worker.
+fn or_here(context: &OpContext, error: StoreError) -> OpError {
+    let error = OpError::from(error);
+    if !context.store.is_absent() {
+        return error;
+    }
+    let usual = error.hint.clone().unwrap_or_default();
+    error.hint(format!("{usual} Or try it on this machine: --here.").trim_start())
 }
 
 /// What tries this agent here. One that is not in the catalogue is not tried, and leaves no row.

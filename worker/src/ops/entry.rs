@@ -72,9 +72,13 @@ fn read<O: Op>(input: Value) -> Result<O, OpError> {
         let message = format!("{field} has a NUL character");
         return Err(OpError::invalid(message).hint("No text may have one: leave it out."));
     }
+    let fields = input.as_object().into_iter().flat_map(Map::keys);
+    let given: BTreeSet<String> = fields.cloned().collect();
     serde_json::from_value(input).map_err(|error| {
         let message = error.to_string();
-        let meaning = missing(&message).and_then(meaning_of::<O>);
+        // One of the input itself, and not of something in it.
+        let lacks = missing(&message).filter(|field| !given.contains(*field));
+        let meaning = lacks.and_then(meaning_of::<O>);
         let error = OpError::invalid(message);
         match meaning {
             Some(meaning) => error.hint(meaning),

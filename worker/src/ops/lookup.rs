@@ -17,6 +17,12 @@ const REFUSALS_HOLD: Duration = Duration::from_secs(3);
 /// How often to look whether there is one.
 const LOOK: Duration = Duration::from_millis(100);
 
+/// The same when it is not there soon.
+const LOOK_LATER: Duration = Duration::from_secs(1);
+
+/// What is soon.
+const SOON: Duration = Duration::from_secs(10);
+
 /// What whoever asks has left of their patience to read the answer in.
 const TO_ANSWER: Duration = Duration::from_secs(5);
 
@@ -28,7 +34,7 @@ pub(super) async fn any(context: &OpContext, question: &Question) -> Result<Answ
 }
 
 /// The answer to a question that one worker was asked, and which one. It goes on looking when that takes
-/// longer than whoever asks waits.
+/// longer than whoever asks waits: then the next one who asks the same gets the answer.
 pub(super) async fn of_one(
     context: &OpContext,
     id: i64,
@@ -36,13 +42,18 @@ pub(super) async fn of_one(
 ) -> Result<(String, Answer), OpError> {
     let most = context.patience.map(|most| most.saturating_sub(TO_ANSWER));
     let patience = most.map_or(patience, |most| most.min(patience));
-    first(context, &[id], patience).await?.ok_or_else(|| {
-        OpError::unavailable(format!("the worker did not answer within {} s", patience.as_secs()))
+    if let Some(found) = first(context, &[id], patience).await? {
+        return Ok(found);
+    }
+    lookups::left(&context.store, id).await?;
+    let waited = patience.as_secs();
+    Err(
+        OpError::unavailable(format!("the worker did not answer within {waited} s"))
             .code("no_answer")
-            .hint(format!(
-                "It goes on. Ask the same again to wait for its answer, or read it later: SELECT answer FROM lookups WHERE id = {id}"
-            ))
-    })
+            .hint(
+                "It goes on. Ask the same again, within ten minutes of its end, to get its answer.",
+            ),
+    )
 }
 
 /// Who answered first, and what; `None`: nobody yet.
@@ -65,11 +76,15 @@ async fn first(
         return Ok(None);
     };
     if !one.answered && !one.lives {
-        let worker = one.worker.as_deref().unwrap_or("that was asked");
-        let gone = format!("worker {worker} stopped before it answered");
+        let which = match &one.worker {
+            Some(name) => format!("worker {name}"),
+            // It signed off, and its row went with it.
+            None => "the worker that was asked".to_owned(),
+        };
+        let gone = format!("{which} stopped before it answered");
         return Err(OpError::unavailable(gone)
             .code("no_answer")
-            .hint("Ask again: another that has the agent is asked, or dispatch workers list says that none lives."));
+            .hint("Ask again; dispatch workers list shows who lives."));
     }
     let by = one.answered_by.unwrap_or_default();
     match one.answer {
@@ -98,13 +113,19 @@ async fn until(
     patience: Duration,
     enough: impl Fn(&[Lookup]) -> bool,
 ) -> Result<Vec<Lookup>, OpError> {
-    let deadline = Instant::now() + patience;
+    let began = Instant::now();
+    let deadline = began + patience;
     loop {
         let found = lookups::read(&context.store, ids).await?;
         if enough(&found) || Instant::now() >= deadline {
             return Ok(found);
         }
-        tokio::time::sleep(LOOK).await;
+        let pause = if began.elapsed() < SOON {
+            LOOK
+        } else {
+            LOOK_LATER
+        };
+        tokio::time::sleep(pause).await;
     }
 }
 

@@ -10,7 +10,8 @@ use crate::store::tasks::NewTask;
 pub(super) fn of(offers: &[AgentView], agent: &str, task: &NewTask) -> Option<String> {
     let fallback = task.fallback.as_deref();
     let offer = offers.iter().find(|offer| offer.name == agent);
-    not_ready(offers, agent, fallback).or_else(|| not_offered(offer?, task))
+    let is_ready = offer.is_some_and(|offer| offer.status == "ready");
+    not_ready(offers, agent, fallback).or_else(|| not_offered(offer.filter(|_| is_ready)?, task))
 }
 
 fn not_ready(offers: &[AgentView], agent: &str, fallback: Option<&str>) -> Option<String> {
@@ -33,7 +34,8 @@ fn not_ready(offers: &[AgentView], agent: &str, fallback: Option<&str>) -> Optio
     ))
 }
 
-/// A choice that the agent's list does not have: its attempt would fail.
+/// A choice that the list of the agent's freshest offer does not have: its attempt fails, unless another
+/// worker that has it takes the task.
 fn not_offered(offer: &AgentView, task: &NewTask) -> Option<String> {
     // The built-in agent takes any model of its providers, also one that nobody listed.
     let is_native = offer.execution_path.as_deref() == Some("native");
@@ -57,7 +59,7 @@ fn not_offered(offer: &AgentView, task: &NewTask) -> Option<String> {
             return None;
         }
         Some(format!(
-            "agent {} does not offer the {what} {wanted:?}, so that the task would fail; it offers: {}",
+            "agent {} does not offer the {what} {wanted:?}, so that the task may fail; it offers: {}",
             offer.name,
             offered.join(", ")
         ))

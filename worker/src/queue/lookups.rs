@@ -1,5 +1,5 @@
 //! Answers questions that only a worker can: what an application would do, what a file has, whether a
-//! project can be worked in, whether an agent works. Nothing is changed by any of them.
+//! project can be worked in, whether an agent works. No repository is changed by any of them.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,11 +8,12 @@ use tokio::sync::broadcast::Receiver;
 use tokio::sync::broadcast::error::RecvError;
 use tokio_util::sync::CancellationToken;
 
+use crate::domain::limits;
 use crate::domain::lookup::{Answer, ProjectFacts, Question};
 use crate::run::RunContext;
 use crate::run::prepare::project_spec;
 use crate::store::listen::Wakeup;
-use crate::store::lookups::{self, About, Proposal, Taken};
+use crate::store::lookups::{self, Kind, Proposal, Taken};
 use crate::store::{StoreError, applies, projects};
 use crate::telemetry::figures;
 use crate::workspace::{ApplyRequest, ProjectSpec};
@@ -25,57 +26,93 @@ const TICK: Duration = Duration::from_secs(5);
 /// Exclusive time for one question: the first look at a repository elsewhere fetches all of it.
 const TAKE_TIME: Duration = Duration::from_secs(60);
 
-/// The same for one about an agent: a check has half a dozen turns, each with a limit of minutes.
-const TRY_TIME: Duration = Duration::from_secs(900);
+/// How often what was found out of an agent is stored, when the database is away.
+const TELL_TRIES: u32 = 60;
 
 /// Asked by somebody who is newer than this worker.
 pub(super) const UNKNOWN: &str = "this worker is of a version that does not know the question";
 
-/// Answers what is about one of the two.
+/// Answers questions of one kind, one by one.
 #[derive(Clone)]
 pub enum Answerer {
-    /// What is about repositories.
-    OfRepositories(Arc<RunContext>),
-    /// What is about agents, which may take minutes.
-    OfAgents(Tries),
+    /// About repositories.
+    Repositories(Arc<RunContext>),
+    /// Whether an agent works.
+    Probes(Tries),
+    /// What works of an agent; takes minutes.
+    Checks(Tries),
 }
 
 impl Answerer {
     fn context(&self) -> &RunContext {
         match self {
-            Self::OfRepositories(context) => context,
-            Self::OfAgents(tries) => &tries.context,
+            Self::Repositories(context) => context,
+            Self::Probes(tries) | Self::Checks(tries) => &tries.context,
+        }
+    }
+
+    fn kind(&self) -> Kind {
+        match self {
+            Self::Repositories(_) => Kind::Repository,
+            Self::Probes(_) => Kind::Probe,
+            Self::Checks(_) => Kind::Check,
         }
     }
 
     /// Answer one question. `false`: there was none.
     pub async fn run_once(&self) -> Result<bool, StoreError> {
         let context = self.context();
-        let (about, time) = match self {
-            Self::OfRepositories(_) => (About::Repository, TAKE_TIME),
-            Self::OfAgents(_) => (About::Agent, TRY_TIME),
+        let time = match self.kind() {
+            Kind::Repository => TAKE_TIME,
+            Kind::Probe | Kind::Check => limits::AGENT_TRY_MAX,
         };
-        let taken = lookups::take(&context.store, context.worker, about, time).await?;
+        let taken = lookups::take(&context.store, context.worker, self.kind(), time).await?;
         let Some(taken) = taken else {
             return Ok(false);
         };
         let found = tokio::time::timeout(time, async {
             match self {
-                Self::OfRepositories(context) => find_out(context, &taken).await,
-                Self::OfAgents(tries) => Ok(tries.answer(taken.question.as_ref()).await),
+                Self::Repositories(context) => find_out(context, &taken).await,
+                Self::Probes(tries) | Self::Checks(tries) => {
+                    Ok(tries.answer(taken.question.as_ref()).await)
+                }
             }
         });
         let found = match found.await {
             Ok(found) => found?,
             Err(_elapsed) => Err(format!("it took longer than {} s", time.as_secs())),
         };
-        tell(context, &taken, found).await?;
+        let answer = found.unwrap_or_else(Answer::Failed);
+        let mut tried = 1;
+        while let Err(error) = tell(context, &taken, &answer).await {
+            // What was found out of an agent took minutes and money, and is not tried again.
+            if self.kind() == Kind::Repository || !error.is_transient() || tried >= TELL_TRIES {
+                return Err(error);
+            }
+            tracing::warn!(%error, "what was found out of an agent could not be stored yet");
+            tried += 1;
+            tokio::time::sleep(TICK).await;
+        }
         Ok(true)
+    }
+
+    /// What a service of this kind was trying when it panicked.
+    async fn forget_broken(&self) -> Result<(), StoreError> {
+        if self.kind() == Kind::Repository {
+            return Ok(());
+        }
+        let context = self.context();
+        let this = (context.worker, context.worker_name.as_str());
+        let why = Answer::Failed("its try broke off; the log of the worker says why".to_owned());
+        lookups::broken_off(&context.store, this, self.kind(), &why).await
     }
 
     /// Answer until stopped; what is looked at then is left.
     pub async fn run(self, stop: CancellationToken) {
         let mut wakeups = self.context().listener.subscribe();
+        if let Err(error) = self.forget_broken().await {
+            tracing::warn!(%error, "a try that broke off could not be answered");
+        }
         loop {
             loop {
                 let done = tokio::select! {
@@ -113,19 +150,14 @@ async fn asked(wakeups: &mut Receiver<Wakeup>) {
 
 /// Store what was found out; what was not may be found out by another worker, when it has what this
 /// one lacks.
-async fn tell(
-    context: &RunContext,
-    taken: &Taken,
-    found: Result<Answer, String>,
-) -> Result<(), StoreError> {
+async fn tell(context: &RunContext, taken: &Taken, answer: &Answer) -> Result<(), StoreError> {
     let name = context.worker_name.as_str();
-    let answer = found.unwrap_or_else(Answer::Failed);
-    match (&answer, &taken.question) {
+    match (answer, &taken.question) {
         (Answer::Failed(_), Some(Question::Preview { .. } | Question::File { .. }) | None) => {
             let this = (context.worker, name);
-            lookups::decline(&context.store, taken, this, &answer).await?;
+            lookups::decline(&context.store, taken, this, answer).await?;
         }
-        _ => lookups::answer(&context.store, taken, name, &answer).await?,
+        _ => lookups::answer(&context.store, taken, name, answer).await?,
     }
     figures::lookups(1);
     Ok(())

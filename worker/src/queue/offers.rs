@@ -99,7 +99,15 @@ impl Offers {
             .buffer_unordered(PROBES_AT_ONCE);
         tokio::pin!(probes);
         // Each agent opens as soon as it is known to be ready, not when the slowest one is.
-        while let Some(offer) = probes.next().await {
+        loop {
+            let offer = tokio::select! {
+                offer = probes.next() => offer,
+                () = self.fresh.some() => {
+                    self.heed_fresh().await?;
+                    continue;
+                }
+            };
+            let Some(offer) = offer else { return Ok(()) };
             tracing::info!(
                 agent.name = offer.name,
                 status = offer.status,
@@ -111,7 +119,6 @@ impl Offers {
             self.publish(&catalogue).await?;
             self.open(&catalogue);
         }
-        Ok(())
     }
 
     fn is_ready(&self, name: &str) -> bool {
@@ -185,14 +192,17 @@ impl Offers {
     /// Offer what somebody else found out since, if they did.
     async fn heed_fresh(&mut self) -> Result<(), StoreError> {
         let catalogue = self.context.catalogue();
-        let mut found = self.fresh.take();
-        // The file may have lost it since.
-        found.retain(|offer| catalogue.agents.contains_key(&offer.name));
-        if found.is_empty() {
+        let mut news = false;
+        for (entry, offer) in self.fresh.take() {
+            // The file may have another entry by now, or none.
+            if catalogue.agents.get(&offer.name) == Some(&entry) {
+                self.current.insert(offer.name.clone(), offer);
+                news = true;
+            }
+        }
+        if !news {
             return Ok(());
         }
-        let found = found.into_iter().map(|offer| (offer.name.clone(), offer));
-        self.current.extend(found);
         self.open(&catalogue);
         self.publish(&catalogue).await
     }

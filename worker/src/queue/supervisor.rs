@@ -235,6 +235,8 @@ impl Worker {
         }
         services_stop.cancel();
         while services.join_next().await.is_some() {}
+        // What somebody had it try.
+        self.end_processes().await;
         heartbeat_stop.cancel();
         while heart.join_next().await.is_some() {}
         if let Err(error) = fleet::leave(&self.context.store, self.context.worker).await {

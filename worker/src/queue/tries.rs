@@ -67,7 +67,7 @@ impl Tries {
             commands: offer.commands.clone(),
             capabilities: offer.capabilities.clone(),
         };
-        self.fresh.put(offer);
+        self.fresh.put(spec, offer);
         Ok(report)
     }
 
@@ -79,7 +79,7 @@ impl Tries {
             sandbox: self.context.sandbox.clone(),
             scratch: scratch.path(),
             secrets: secrets::of_attempt(&self.context, &spec).await,
-            // They end with those of its attempts when the worker is killed.
+            // What a turn leaves is ended with what attempts leave.
             marks: run::marks_of(self.context.worker),
             tell: Tell::Nobody,
         };
@@ -119,18 +119,18 @@ pub(super) fn tries_of(worker: &str) -> String {
 /// What probes beside the regular ones found out, until it is offered.
 #[derive(Clone, Debug, Default)]
 pub struct Fresh {
-    found: Arc<Mutex<Vec<Offer>>>,
+    found: Arc<Mutex<Vec<(AgentSpec, Offer)>>>,
     poke: Poke,
 }
 
 impl Fresh {
-    fn put(&self, offer: Offer) {
-        self.found().push(offer);
+    fn put(&self, entry: AgentSpec, offer: Offer) {
+        self.found().push((entry, offer));
         self.poke.now();
     }
 
-    /// All that was not taken yet.
-    pub(super) fn take(&self) -> Vec<Offer> {
+    /// All that was not taken yet, each with the entry that was probed.
+    pub(super) fn take(&self) -> Vec<(AgentSpec, Offer)> {
         std::mem::take(&mut *self.found())
     }
 
@@ -139,7 +139,7 @@ impl Fresh {
         self.poke.asked().await;
     }
 
-    fn found(&self) -> MutexGuard<'_, Vec<Offer>> {
+    fn found(&self) -> MutexGuard<'_, Vec<(AgentSpec, Offer)>> {
         self.found.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -14,6 +14,8 @@ crate::statements! {
     ASK = "lookup_ask";
     PROBE_AGENT = "agent_probe";
     CHECK_AGENT = "agent_check";
+    LEFT = "lookup_left";
+    BROKEN_OFF = "lookup_broken_off";
     READ = "lookup_read";
     TAKE = "lookup_take";
     ANSWER = "lookup_answer";
@@ -108,25 +110,59 @@ pub struct Taken {
     pub question: Option<Question>,
 }
 
-/// What a question is about.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum About {
-    /// A repository.
-    Repository,
-    /// An agent, which may take minutes.
-    Agent,
+/// Whoever waited for the answer gave up; the next one who asks the same gets it.
+pub async fn left(store: &Store, id: i64) -> Result<(), StoreError> {
+    store.query(&LEFT, &[&id]).await?;
+    Ok(())
 }
 
-/// Take a question about this for so long; `None`: there is none.
+/// Questions that are answered beside each other.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// About repositories.
+    Repository,
+    /// Whether an agent works.
+    Probe,
+    /// What works of an agent; takes minutes.
+    Check,
+}
+
+impl Kind {
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::Repository => "repository",
+            Self::Probe => "probe",
+            Self::Check => "check",
+        }
+    }
+}
+
+/// Answer what a worker had begun to try and did not end: it is not tried again by itself.
+pub async fn broken_off(
+    store: &Store,
+    worker: (WorkerId, &str),
+    kind: Kind,
+    answer: &Answer,
+) -> Result<(), StoreError> {
+    let answer = serde_json::to_value(answer).unwrap_or_default();
+    let (id, name) = worker;
+    store
+        .query(&BROKEN_OFF, &[&id.0, &kind.as_str(), &name, &answer])
+        .await?;
+    Ok(())
+}
+
+/// Take a question of this kind for so long; `None`: there is none.
 pub async fn take(
     store: &Store,
     worker: WorkerId,
-    about: About,
+    kind: Kind,
     time: Duration,
 ) -> Result<Option<Taken>, StoreError> {
     let ms = i64::try_from(time.as_millis()).unwrap_or(i64::MAX);
-    let of_agent = about == About::Agent;
-    let row = store.query_opt(&TAKE, &[&worker.0, &ms, &of_agent]).await?;
+    let row = store
+        .query_opt(&TAKE, &[&worker.0, &ms, &kind.as_str()])
+        .await?;
     row.map(|row| {
         let question: Value = row.try_get("question")?;
         Ok(Taken {

@@ -120,8 +120,9 @@ impl Worker {
             fresh,
         };
         for (name, answerer) in [
-            ("lookups", Answerer::OfRepositories(context)),
-            ("tries", Answerer::OfAgents(tries)),
+            ("lookups", Answerer::Repositories(context)),
+            ("probes", Answerer::Probes(tries.clone())),
+            ("checks", Answerer::Checks(tries)),
         ] {
             let answerer_stop = stop.clone();
             serve(services, name, stop, move || {

@@ -14,7 +14,8 @@ const SENTENCE_BYTES_MAX: usize = 4_096;
 
 /// Answers with a problem where the library answers with a plain text.
 pub(in crate::surface) async fn told(request: Request, next: Next) -> Response {
-    let (method, claims_json) = (request.method().clone(), is_json(request.headers()));
+    let method = request.method().clone();
+    let claims_json = kind(request.headers()).eq_ignore_ascii_case("application/json");
     let response = next.run(request).await;
     let status = response.status();
     let refused = status.is_client_error() || status.is_server_error();
@@ -31,12 +32,17 @@ pub(in crate::surface) async fn told(request: Request, next: Next) -> Response {
     answer
 }
 
-/// `application/json`, or a kind of it as problems and answers have it.
+/// Answers and problems.
 fn is_json(headers: &HeaderMap) -> bool {
+    let kind = kind(headers);
+    kind == "application/json" || kind.ends_with("+json")
+}
+
+/// The type of a body, without its parameters.
+fn kind(headers: &HeaderMap) -> &str {
     let kind = headers.get(header::CONTENT_TYPE);
     let kind = kind.and_then(|kind| kind.to_str().ok()).unwrap_or("");
-    let kind = kind.split(';').next().unwrap_or("").trim();
-    kind.eq_ignore_ascii_case("application/json") || kind.ends_with("+json")
+    kind.split(';').next().unwrap_or("").trim()
 }
 
 async fn sentence(body: Body) -> String {
