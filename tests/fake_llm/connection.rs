@@ -15,6 +15,8 @@ pub(crate) struct Asked {
     pub(crate) path: String,
     pub(crate) headers: Map<String, Value>,
     pub(crate) body: Value,
+    /// The body as it came.
+    pub(crate) sent: String,
 }
 
 impl Asked {
@@ -88,12 +90,13 @@ fn read(reader: &mut BufReader<TcpStream>) -> std::io::Result<Option<Asked>> {
     let mut body = vec![0; length];
     reader.read_exact(&mut body)?;
     let text = String::from_utf8_lossy(&body).into_owned();
-    let body = serde_json::from_slice(&body).unwrap_or(Value::String(text));
+    let body = serde_json::from_slice(&body).unwrap_or_else(|_| Value::String(text.clone()));
     Ok(Some(Asked {
         method,
         path,
         headers,
         body,
+        sent: text,
     }))
 }
 

@@ -94,7 +94,7 @@ pub(crate) fn answer(stub: &Stub, client: &mut Client, asked: &Asked, format: Fo
     };
     stub.ledger.end(json!({
         "n": n, "format": format.as_str(), "path": asked.path, "headers": asked.headers,
-        "body": asked.body, "k": k, "status": status, "usage": usage, "ended": ended.as_str(),
+        "body": asked.body, "sent": asked.sent, "k": k, "status": status, "usage": usage, "ended": ended.as_str(),
     }));
     client.release();
 }

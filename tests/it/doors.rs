@@ -59,6 +59,9 @@ const SCENE: &str = r#"
     INSERT INTO items (task_id, attempt, n, turn, conversation_id, kind, text)
     SELECT 42, 1, n, 1, 42, 'text', 'words ' || n FROM generate_series(1, 30) n;
     INSERT INTO inbox (conversation_id, text, sent_by, state) SELECT 42, 'x', 'ada', 'held' FROM generate_series(1, 3);
+    INSERT INTO request_bodies (hash, bytes, body) VALUES (sha256('{}'), 2, '{}');
+    INSERT INTO requests (task_id, attempt, n, model, hash)
+    SELECT 42, 1, n, 'anthropic/m1', sha256('{}') FROM generate_series(0, 3) n;
     INSERT INTO provider_pauses (provider, until, class, message)
     VALUES ('anthropic', now() + interval '1 hour', 'billing', 'no');
     INSERT INTO tokens (name, hash, scopes, created_by, expires_at)

@@ -1,6 +1,7 @@
 //! The native agent in the whole house: queue, worktree, conversation, change, money.
 
 use dispatch_worker::config::native_spec::Api;
+use dispatch_worker::ops::{self, OpContext};
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 
@@ -652,6 +653,85 @@ async fn limits_of_time_and_of_processors_end_a_turn_under_their_names_with_a_pa
         let kept = format!("SELECT partial FROM pending_changes WHERE task_id = {task}");
         assert_eq!(stage.text(&kept).await, "true", "{reason}");
     }
+    worker.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn requests_are_kept_as_they_were_sent_where_the_entry_asks_for_it() {
+    const KEY: &str = "sk-Zk3x9Qw7Lm2p8Rt5";
+    let house = House::with("capture_requests = true").await;
+    let stage = &house.stage;
+    let key = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(key.path(), KEY).unwrap();
+    let with_key = format!("api_key_file = {:?}\ndefault_model =", key.path());
+    let agents = house.agents.replacen("default_model =", &with_key, 1);
+    let worker = stage.worker_with(&agents, |_| {}).await;
+    let task = house
+        .submit(&json!([write("a.txt", "ONE\n"), { "text": "Done." }]))
+        .await;
+    stage.reaches(task, "completed").await;
+    let words = json!({ "error": { "message": "no such thing" } });
+    let refused = house
+        .submit(&json!([{ "fail": { "status": 400, "body": words } }]))
+        .await;
+    stage.reaches(refused, "failed").await;
+    let (context, _listener) = OpContext::open(&stage.db.url(), 2, "ada".to_owned()).unwrap();
+    let call = async |name: &str, input| (ops::find(name).unwrap().call)(&context, input).await;
+    let listed = call("task.requests", json!({"id": task})).await.unwrap();
+    let listed = listed["data"].as_array().unwrap();
+    assert_eq!(listed.len(), 2, "{listed:?}");
+    let ledger = house.llm.ledger();
+    for (n, one) in listed.iter().enumerate() {
+        assert_eq!((&one["n"], &one["attempt"]), (&json!(n), &json!(1)));
+        assert_eq!(
+            (&one["model"], &one["error"]),
+            (&json!("stub/m1"), &Value::Null)
+        );
+        assert!(one["ended_at"].is_string(), "{one}");
+        let whole = call("task.request", json!({"id": task, "n": n}))
+            .await
+            .unwrap();
+        assert_eq!(whole["body"], ledger[n]["sent"]);
+        assert_eq!(whole["hash"], one["hash"]);
+        assert_eq!(whole["bytes"], whole["body"].as_str().unwrap().len());
+    }
+    let page = call("task.requests", json!({"id": task, "limit": 1}))
+        .await
+        .unwrap();
+    assert_eq!(page["next_cursor"], "1.0");
+    let page = call("task.requests", json!({"id": task, "cursor": "1.0"})).await;
+    assert_eq!(page.unwrap()["data"][0]["n"], 1);
+    let one = call("task.request", json!({"id": refused, "n": 0, "attempt": 1})).await;
+    let one = one.unwrap();
+    assert_eq!(one["status"], 400);
+    assert!(
+        one["error"].as_str().unwrap().contains("no such thing"),
+        "{one}"
+    );
+    // Save for secrets.
+    let told = house
+        .submit(&json!([{ "text": format!("It is {KEY}.") }]))
+        .await;
+    stage.reaches(told, "completed").await;
+    let one = call("task.request", json!({"id": told, "n": 0}))
+        .await
+        .unwrap();
+    let body = one["body"].as_str().unwrap();
+    assert!(
+        !body.contains(KEY) && body.contains("It is [secret"),
+        "{body}"
+    );
+    let none = call("task.request", json!({"id": task, "n": 7}))
+        .await
+        .unwrap_err();
+    assert!(none.hint.unwrap().contains("capture_requests"));
+    worker.stop().await;
+    // Nothing is kept where nobody asked for it.
+    let house = House::new().await;
+    let worker = house.stage.worker_with(&house.agents, |_| {}).await;
+    let task = house.submit(&json!([{ "text": "Done." }])).await;
+    house.stage.reaches(task, "completed").await;
+    assert_eq!(house.stage.text("SELECT count(*) FROM requests").await, "0");
     worker.stop().await;
 }
 

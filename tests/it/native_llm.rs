@@ -126,6 +126,42 @@ fn texts(events: &[LlmEvent]) -> (String, String, Vec<ToolCall>) {
 }
 
 #[tokio::test]
+async fn what_is_written_is_what_is_sent_byte_by_byte_and_asks_nobody() {
+    let fake = FakeLlm::start();
+    for api in APIS {
+        let (_file, provider) = with_key(&fake, api);
+        let history = vec![
+            Message::user("H\u{e9}llo \u{1f980} \"quoted\"\n\tand more".to_owned()),
+            Message {
+                role: Role::Assistant,
+                parts: vec![Part::Text {
+                    text: "Go on.".to_owned(),
+                }],
+            },
+            Message::user("Yes.".to_owned()),
+        ];
+        let asked = LlmRequest {
+            tools: Arc::from([read_tool()]),
+            effort: Some(Effort::Low),
+            max_output_tokens: Some(9_000),
+            temperature: Some(0.5),
+            ..request(provider, history)
+        };
+        let before = fake.ledger().len();
+        let written = GenaiLlm::new().unwrap().written(asked.clone()).await;
+        let written = String::from_utf8(written.unwrap()).unwrap();
+        assert_eq!(fake.ledger().len(), before, "{api:?}: a provider was asked");
+        answer(asked).await;
+        let ledger = fake.ledger();
+        assert_eq!(ledger[before]["sent"], written.as_str(), "{api:?}");
+        assert!(
+            written.contains("H\u{e9}llo") && !written.contains(KEY),
+            "{api:?}"
+        );
+    }
+}
+
+#[tokio::test]
 async fn an_answer_comes_whole_in_every_format_and_in_any_fragments() {
     let fake = FakeLlm::start();
     for api in APIS {

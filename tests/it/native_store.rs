@@ -15,12 +15,13 @@ use dispatch_worker::store::listen::{Listener, Wakeup};
 use dispatch_worker::store::messages::{self, Carried, Loaded, NewStep, NewSummary};
 use dispatch_worker::store::pauses::{self, NewPause, PauseClass};
 use dispatch_worker::store::steps::Figures;
-use dispatch_worker::store::{inbox, resumes};
+use dispatch_worker::store::{Store, captures, inbox, resumes};
 use rust_decimal::Decimal;
 use serde_json::json;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
+use crate::harness::db::TestDb;
 use crate::harness::desk::{Desk, again, conversation_of, ending, left};
 
 fn figures(tokens: i64, cost: i64, context: i64) -> Figures {
@@ -195,6 +196,10 @@ async fn nothing_is_written_without_the_lease() {
     assert_eq!(compact(&desk, &claimed, 1, 2, "S").await, Held::Lost);
     let todos = messages::keep_todos(&desk.store, &claimed.lease, task, &json!(["x"])).await;
     assert_eq!(todos.unwrap(), Held::Lost);
+    captures::keep(&desk.store, &claimed.lease, (0, "m"), "{}")
+        .await
+        .unwrap();
+    assert_eq!(desk.text("SELECT count(*) FROM request_bodies").await, "0");
     for carried in [Carried::Yes, Carried::No] {
         let loaded = messages::load(&desk.store, &claimed.lease, task, carried).await;
         assert_eq!(loaded.unwrap(), None);
@@ -482,4 +487,41 @@ async fn a_task_that_nobody_can_take_says_why() {
         .await
         .unwrap();
     assert_eq!(desk.text(&reason).await, "no live worker offers agent a");
+}
+
+#[tokio::test]
+async fn requests_that_are_too_old_or_too_many_are_forgotten_and_equal_bodies_are_kept_once() {
+    let db = TestDb::new().await;
+    let sql = db.client().await;
+    // Four of task 1, of which the first is old and has the body of the last; ten bytes each.
+    sql.batch_execute(
+        "INSERT INTO request_bodies (hash, bytes, body, used_at)
+         SELECT sha256(b::bytea), 10, b, now() - interval '1 hour' FROM unnest(ARRAY['a', 'b', 'c', 'd']) b;
+         INSERT INTO requests (task_id, attempt, n, model, hash, at)
+         SELECT 1, 1, x.n, 'm', sha256(x.body::bytea), now() - x.age
+           FROM (VALUES (0, 'a', interval '8 days'), (1, 'b', interval '3 hours'), (2, 'c', interval '2 hours'),
+                        (3, 'a', interval '1 hour')) x (n, body, age)",
+    )
+    .await
+    .unwrap();
+    let store = Store::connect(&db.url(), 1).unwrap();
+    let left = async || -> (String, String) {
+        let query = "SELECT (SELECT string_agg(n::text, ' ' ORDER BY n) FROM requests),
+                            (SELECT string_agg(body, ' ' ORDER BY body) FROM request_bodies)";
+        let row = sql.query_one(query, &[]).await.unwrap();
+        (row.get(0), row.get(1))
+    };
+    let week = Duration::from_secs(7 * 24 * 3_600);
+    captures::prune(&store, week, 1_000).await.unwrap();
+    assert_eq!(left().await, ("1 2 3".to_owned(), "a b c".to_owned()));
+    captures::prune(&store, week, 20).await.unwrap();
+    assert_eq!(left().await, ("2 3".to_owned(), "a c".to_owned()));
+    // One that was used just now may be about to get its request.
+    sql.batch_execute("UPDATE request_bodies SET used_at = now()")
+        .await
+        .unwrap();
+    captures::prune(&store, Duration::ZERO, 20).await.unwrap();
+    let bodies = "SELECT count(*) FROM request_bodies";
+    let bodies: i64 = sql.query_one(bodies, &[]).await.unwrap().get(0);
+    assert_eq!(bodies, 2);
 }

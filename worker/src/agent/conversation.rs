@@ -35,6 +35,36 @@ pub trait Conversation: Send + Sync {
     /// Tell the whole fleet that a provider wants to be left alone for a while. Never fails: this
     /// worker knows already.
     fn pause_provider(&self, pause: ProviderPause) -> BoxFuture<'_, ()>;
+
+    /// Keep a request as it is about to be sent. Never fails: it is for whoever wants to see it.
+    fn capture(&self, _request: Captured) -> BoxFuture<'_, ()> {
+        Box::pin(async {})
+    }
+
+    /// What became of it. Never fails.
+    fn capture_ended(&self, _n: u32, _outcome: Outcome) -> BoxFuture<'_, ()> {
+        Box::pin(async {})
+    }
+}
+
+/// A request to a provider as it is sent.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Captured {
+    /// Its number in the attempt, from 0: summaries and what failed counted.
+    pub n: u32,
+    /// `provider/model`.
+    pub model: String,
+    /// Its body.
+    pub body: Vec<u8>,
+}
+
+/// What became of a request.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Outcome {
+    /// HTTP status, where it failed with one.
+    pub status: Option<u16>,
+    /// Why it failed, in the provider's words; absent: it was answered.
+    pub error: Option<String>,
 }
 
 /// What is known of a conversation at the beginning of an attempt.

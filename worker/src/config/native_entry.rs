@@ -34,6 +34,7 @@ pub(super) struct NativeEntry {
     compact_keep: Option<u32>,
     disabled_tools: Vec<String>,
     instructions: Option<String>,
+    capture_requests: Option<bool>,
     mcp: BTreeMap<String, McpServer>,
 }
 
@@ -92,6 +93,7 @@ impl NativeEntry {
             disabled_tools: self.disabled_tools,
             mcp,
             instructions: self.instructions,
+            capture_requests: self.capture_requests.unwrap_or(false),
         })
     }
 

@@ -108,6 +108,8 @@ pub struct NativeSpec {
     pub mcp: BTreeMap<String, McpServer>,
     /// Text that follows the system prompt.
     pub instructions: Option<String>,
+    /// Whether each request is stored as it is sent.
+    pub capture_requests: bool,
 }
 
 /// Budgets that end a turn; absent: none.
@@ -213,7 +215,7 @@ impl NativeSpec {
             "providers": providers, "budgets": self.budgets, "max_concurrent": self.max_concurrent,
             "eager": self.eager, "compact_at_percent": self.compact_at_percent,
             "compact_keep": self.compact_keep, "disabled_tools": self.disabled_tools,
-            "instructions": self.instructions, "mcp": mcp,
+            "instructions": self.instructions, "capture_requests": self.capture_requests, "mcp": mcp,
         })
     }
 }

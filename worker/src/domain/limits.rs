@@ -229,6 +229,18 @@ pub const CHECK_DETACHED_AFTER: Duration = Duration::from_millis(200);
 /// What a check tells of one thing: a sentence or two in a table.
 pub const CHECK_FOUND_CHARS_MAX: usize = 400;
 
+/// A request to a model that is longer is not kept as it was sent.
+pub const CAPTURE_BYTES_MAX: usize = 16 * 1024 * 1024;
+
+/// How long the making of a request that is to be kept may take.
+pub const CAPTURE_TIME_MAX: Duration = Duration::from_secs(5);
+
+/// How long requests are kept as they were sent.
+pub const CAPTURE_KEEP: Duration = Duration::from_secs(7 * 24 * 3_600);
+
+/// All of them together, the newest ones stay.
+pub const CAPTURE_TOTAL_BYTES_MAX: i64 = 1024 * 1024 * 1024;
+
 /// How often the memory of an agent's processes is looked at.
 pub const PROCESS_WATCH: Duration = Duration::from_secs(1);
 

@@ -7,6 +7,7 @@ pub mod agent_try;
 pub mod amount;
 pub mod audit;
 pub mod batch;
+pub mod capture;
 pub mod change;
 pub mod context;
 pub mod conversation;
@@ -161,6 +162,8 @@ pub static ALL: &[OpEntry] = &[
     OpEntry::of::<wait::WaitTask>(),
     OpEntry::of::<task::TaskEvents>(),
     OpEntry::of::<step::TaskSteps>(),
+    OpEntry::of::<capture::ListRequests>(),
+    OpEntry::of::<capture::ShowRequest>(),
     OpEntry::of::<task::CancelTask>(),
     OpEntry::of::<task::RequeueTask>(),
     OpEntry::of::<conversation::ListConversations>(),

@@ -6,9 +6,9 @@ use std::time::Duration;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use crate::domain::limits::PAGE_MAX;
+use crate::domain::limits::{self, PAGE_MAX};
 use crate::run::prepare::project_spec;
-use crate::store::{Store, StoreError, attempts, projects};
+use crate::store::{Store, StoreError, attempts, captures, projects};
 use crate::workspace::{Workspaces, WorktreeKey};
 
 use super::lease::LeaseBook;
@@ -114,6 +114,10 @@ pub async fn run(
     loop {
         if repacked_at.elapsed() >= REPACK_EVERY {
             repack(&store, &workspaces).await;
+            let (keep, bytes) = (limits::CAPTURE_KEEP, limits::CAPTURE_TOTAL_BYTES_MAX);
+            if let Err(error) = captures::prune(&store, keep, bytes).await {
+                tracing::warn!(%error, "old requests to models could not be removed");
+            }
             repacked_at = Instant::now();
         }
         if let Err(error) = run_once(&store, &workspaces, &book).await {

@@ -8,7 +8,8 @@ use futures::future::BoxFuture;
 use serde_json::Value;
 
 use crate::agent::conversation::{
-    Compaction, Conversation, Inbox, ProviderPause, Remembered, Spent, Step, StepFigures,
+    Captured, Compaction, Conversation, Inbox, Outcome, ProviderPause, Remembered, Spent, Step,
+    StepFigures,
 };
 use crate::agent::{AgentError, NativeTurn};
 use crate::config::native_spec::Budgets;
@@ -22,7 +23,7 @@ use crate::store::claims::{Claimed, Lease};
 use crate::store::messages::{self, Carried, NewStep, NewSummary};
 use crate::store::pauses::{self, NewPause, PauseClass};
 use crate::store::steps::Figures;
-use crate::store::{Store, StoreError, inbox};
+use crate::store::{Store, StoreError, captures, inbox};
 use crate::workspace::{ProjectSpec, Worktree};
 
 use super::RunContext;
@@ -290,6 +291,27 @@ impl Kept {
         }
     }
 
+    async fn keep_request(&self, request: Captured) {
+        let body = String::from_utf8_lossy(&request.body);
+        let body = self.redactor.text(&body);
+        let what = (number(request.n), request.model.as_str());
+        if let Err(error) = captures::keep(&self.store, &self.lease, what, &body).await {
+            tracing::warn!(%error, n = request.n, "a request is not kept as it is sent");
+        }
+    }
+
+    async fn end_request(&self, n: u32, outcome: Outcome) {
+        let status = outcome.status.map(i32::from);
+        let error = outcome
+            .error
+            .as_deref()
+            .map(|text| self.redactor.text(text));
+        let ended = (status, error.as_deref());
+        if let Err(error) = captures::ended(&self.store, &self.lease, number(n), ended).await {
+            tracing::warn!(%error, n, "the end of a request that was kept is not known");
+        }
+    }
+
     /// A message as it is stored: without secrets.
     fn clean(&self, message: &Message) -> Message {
         if self.redactor.is_empty() {
@@ -328,6 +350,14 @@ impl Conversation for Kept {
 
     fn pause_provider(&self, pause: ProviderPause) -> BoxFuture<'_, ()> {
         Box::pin(self.tell_pause(pause))
+    }
+
+    fn capture(&self, request: Captured) -> BoxFuture<'_, ()> {
+        Box::pin(self.keep_request(request))
+    }
+
+    fn capture_ended(&self, n: u32, outcome: Outcome) -> BoxFuture<'_, ()> {
+        Box::pin(self.end_request(n, outcome))
     }
 }
 

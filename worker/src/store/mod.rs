@@ -11,6 +11,7 @@ pub mod asks;
 pub mod attempts;
 pub mod audit;
 pub mod bench;
+pub mod captures;
 pub mod carried;
 pub mod catalogue;
 pub mod changes;
@@ -69,13 +70,14 @@ pub type Params<'a> = &'a [&'a (dyn ToSql + Sync)];
 
 /// Every statement there is, for the test that prepares them.
 pub fn all_statements() -> impl Iterator<Item = &'static Statement> {
-    let modules: [&[&Statement]; 30] = [
+    let modules: [&[&Statement]; 31] = [
         ALL,
         applies::ALL,
         asks::ALL,
         attempts::ALL,
         audit::ALL,
         bench::ALL,
+        captures::ALL,
         carried::ALL,
         catalogue::ALL,
         changes::ALL,

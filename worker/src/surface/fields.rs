@@ -72,7 +72,11 @@ impl Fields {
             }
         }
         for (name, text) in path {
-            let value = Value::String(text.clone());
+            let read = match self.0.get(name) {
+                Some(Kind::Json) => serde_json::from_str(text).ok(),
+                Some(Kind::Text | Kind::List) | None => None,
+            };
+            let value = read.unwrap_or_else(|| Value::String(text.clone()));
             let other = input.insert(name.clone(), value);
             if other.is_some_and(|other| plain(&other) != *text) {
                 return Err(OpError::invalid(format!(

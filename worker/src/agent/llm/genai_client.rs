@@ -3,8 +3,9 @@
 use std::collections::HashSet;
 use std::sync::Arc;
 
-use futures::StreamExt as _;
+use futures::future::BoxFuture;
 use futures::stream::BoxStream;
+use futures::{FutureExt as _, StreamExt as _};
 use serde_json::Value;
 
 use crate::config::native_spec::{Api, ProviderSpec};
@@ -15,7 +16,7 @@ use super::fault::Asked;
 use super::frames::Tap;
 use super::key;
 use super::{Llm, LlmError, LlmEvent, LlmFault, LlmRequest};
-use super::{ollama, request};
+use super::{ollama, request, written};
 
 /// A client of all providers.
 #[derive(Clone, Debug)]
@@ -209,6 +210,22 @@ impl Llm for GenaiLlm {
             Ok(answer) => answer.events(),
             Err(error) => futures::stream::iter([Err(error)]).boxed(),
         }
+    }
+
+    fn written(&self, request: LlmRequest) -> BoxFuture<'static, Result<Vec<u8>, String>> {
+        // The listener is on this machine.
+        let library = self.local.library.clone();
+        async move {
+            match request.provider.api {
+                Api::Ollama => {
+                    serde_json::to_vec(&request::body(&request)).map_err(|e| e.to_string())
+                }
+                Api::Openai | Api::OpenaiResponses | Api::Anthropic | Api::Gemini => {
+                    written::body(&library, &request).await
+                }
+            }
+        }
+        .boxed()
     }
 }
 

@@ -15,10 +15,12 @@ mod request;
 mod retry_after;
 mod thinking;
 mod usage;
+mod written;
 
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures::future::BoxFuture;
 use futures::stream::BoxStream;
 use serde_json::Value;
 
@@ -33,6 +35,10 @@ pub trait Llm: Send + Sync {
     /// Ask. The stream ends with exactly one `End` or one error; what ends otherwise (a connection
     /// that breaks) is an error of the class `Truncated`. Dropping it ends the request at once.
     fn stream(&self, request: LlmRequest) -> BoxStream<'static, Result<LlmEvent, LlmError>>;
+
+    /// The body that `stream` sends for this request, byte by byte; the error is a reason why that is
+    /// not known. Asks no provider.
+    fn written(&self, request: LlmRequest) -> BoxFuture<'static, Result<Vec<u8>, String>>;
 }
 
 /// One request.

@@ -3,6 +3,7 @@
 //! (`toolhost`), which has none.
 
 mod budget;
+mod capture;
 pub mod choose;
 pub mod clock;
 mod compact;
@@ -47,6 +48,7 @@ use crate::toolhost;
 pub use clock::{Clock, RealTime};
 pub use gate::ProviderGate;
 
+use capture::Capturing;
 use choose::Chosen;
 use ended::Ended;
 use mcp::Servers;
@@ -389,8 +391,12 @@ impl Talk<'_> {
             Err(error) => return Ended::with(error),
         };
         let words = first_words(&self.turn.prompt, &remembered);
+        let mut llm = Arc::clone(&self.native.llm);
+        if self.spec.native.capture_requests {
+            llm = Arc::new(Capturing::new(llm, Arc::clone(&self.native.conversation)));
+        }
         let stage = Stage {
-            llm: Arc::clone(&self.native.llm),
+            llm,
             toolbox,
             events: self.events.clone(),
             cancel: self.stop.clone(),

@@ -131,6 +131,16 @@ const MESSAGES: &[Column] = &[
     Column("DELIVERED", "delivered_at", Form::Ago),
     Column("TEXT", "text", Form::Prose),
 ];
+const REQUESTS: &[Column] = &[
+    Column("TRY", "attempt", Form::Text),
+    Column("REQUEST", "n", Form::Text),
+    Column("MODEL", "model", Form::Text),
+    Column("BYTES", "bytes", Form::Count),
+    Column("HASH", "hash", Form::Text),
+    Column("MADE", "at", Form::Ago),
+    Column("STATUS", "status", Form::Text),
+    Column("ERROR", "error", Form::Text),
+];
 const STEPS: &[Column] = &[
     Column("TRY", "attempt", Form::Text),
     Column("STEP", "n", Form::Text),
@@ -292,6 +302,10 @@ fn of_op(op: &str) -> Option<(&'static [Column], &'static str)> {
         "task.steps" => (
             STEPS,
             "No requests to a model. Only agents that the worker runs itself tell them.",
+        ),
+        "task.requests" => (
+            REQUESTS,
+            "No request was kept. Agents of path native keep them with native.capture_requests = true.",
         ),
         "provider.list" => (
             PROVIDERS,

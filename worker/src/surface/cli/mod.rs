@@ -55,13 +55,15 @@ use crate::telemetry::{self, Usual};
 const CONNECTIONS: usize = 2;
 
 /// Operations whose answers are read rather than looked at: at a terminal they go through a pager.
-const LONG: [&str; 10] = [
+const LONG: [&str; 12] = [
     "change.show",
     "change.diff",
     "change.preview",
     "change.file",
     "task.events",
     "task.steps",
+    "task.requests",
+    "task.request",
     "conversation.show",
     "conversation.items",
     "agent.show",

@@ -45,6 +45,8 @@ pub(crate) fn answer(
         "task.submit" => submitted(out, value),
         "task.show" => task(out, value, now),
         "task.cancel" => out.line(&cancelled(value)),
+        // The body alone, for whatever reads JSON.
+        "task.request" => out.line(&safe_text::block(value["body"].as_str().unwrap_or(""))),
         "message.send" => out.line(&sent(value)),
         "agent.show" => agent_view::print(out, value, now),
         "conversation.show" => conversation_view::print(out, value, now),
