@@ -12,6 +12,7 @@ use std::time::Duration;
 use dispatch_worker::domain::hosts::Policy;
 use dispatch_worker::domain::limits;
 use dispatch_worker::gateway::{Gateway, Reason, Refusal, Resolve, proxy_variables, relay};
+use dispatch_worker::sandbox::descriptors;
 use futures::future::BoxFuture;
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -563,13 +564,15 @@ async fn a_hostile_agent_cannot_flood_the_observer() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn thousands_of_connections_wait_their_turn_in_little_memory() {
     const CLIENTS: usize = 2_000;
+    // All ends of all connections are in this process; many systems allow it 1,024 unless it asks for more.
+    descriptors::raise().unwrap();
     let server = Server::new(Manner::Echo).await;
     let way = Arc::new(Way::to(&server));
     let target = server.address.to_string();
     drop(way.tunnel(&target).await);
     let before = resident_kib();
     let mut clients = JoinSet::new();
-    // Fewer at a time than a process may have descriptors, more than the gateway serves.
+    // More at a time than the gateway serves.
     let open = Arc::new(Semaphore::new(300));
     for n in 0..CLIENTS {
         let (way, target, place) = (
