@@ -18,6 +18,8 @@ pub(super) struct Gathered {
     lines: mpsc::Sender<Vec<u8>>,
     /// Bytes that may still be told.
     streamed_left: usize,
+    /// Whether it was told that the rest is not.
+    told_rest: bool,
     stdout: Decoder,
     stderr: Decoder,
     kept: Kept,
@@ -40,6 +42,7 @@ impl Gathered {
             id,
             lines,
             streamed_left: limits::tools::STREAM_BYTES_MAX,
+            told_rest: false,
             stdout: Decoder::default(),
             stderr: Decoder::default(),
             kept: Kept::default(),
@@ -67,7 +70,7 @@ impl Gathered {
     }
 
     async fn stream(&mut self, stream: Stream, text: &str) {
-        if self.streamed_left == 0 {
+        if self.told_rest {
             return;
         }
         let told = up_to(text, self.streamed_left);
@@ -79,7 +82,7 @@ impl Gathered {
         }
         self.streamed_left -= told.len();
         if told.len() < text.len() {
-            self.streamed_left = 0;
+            self.told_rest = true;
             self.say(stream, NOT_STREAMED).await;
         }
     }
@@ -212,6 +215,24 @@ mod tests {
         assert_eq!(kept.left_out(), 0);
         kept.push("x");
         assert_eq!(kept.left_out(), 2);
+    }
+
+    #[tokio::test]
+    async fn a_piece_that_ends_at_the_bound_does_not_hide_that_more_came() {
+        let (lines, mut said) = mpsc::channel(1_000);
+        let mut gathered = Gathered::new(1, lines, Spill::new(None));
+        let most = "x".repeat(limits::tools::STREAM_BYTES_MAX);
+        for text in [most.as_str(), "y", "z"] {
+            gathered.push(Stream::Stdout, text.as_bytes()).await;
+        }
+        drop(gathered);
+        let mut all = Vec::new();
+        while let Some(line) = said.recv().await {
+            all.push(String::from_utf8(line).unwrap());
+        }
+        let told = |line: &&String| line.contains("is not shown while it runs");
+        assert_eq!(all.iter().filter(told).count(), 1);
+        assert!(all.last().is_some_and(|line| told(&line)));
     }
 
     #[tokio::test]
