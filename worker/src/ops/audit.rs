@@ -4,7 +4,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
-use super::page::{self, Page};
+use super::page::{self, Page, Parts};
 use super::{Effect, Example, Method, Op, OpContext, OpError, Spec};
 use crate::domain::scope::Scope;
 use crate::store::audit::{self, Position};
@@ -77,9 +77,10 @@ impl Op for ListAudit {
 const CURSOR: &str = "^[0-9]{1,18}-[0-9]{1,18}$";
 
 fn position(cursor: &str) -> Result<Position, OpError> {
-    let (logged, submitted) = cursor.split_once('-').ok_or_else(page::wrong_cursor)?;
-    Ok(Position {
-        logged: page::figure(logged)?,
-        submitted: page::figure(submitted)?,
-    })
+    let mut parts = Parts::of(cursor, '-');
+    let position = Position {
+        logged: parts.figure()?,
+        submitted: parts.figure()?,
+    };
+    parts.whole(position)
 }

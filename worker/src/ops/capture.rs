@@ -4,7 +4,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
-use super::page::{self, Page};
+use super::page::{self, Page, Parts};
 use super::task;
 use super::values::TaskRef;
 use super::{Effect, Example, Method, Op, OpContext, OpError, Spec};
@@ -129,6 +129,7 @@ impl Op for ShowRequest {
 const CURSOR: &str = r"^[0-9]{1,4}\.[0-9]{1,9}$";
 
 fn place(cursor: &str) -> Result<(i16, i32), OpError> {
-    let (attempt, n) = cursor.split_once('.').ok_or_else(page::wrong_cursor)?;
-    Ok((page::figure(attempt)?, page::figure(n)?))
+    let mut parts = Parts::of(cursor, '.');
+    let place = (parts.figure()?, parts.figure()?);
+    parts.whole(place)
 }

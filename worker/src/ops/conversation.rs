@@ -4,7 +4,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
-use super::page::{self, Page};
+use super::page::{self, Page, Parts};
 use super::task;
 use super::values::TaskRef;
 use super::{Effect, Example, Method, Op, OpContext, OpError, Spec};
@@ -226,15 +226,11 @@ impl Op for CompactConversation {
 }
 
 fn place(cursor: &str) -> Result<ItemPlace, OpError> {
-    let mut parts = cursor.split('.');
-    let mut next = || parts.next().ok_or_else(page::wrong_cursor);
+    let mut parts = Parts::of(cursor, '.');
     let place = ItemPlace {
-        task_id: page::figure(next()?)?,
-        attempt: page::figure(next()?)?,
-        n: page::figure(next()?)?,
+        task_id: parts.figure()?,
+        attempt: parts.figure()?,
+        n: parts.figure()?,
     };
-    match parts.next() {
-        None => Ok(place),
-        Some(_surplus) => Err(page::wrong_cursor()),
-    }
+    parts.whole(place)
 }

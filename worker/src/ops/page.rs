@@ -1,6 +1,6 @@
 //! Lists come in pages: `{data, next_cursor}`.
 
-use std::str::FromStr;
+use std::str::{FromStr, Split};
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -60,8 +60,8 @@ pub(crate) fn number(cursor: Option<&str>) -> Result<Option<i64>, OpError> {
     cursor.map(figure).transpose()
 }
 
-/// A part of a cursor that is a number, written with digits alone.
-pub(crate) fn figure<T: FromStr>(part: &str) -> Result<T, OpError> {
+/// A number, written with digits alone.
+fn figure<T: FromStr>(part: &str) -> Result<T, OpError> {
     let parsed = match part.bytes().all(|byte| byte.is_ascii_digit()) {
         true => part.parse().ok(),
         false => None,
@@ -69,8 +69,37 @@ pub(crate) fn figure<T: FromStr>(part: &str) -> Result<T, OpError> {
     parsed.ok_or_else(wrong_cursor)
 }
 
+/// The parts of a cursor, read one after the other.
+pub(crate) struct Parts<'a>(Split<'a, char>);
+
+impl<'a> Parts<'a> {
+    /// Of this cursor; between them stands this character.
+    pub(crate) fn of(cursor: &'a str, between: char) -> Self {
+        Self(cursor.split(between))
+    }
+
+    /// The next one, which is a number.
+    pub(crate) fn figure<T: FromStr>(&mut self) -> Result<T, OpError> {
+        figure(self.0.next().ok_or_else(wrong_cursor)?)
+    }
+
+    /// The next one, which is one of these words.
+    pub(crate) fn word(&mut self, words: &[&str]) -> Result<String, OpError> {
+        let part = self.0.next().filter(|part| words.contains(part));
+        part.map(str::to_owned).ok_or_else(wrong_cursor)
+    }
+
+    /// What was read, when nothing is left.
+    pub(crate) fn whole<T>(mut self, read: T) -> Result<T, OpError> {
+        match self.0.next() {
+            None => Ok(read),
+            Some(_surplus) => Err(wrong_cursor()),
+        }
+    }
+}
+
 /// Somebody made a cursor up.
-pub(crate) fn wrong_cursor() -> OpError {
+fn wrong_cursor() -> OpError {
     OpError::invalid("cursor is not one that a list gave out")
         .hint("Give the next_cursor of the page before, or none for the first page.")
 }
@@ -85,6 +114,27 @@ mod tests {
         assert_eq!(number(Some("42")).unwrap(), Some(42));
         for made_up in ["", "-1", "+4", "x", "99999999999999999999"] {
             assert!(number(Some(made_up)).is_err(), "{made_up}");
+        }
+    }
+
+    #[test]
+    fn a_cursor_of_parts_has_each_of_them_and_no_more() {
+        let read = |cursor: &str| -> Result<(i16, i64, String), OpError> {
+            let mut parts = Parts::of(cursor, '.');
+            let read = (parts.figure()?, parts.figure()?, parts.word(&["model"])?);
+            parts.whole(read)
+        };
+        assert_eq!(read("1.70000.model").unwrap(), (1, 70_000, "model".into()));
+        for made_up in [
+            "",
+            "1",
+            "1.2",
+            "1.2.x",
+            "1.2.model.3",
+            "70000.1.model",
+            "1.+2.model",
+        ] {
+            assert!(read(made_up).is_err(), "{made_up}");
         }
     }
 }

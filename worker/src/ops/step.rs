@@ -4,7 +4,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
-use super::page::{self, Page};
+use super::page::{self, Page, Parts};
 use super::task;
 use super::values::TaskRef;
 use super::{Effect, Example, Method, Op, OpContext, OpError, Spec};
@@ -68,15 +68,11 @@ impl Op for TaskSteps {
 const STEP: &str = r"^[0-9]{1,4}\.[0-9]{1,9}\.(model|compaction)$";
 
 fn place(cursor: &str) -> Result<StepPlace, OpError> {
-    let mut parts = cursor.splitn(3, '.');
-    let mut next = || parts.next().ok_or_else(page::wrong_cursor);
+    let mut parts = Parts::of(cursor, '.');
     let place = StepPlace {
-        attempt: page::figure(next()?)?,
-        n: page::figure(next()?)?,
-        kind: next()?.to_owned(),
+        attempt: parts.figure()?,
+        n: parts.figure()?,
+        kind: parts.word(&["model", "compaction"])?,
     };
-    match place.kind.as_str() {
-        "model" | "compaction" => Ok(place),
-        _ => Err(page::wrong_cursor()),
-    }
+    parts.whole(place)
 }
