@@ -144,7 +144,7 @@ impl GenaiLlm {
                 ollama::stream(post, tap.clone())
             }
             Api::Openai | Api::OpenaiResponses | Api::Anthropic | Api::Gemini => {
-                let target = request::target(request, &url, key);
+                let target = request::target(request, &url, request::headers(provider, key));
                 let options = request::options(request).with_raw_frame_sink(tap.clone());
                 let library = clients.library.clone();
                 let chat = request::chat(request);

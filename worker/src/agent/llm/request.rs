@@ -71,8 +71,12 @@ pub(super) fn url(request: &LlmRequest) -> Result<Url, String> {
     Ok(url)
 }
 
-/// Whom the library is to ask.
-pub(super) fn target(request: &LlmRequest, url: &Url, key: Option<&str>) -> ServiceTarget {
+/// Whom the library is to ask, with these headers beside its own.
+pub(super) fn target(
+    request: &LlmRequest,
+    url: &Url,
+    headers: Vec<(String, String)>,
+) -> ServiceTarget {
     let provider = &request.provider;
     let kind = match provider.api {
         Api::Openai => AdapterKind::OpenAI,
@@ -86,7 +90,7 @@ pub(super) fn target(request: &LlmRequest, url: &Url, key: Option<&str>) -> Serv
         endpoint: Endpoint::from_owned(slashed(&provider.base_url)),
         auth: AuthData::RequestOverride {
             url: url.to_string(),
-            headers: Headers::from(headers(provider, key)),
+            headers: Headers::from(headers),
         },
         model: ModelIden::new(kind, shielded(&request.model)),
     }

@@ -10,8 +10,6 @@ use axum::extract::DefaultBodyLimit;
 use axum::http::StatusCode;
 use axum::routing::post;
 use futures::StreamExt as _;
-use genai::Headers;
-use genai::resolver::AuthData;
 use reqwest::Url;
 use tokio::net::TcpListener;
 use tokio::sync::mpsc;
@@ -41,11 +39,7 @@ pub(super) async fn body(library: &genai::Client, asked: &LlmRequest) -> Result<
     server.spawn(axum::serve(listener, app).into_future());
     let url = format!("http://{address}{path}");
     let url = Url::parse(&url).map_err(|e| format!("{url} is no address: {e}"))?;
-    let mut target = request::target(asked, &url, None);
-    target.auth = AuthData::RequestOverride {
-        url: url.to_string(),
-        headers: Headers::default(),
-    };
+    let target = request::target(asked, &url, Vec::new());
     let (chat, options) = (request::chat(asked), request::options(asked));
     let send = async {
         let sent = library.exec_chat_stream(target, chat, Some(&options)).await;

@@ -13,8 +13,8 @@ use crate::agent::llm::{Llm, LlmError, LlmEvent, LlmRequest};
 /// Asks as `llm` does, and keeps what it sends. What cannot be kept is said in the log, and asked all the
 /// same.
 pub(super) struct Capturing {
-    pub(super) llm: Arc<dyn Llm>,
-    pub(super) conversation: Arc<dyn Conversation>,
+    llm: Arc<dyn Llm>,
+    conversation: Arc<dyn Conversation>,
     /// Number of the next request of the attempt.
     next: AtomicU32,
 }
