@@ -71,10 +71,9 @@ impl Op for ProbeAgent {
         let spec = Self::SPEC;
         match Place::of(context, self.here, self.worker.as_deref()).await? {
             Place::Worker(worker) => {
-                let actor = &context.actor;
-                let asked = lookups::probe_agent(&context.store, &self.name, worker, actor).await;
-                let asked = asked.map_err(|error| or_here(context, error))?;
-                match lookup::of_one(context, asked, PROBE_PATIENCE).await? {
+                let (store, actor) = (&context.store, &context.actor);
+                let asked = lookups::probe_agent(store, &self.name, worker, actor);
+                match answer(context, asked, PROBE_PATIENCE).await? {
                     (_, Answer::Probe(report)) => Ok(*report),
                     _ => Err(lookup::something_else()),
                 }
@@ -150,10 +149,9 @@ impl Op for CheckAgent {
         let depth = CheckDepth::without_prompt(self.without_prompt);
         let findings = match Place::of(context, self.here, self.worker.as_deref()).await? {
             Place::Worker(worker) => {
-                let (what, actor) = ((self.name.as_str(), depth), &context.actor);
-                let asked = lookups::check_agent(&context.store, what, worker, actor).await;
-                let asked = asked.map_err(|error| or_here(context, error))?;
-                match lookup::of_one(context, asked, CHECK_PATIENCE).await? {
+                let (store, actor) = (&context.store, &context.actor);
+                let asked = lookups::check_agent(store, (&self.name, depth), worker, actor);
+                match answer(context, asked, CHECK_PATIENCE).await? {
                     (by, Answer::Check(found)) => {
                         let by = Finding::ok("fleet", "worker", by);
                         std::iter::once(by).chain(found).collect()
@@ -219,6 +217,16 @@ async fn noted(context: &OpContext, action: &str, name: &str) -> Result<Option<F
         }
         Err(error) => Err(error.into()),
     }
+}
+
+/// Who answered the question of this number, and what.
+async fn answer(
+    context: &OpContext,
+    asked: impl Future<Output = Result<i64, StoreError>>,
+    patience: Duration,
+) -> Result<(String, Answer), OpError> {
+    let asked = asked.await.map_err(|error| or_here(context, error))?;
+    lookup::of_one(context, asked, patience).await
 }
 
 /// Where no database is, nobody can ask a worker.
