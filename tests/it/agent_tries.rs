@@ -59,6 +59,22 @@ async fn a_probe_is_made_by_a_worker_which_offers_what_it_found_at_once() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_is_switched_off_is_not_offered_whatever_its_path() {
+    let stage = Stage::new().await;
+    let agents = "[agents.off]\npath = \"noop\"\nenabled = false\n";
+    let worker = stage.worker_with(agents, |_| {}).await;
+    let said = "SELECT status = 'unavailable' AND error LIKE '%enabled = false%' FROM agent_offers";
+    stage.holds("it is said why it is not offered", said).await;
+    let found = ask(&stage, "agent.probe", json!({"name": "off"})).await;
+    let found = found.unwrap();
+    assert_eq!(
+        (&found["status"], &found["commands"]),
+        (&json!("unavailable"), &json!([]))
+    );
+    worker.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_check_is_made_by_a_worker_and_leaves_nothing_there() {
     let stage = Stage::new().await;
     let worker = stage

@@ -23,6 +23,7 @@ use crate::config::agent_spec::AgentSpec;
 use crate::domain::attempt::ExecutionPath;
 use crate::domain::error_class::ErrorClass;
 use crate::domain::limits;
+use crate::domain::lookup::ProbeReport;
 use crate::domain::redact::Redactor;
 use crate::sandbox::{Places, Sandbox};
 
@@ -78,7 +79,7 @@ pub struct Probe {
     pub modes: Vec<String>,
     /// Thinking options it offers.
     pub thinking_options: Vec<String>,
-    /// Commands it announced; null when it announced none.
+    /// Commands it announced, a list.
     pub commands: Value,
     /// What it says it can do; null when it says nothing.
     pub capabilities: Value,
@@ -95,15 +96,32 @@ impl Probe {
             models: spec.models.clone(),
             modes: spec.modes.clone(),
             thinking_options: spec.thinking_options.clone(),
-            commands: Value::Null,
+            commands: Value::Array(Vec::new()),
             capabilities: Value::Null,
         }
     }
 
+    /// As it is told to whoever asked for it; the worker is none where a host looked for itself.
+    pub fn report(self, spec: &AgentSpec, worker: Option<String>) -> ProbeReport {
+        ProbeReport {
+            name: spec.name.clone(),
+            worker,
+            status: self.status.as_str().to_owned(),
+            error: self.error,
+            execution_path: spec.path.as_str().to_owned(),
+            version: self.version,
+            models: self.models.into(),
+            modes: self.modes.into(),
+            thinking_options: self.thinking_options.into(),
+            commands: self.commands,
+            capabilities: self.capabilities,
+        }
+    }
+
     /// Of an agent that did not work, or could not be tried.
-    pub fn failed(spec: &AgentSpec, error: AgentError) -> Self {
+    pub fn failed(spec: &AgentSpec, class: ErrorClass, message: String) -> Self {
         let mut probe = Self::of(spec);
-        probe.fail(error);
+        probe.fail(AgentError::new(class, message));
         probe
     }
 
@@ -186,7 +204,9 @@ async fn look(
     listed(&mut probe.modes, probed.modes);
     listed(&mut probe.thinking_options, probed.thinking_options);
     probe.version = probed.version.or(probe.version.take());
-    probe.commands = probed.commands;
+    if let Some(commands) = probed.commands {
+        probe.commands = commands;
+    }
     probe.capabilities = probed.capabilities;
     Ok(())
 }

@@ -10,10 +10,10 @@ use serde_json::Value;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use crate::agent::catalog::{self, Probe, ProbeStatus};
+use crate::agent::catalog::{self, Probe};
 use crate::config::agent_spec::AgentSpec;
 use crate::config::agents::Catalogue;
-use crate::domain::attempt::ExecutionPath;
+use crate::domain::error_class::ErrorClass;
 use crate::run::{RunContext, secrets};
 use crate::sandbox::Sandbox;
 use crate::store::fleet::{self, Offer};
@@ -288,17 +288,10 @@ fn modified(file: Option<&Path>) -> Option<SystemTime> {
 async fn probe(spec: &AgentSpec, sandbox: &Sandbox, scratch: &Path) -> Probe {
     match tokio::fs::create_dir_all(scratch).await {
         Ok(()) => catalog::probe(spec, sandbox, scratch).await,
-        Err(error) => Probe {
-            status: ProbeStatus::Error,
-            error: Some(format!("cannot make {}: {error}", scratch.display())),
-            error_class: None,
-            version: None,
-            models: Vec::new(),
-            modes: Vec::new(),
-            thinking_options: Vec::new(),
-            commands: Value::Null,
-            capabilities: Value::Null,
-        },
+        Err(error) => {
+            let message = format!("cannot make {}: {error}", scratch.display());
+            Probe::failed(spec, ErrorClass::Workspace, message)
+        }
     }
 }
 
@@ -325,12 +318,6 @@ fn empty(spec: &AgentSpec) -> Offer {
 
 /// What this worker offers of an agent when a probe found this.
 pub(super) fn offer(spec: &AgentSpec, probe: Probe) -> Offer {
-    if spec.path == ExecutionPath::Noop {
-        return Offer {
-            status: "ready",
-            ..empty(spec)
-        };
-    }
     Offer {
         status: probe.status.as_str(),
         error: probe.error,
@@ -338,9 +325,7 @@ pub(super) fn offer(spec: &AgentSpec, probe: Probe) -> Offer {
         models: probe.models.into(),
         modes: probe.modes.into(),
         thinking_options: probe.thinking_options.into(),
-        commands: Some(probe.commands)
-            .filter(|c| !c.is_null())
-            .unwrap_or_else(nothing),
+        commands: probe.commands,
         capabilities: probe.capabilities,
         ..empty(spec)
     }

@@ -53,20 +53,8 @@ impl Tries {
         let scratch = self.scratch()?;
         let mut probe = catalog::probe(&spec, &self.context.sandbox, scratch.path()).await;
         probe.redact(&secrets::of_attempt(&self.context, &spec).await);
-        let offer = offers::offer(&spec, probe);
-        let report = ProbeReport {
-            name: offer.name.clone(),
-            worker: Some(self.context.worker_name.clone()),
-            status: offer.status.to_owned(),
-            error: offer.error.clone(),
-            execution_path: offer.execution_path.to_owned(),
-            version: offer.version.clone(),
-            models: offer.models.clone(),
-            modes: offer.modes.clone(),
-            thinking_options: offer.thinking_options.clone(),
-            commands: offer.commands.clone(),
-            capabilities: offer.capabilities.clone(),
-        };
+        let offer = offers::offer(&spec, probe.clone());
+        let report = probe.report(&spec, Some(self.context.worker_name.clone()));
         self.fresh.put(spec, offer);
         Ok(report)
     }

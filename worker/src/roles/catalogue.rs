@@ -7,9 +7,7 @@ use futures::FutureExt;
 use futures::future::BoxFuture;
 
 use super::doctor::Machine;
-use crate::agent::AgentError;
 use crate::agent::catalog::{self, Probe};
-use crate::blocking;
 use crate::check::{self, Subject, Tell};
 use crate::config::agent_spec::AgentSpec;
 use crate::config::agents::Catalogue;
@@ -18,6 +16,7 @@ use crate::domain::error_class::ErrorClass;
 use crate::domain::redact::Redactor;
 use crate::ops::doctor::{Examiner, Finding};
 use crate::ops::{CheckDepth, OpError, ProbeReport, Prober};
+use crate::run::secrets;
 use crate::sandbox::{self, Sandbox};
 use crate::surface::cli::roles::{ConfigCheckArgs, OnlyRung, Report};
 
@@ -120,24 +119,11 @@ impl Prober for CatalogueProber {
             let Some(spec) = catalogue.agents.get(agent) else {
                 return Ok(None);
             };
-            let mut probe = self.probe_entry(spec).await.unwrap_or_else(|why| {
-                let error = AgentError::new(ErrorClass::Internal, why);
-                Probe::failed(spec, error)
-            });
-            probe.redact(&Redactor::new(credentials::of_agent(spec)));
-            Ok(Some(ProbeReport {
-                name: spec.name.clone(),
-                worker: None,
-                status: probe.status.as_str().to_owned(),
-                error: probe.error,
-                execution_path: spec.path.as_str().to_owned(),
-                version: probe.version,
-                models: probe.models.into(),
-                modes: probe.modes.into(),
-                thinking_options: probe.thinking_options.into(),
-                commands: probe.commands,
-                capabilities: probe.capabilities,
-            }))
+            let probe = self.probe_entry(spec).await;
+            let mut probe =
+                probe.unwrap_or_else(|why| Probe::failed(spec, ErrorClass::Internal, why));
+            probe.redact(&secrets::of_host(spec).await);
+            Ok(Some(probe.report(spec, None)))
         }
         .boxed()
     }
@@ -158,7 +144,7 @@ impl Prober for CatalogueProber {
                 spec,
                 sandbox: sandbox.map_err(OpError::unavailable)?,
                 scratch: scratch.path(),
-                secrets: secrets(spec.clone()).await,
+                secrets: secrets::of_host(spec).await,
                 marks: String::new(),
                 tell: self.tell,
             };
@@ -170,18 +156,6 @@ impl Prober for CatalogueProber {
 
 fn scratch() -> Result<tempfile::TempDir, String> {
     tempfile::tempdir().map_err(|error| format!("cannot make a directory to try it in: {error}"))
-}
-
-/// What must not be told: the secrets of this process, and those that the agent gets.
-async fn secrets(spec: AgentSpec) -> Redactor {
-    let gathered = blocking::run(move || {
-        let own = credentials::of_environment();
-        Redactor::new(own.into_iter().chain(credentials::of_agent(&spec)))
-    });
-    gathered.await.unwrap_or_else(|error| {
-        tracing::error!(%error, "the secrets of an agent could not be gathered");
-        Redactor::default()
-    })
 }
 
 impl CatalogueProber {

@@ -39,7 +39,20 @@ pub async fn of_attempt(context: &RunContext, spec: &AgentSpec) -> Redactor {
     .await
 }
 
-/// The same after the turn: agents renew the tokens in their HOME.
+/// The redactor of an agent that the host tries by itself, without a worker: the secrets of this
+/// process, and those of the agent.
+pub async fn of_host(spec: &AgentSpec) -> Redactor {
+    let spec = spec.clone();
+    extended(&Redactor::default(), move || {
+        let mut gathered = credentials::of_environment();
+        gathered.extend(credentials::of_agent(&spec));
+        telemetry::keep_out(&gathered);
+        gathered
+    })
+    .await
+}
+
+/// That of an attempt after its turn: agents renew the tokens in their HOME.
 pub async fn renewed(redactor: &Redactor, spec: &AgentSpec, home: &Path) -> Redactor {
     let (spec, home) = (spec.clone(), home.to_owned());
     extended(redactor, move || {

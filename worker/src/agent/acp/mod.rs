@@ -237,7 +237,7 @@ pub(crate) async fn probe(
         tokio::select! {
             _ended = session.listen() => {}
             commands = timeout(limits::COMMANDS_WAIT, first_commands(&mut received)) => {
-                probed.commands = commands.unwrap_or(Value::Null);
+                probed.commands = commands.unwrap_or_default();
             }
         }
     }
@@ -271,13 +271,13 @@ pub(crate) async fn probe(
     Ok(probed)
 }
 
-async fn first_commands(received: &mut mpsc::Receiver<AgentEvent>) -> Value {
+async fn first_commands(received: &mut mpsc::Receiver<AgentEvent>) -> Option<Value> {
     while let Some(event) = received.recv().await {
         if let AgentEvent::Commands { commands } = event {
-            return commands;
+            return Some(commands);
         }
     }
-    Value::Null
+    None
 }
 
 /// What an agent offers.
@@ -289,6 +289,6 @@ pub(crate) struct Probed {
     pub(crate) models: Vec<String>,
     pub(crate) modes: Vec<String>,
     pub(crate) thinking_options: Vec<String>,
-    pub(crate) commands: Value,
+    pub(crate) commands: Option<Value>,
     pub(crate) capabilities: Value,
 }
