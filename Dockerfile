@@ -31,7 +31,8 @@ COPY LICENSE-MIT LICENSE-APACHE NOTICE /usr/share/doc/dispatch/
 # By number: an orchestrator that refuses root cannot look names up.
 USER 10001:10001
 WORKDIR /var/lib/dispatch
-ENV HOME=/home/dispatch
+# Where a worker keeps its worktrees and stores.
+ENV HOME=/home/dispatch DISPATCH_DATA=/var/lib/dispatch
 EXPOSE 8080
 STOPSIGNAL SIGTERM
 ENTRYPOINT ["tini", "--", "dispatch"]

@@ -251,3 +251,80 @@ fn up_says_what_is_wrong_with_its_agents_or_its_tokens_before_it_starts_anything
     );
     assert!(!data.exists(), "a database was made");
 }
+
+#[test]
+fn a_command_that_is_missing_is_answered_with_the_help() {
+    let set = [("DISPATCH_DATA", "/data")];
+    for (words, command) in [(&[][..], "submit"), (&["changes"], "approve")] {
+        let (code, said) = Program::run(words, &set);
+        assert_eq!(code, Some(2), "{said}");
+        let listed = said
+            .lines()
+            .any(|line| line.trim_start().starts_with(command));
+        assert!(listed && !said.contains("error:"), "{said}");
+    }
+    let (code, said) = Program::run(&["--json", "changes"], &set);
+    assert_eq!(code, Some(2));
+    assert_eq!(json(&said)["error"]["message"], "a command is missing");
+}
+
+#[test]
+fn a_key_that_cannot_be_read_is_told_as_that() {
+    let there = tempfile::tempdir().unwrap();
+    let agents = there.path().join("agents.toml");
+    let text = "[providers.p]\napi = \"anthropic\"\napi_key_env = \"SOME_KEY\"\n\
+                [agents.n]\npath = \"native\"\n\
+                [agents.c]\npath = \"pipe\"\ncommand = [\"true\"]\nenv_allow = [\"SOME_KEY\"]\n";
+    std::fs::write(&agents, text).unwrap();
+    let set = [
+        ("DISPATCH_AGENTS", agents.to_str().unwrap()),
+        ("DATABASE_URL", ""),
+        ("SOME_KEY_FILE", "/nowhere/key"),
+    ];
+    for agent in ["n", "c"] {
+        let (_, said) = Program::run(&["--json", "agents", "probe", agent, "--here"], &set);
+        let told = json(&said);
+        assert_eq!(told["status"], "unavailable", "{said}");
+        let error = told["error"].as_str().unwrap();
+        assert!(
+            error.contains("SOME_KEY_FILE") && error.contains("/nowhere/key"),
+            "{said}"
+        );
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn lists_and_submissions_say_what_fits_the_command() {
+    let db = TestDb::new().await;
+    let sql = db.client().await;
+    sql.batch_execute(
+        "INSERT INTO projects (name, path, default_agent) VALUES ('shop', '/srv/shop', 'nobody');
+         INSERT INTO catalogue_agents VALUES ('a');
+         INSERT INTO tasks (project, input, agent) VALUES ('shop', 'x', 'a');
+         SELECT cancel_task(1);
+         INSERT INTO tasks (project, input, agent) VALUES ('shop', 'x', 'a')",
+    )
+    .await
+    .unwrap();
+    let url = db.url();
+    let run = |words: &[&str]| Program::run(words, &[("DATABASE_URL", &url)]);
+    let (code, said) = run(&["submit", "shop", "x", "--agent", "a", "--dry-run"]);
+    assert_eq!(code, Some(0), "{said}");
+    assert!(
+        said.contains("Note: no live worker offers agent a"),
+        "{said}"
+    );
+    let (_, said) = run(&["tasks", "events", "1", "--limit", "1"]);
+    assert!(
+        said.contains("--since-seq") && !said.contains("--cursor"),
+        "{said}"
+    );
+    let (code, said) = run(&["projects", "check", "shop"]);
+    assert_ne!(code, Some(0));
+    assert!(
+        said.contains("\"nobody\", which no worker ever had"),
+        "{said}"
+    );
+    let (_, said) = run(&["tokens", "create", "a\u{1b}[31mb", "--scope", "read"]);
+    assert!(said.contains("no control characters"), "{said}");
+}

@@ -91,6 +91,7 @@ mod tokens;
 mod toolhost;
 mod traces;
 mod wait;
+mod what_stays;
 mod workspace_lifecycle;
 mod workspace_projects;
 mod workspace_speed;

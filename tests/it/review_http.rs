@@ -50,6 +50,22 @@ async fn a_tag_is_refused_where_nobody_would_compare_it() {
 }
 
 #[tokio::test]
+async fn an_empty_list_of_files_means_none_of_them_and_not_all() {
+    let server = server().await;
+    for (act, digest) in [("approve", "d1"), ("reject", "d1")] {
+        let body = json!({ "digest": digest, "files": [] });
+        let refused = server
+            .post(&format!("/api/v1/changes/1/{act}"), &body)
+            .await;
+        refused.problem(422, "invalid_input");
+    }
+    let change = server.get("/api/v1/changes/1").await.body;
+    assert_eq!(change["state"], "pending");
+    assert_eq!(states(&change), ["pending", "pending"]);
+    server.end().await;
+}
+
+#[tokio::test]
 async fn an_approval_needs_the_digest_that_is_there_and_counts_once() {
     let server = server().await;
     let approve = "/api/v1/changes/1/approve";
@@ -123,8 +139,10 @@ async fn files_are_set_aside_before_the_rest_is_rejected() {
         .get("/api/v1/changes/1?file=c.rs")
         .await
         .problem(404, "not_found");
-    for files in [json!([]), json!(["b.rs"])] {
-        let stale = json!({"digest": "d0", "files": files});
+    for stale in [
+        json!({"digest": "d0"}),
+        json!({"digest": "d0", "files": ["b.rs"]}),
+    ] {
         let stale = server.post(reject, &stale).await;
         stale.problem(409, "stale");
         assert_eq!(stale.body["digest"], "d1", "{stale:?}");

@@ -92,6 +92,27 @@ async fn a_token_ends_when_its_time_is_over_or_somebody_ends_it() {
     server.end().await;
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn an_open_stream_ends_with_its_token() {
+    let (server, sql) = server().await;
+    let task = "INSERT INTO tasks (project, input, agent) VALUES ('shop', 'x', 'fake')";
+    sql.batch_execute(task).await.unwrap();
+    let (id, reader) = token(&sql, "reader", &["read"]).await;
+    let stream = with(&server, &reader, "GET /api/v1/tasks/1/events", &Value::Null);
+    let end = async {
+        let used = format!("SELECT last_used_at IS NOT NULL FROM tokens WHERE id = {id}");
+        while !sql.query_one(&used, &[]).await.unwrap().get::<_, bool>(0) {
+            tokio::task::yield_now().await;
+        }
+        let revoke = "SELECT revoke_token($1, 'ada')";
+        sql.query_one(revoke, &[&id]).await.unwrap();
+    };
+    // The task never ends: only its token's end lets this go on.
+    let (read, ()) = tokio::join!(stream, end);
+    assert_eq!(read.status, 200, "it had begun: {read:?}");
+    server.end().await;
+}
+
 #[tokio::test]
 async fn its_holder_acts_under_its_name_and_it_is_kept_as_a_hash() {
     let (server, sql) = server().await;

@@ -13,6 +13,7 @@ use tokio::time::timeout;
 
 use super::acp::{self, AcpAgent};
 use super::noop::NoopAgent;
+use super::options::{self, Choice};
 use super::permission::{Permission, PermissionAnswer, PermissionAsk};
 use super::pipe::PipeAgent;
 use super::process::{Input, Launch, Manner};
@@ -20,6 +21,7 @@ use super::pty::PtyAgent;
 use super::{Agent, AgentError, TurnRequest, confine, environment, native};
 use crate::blocking;
 use crate::config::agent_spec::AgentSpec;
+use crate::config::credentials;
 use crate::domain::attempt::ExecutionPath;
 use crate::domain::error_class::ErrorClass;
 use crate::domain::limits;
@@ -185,6 +187,11 @@ async fn look(
     }
     let turn = scratch_turn(spec, sandbox, scratch_dir).await?;
     environment::resolve_program(spec, &turn.worktree)?;
+    let asked = spec.clone();
+    if let Ok(Some(why)) = blocking::run(move || credentials::unusable(&asked)).await {
+        let message = format!("agent {} cannot be started: {why}", spec.name);
+        return Err(AgentError::new(ErrorClass::AgentUnavailable, message));
+    }
     if !spec.version_args.is_empty() {
         probe.version = version(spec, &turn).await?;
     }
@@ -200,6 +207,17 @@ async fn look(
             *own = found;
         }
     };
+    if let Some(mode) = &spec.mode
+        && !probed.modes.is_empty()
+        && !probed.modes.contains(mode)
+    {
+        return Err(options::invalid(
+            &spec.name,
+            Choice::Mode,
+            mode,
+            &probed.modes,
+        ));
+    }
     listed(&mut probe.models, probed.models);
     listed(&mut probe.modes, probed.modes);
     listed(&mut probe.thinking_options, probed.thinking_options);

@@ -13,6 +13,7 @@ use std::time::Duration;
 
 use crate::agent::{AgentError, TurnRequest, catalog};
 use crate::config::agent_spec::AgentSpec;
+use crate::config::credentials;
 use crate::domain::attempt::ExecutionPath;
 use crate::domain::error_class::ErrorClass;
 use crate::domain::finding::Finding;
@@ -281,6 +282,9 @@ fn advice(spec: &AgentSpec, class: ErrorClass) -> String {
     let install = spec.install.as_deref();
     let install = install.unwrap_or("Install it, or correct `command` in agents.toml.");
     match class {
+        ErrorClass::AgentUnavailable if credentials::unusable(spec).is_some() => {
+            "Mend that where the worker starts: the file is named by a variable there.".to_owned()
+        }
         ErrorClass::AgentUnavailable if spec.path == ExecutionPath::Native => {
             "Set the key of a provider where the worker starts (docs/agents.md).".to_owned()
         }

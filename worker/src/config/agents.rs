@@ -36,7 +36,9 @@ pub struct Catalogue {
 #[derive(Debug, thiserror::Error)]
 pub enum CatalogueError {
     /// It cannot be read.
-    #[error("cannot read the agents file {path}: {source}; name another with --agents")]
+    #[error(
+        "cannot read the agents file {path}: {source}; name another with DISPATCH_AGENTS, or where there is the option with --agents"
+    )]
     Read {
         /// Which file.
         path: PathBuf,

@@ -132,6 +132,23 @@ pub fn of_agent(spec: &AgentSpec) -> Vec<Secret> {
     secrets
 }
 
+/// Why a key that is named for an agent cannot be used: its file is not there, or it is named twice.
+/// Blocking: reads files.
+pub fn unusable(spec: &AgentSpec) -> Option<String> {
+    let of_providers = spec
+        .native
+        .offered()
+        .filter_map(|one| one.api_key_env.as_deref());
+    let names = spec
+        .env_allow
+        .iter()
+        .map(String::as_str)
+        .chain(of_providers);
+    names
+        .filter_map(|name| secret_file::variable(name).err())
+        .next()
+}
+
 /// What the worker sends to the providers of a native agent, and what its MCP servers get.
 fn of_native(native: &NativeSpec) -> Vec<Secret> {
     let mut secrets = Vec::new();

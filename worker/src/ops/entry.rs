@@ -79,7 +79,11 @@ fn read<O: Op>(input: Value) -> Result<O, OpError> {
         // One of the input itself, and not of something in it.
         let lacks = missing(&message).filter(|field| !given.contains(*field));
         let meaning = lacks.and_then(meaning_of::<O>);
-        let error = OpError::invalid(message);
+        let error = OpError::invalid(&*message);
+        let error = match message.starts_with("unknown field `") {
+            true => error.code("unknown_field"),
+            false => error,
+        };
         match meaning {
             Some(meaning) => error.hint(meaning),
             None => error,

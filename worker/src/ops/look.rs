@@ -6,7 +6,7 @@ use serde_json::json;
 
 use super::change::{self, FileView};
 use super::lookup;
-use super::values::ChangeRef;
+use super::values::{self, ChangeRef};
 use super::{Effect, Example, Method, Op, OpContext, OpError, Spec};
 use crate::domain::change::unified;
 use crate::domain::limits;
@@ -204,7 +204,12 @@ pub struct PreviewChange {
     pub id: ChangeRef,
     /// Only this file; give it again for more. Default: those that are not rejected
     #[arg(long = "file", value_name = "PATH")]
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[serde(
+        default,
+        skip_serializing_if = "Vec::is_empty",
+        deserialize_with = "values::some_names"
+    )]
+    #[schemars(length(min = 1))]
     pub files: Vec<String>,
 }
 

@@ -9,7 +9,7 @@ use super::{Effect, Example, Method, Op, OpContext, OpError, Spec, lookup, proje
 use crate::domain::lookup::{Answer, Question};
 use crate::domain::scope::Scope;
 use crate::store::lookups::Lookup;
-use crate::store::projects;
+use crate::store::{catalogue, projects};
 
 /// Let each live worker look whether it can work in a project.
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema, clap::Args)]
@@ -52,15 +52,34 @@ impl Op for CheckProject {
                 "Nobody can look. Start one: dispatch worker.",
             ));
         }
-        if known.default_agent.is_none() {
-            findings.push(Finding::ok(
-                "project",
-                "default agent",
-                "none of its own: the fleet's",
-            ));
-        }
+        findings.push(default_agent(context, known.default_agent.as_deref()).await?);
         Ok(Diagnosis::of(findings))
     }
+}
+
+/// Whether tasks that name no agent have one that somebody offers.
+async fn default_agent(context: &OpContext, own: Option<&str>) -> Result<Finding, OpError> {
+    let finding = |found: String| Finding::ok("project", "default agent", found);
+    let Some(agent) = own else {
+        return Ok(finding("none of its own: the fleet's".to_owned()));
+    };
+    let offers = catalogue::list(&context.store).await?;
+    let Some(offer) = offers.iter().find(|offer| offer.name == agent) else {
+        return Ok(
+            finding(format!("{agent:?}, which no worker ever had")).but(
+                Verdict::Fail,
+                "Tasks that name no agent are refused. Set another: dispatch projects update PROJECT --default-agent AGENT; dispatch agents list shows them.",
+            ),
+        );
+    };
+    let found = finding(format!("{agent}, {}", offer.status));
+    Ok(match offer.status.as_str() {
+        "ready" | "loading" => found,
+        _ => found.but(
+            Verdict::Warn,
+            "Tasks that name no agent wait until a worker has it ready: dispatch agents show AGENT says why.",
+        ),
+    })
 }
 
 fn of_worker(told: &Lookup) -> Finding {

@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 
 use super::change::{self, ChangeView};
-use super::values::{ChangeRef, SOMETHING};
+use super::values::{self, ChangeRef, SOMETHING};
 use super::{Effect, Example, Method, Op, OpContext, OpError, Spec};
 use crate::domain::limits;
 use crate::domain::scope::Scope;
@@ -19,12 +19,18 @@ pub struct ApproveChange {
     /// The change, such as 7
     #[arg(value_name = "CHANGE")]
     pub id: ChangeRef,
-    /// Digest of the change that was seen; left out at a terminal, the command shows the change and asks
+    /// Digest of the change that was seen, as its `digest` and its `ETag` say; the command shows the
+    /// change and asks when it is left out at a terminal
     #[arg(long, default_value = "", hide_default_value = true)]
     pub digest: String,
     /// Only this file; give it again for more. The others are rejected
     #[arg(long = "file", value_name = "PATH")]
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[serde(
+        default,
+        skip_serializing_if = "Vec::is_empty",
+        deserialize_with = "values::some_names"
+    )]
+    #[schemars(length(min = 1))]
     pub files: Vec<String>,
     /// A word for the record
     #[arg(long)]
@@ -85,7 +91,12 @@ pub struct RejectChange {
     pub id: ChangeRef,
     /// Only this file; give it again for more. The rest stays for a decision
     #[arg(long = "file", value_name = "PATH")]
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[serde(
+        default,
+        skip_serializing_if = "Vec::is_empty",
+        deserialize_with = "values::some_names"
+    )]
+    #[schemars(length(min = 1))]
     pub files: Vec<String>,
     /// Digest of the change that was seen; needed to decide on files
     #[arg(long)]

@@ -83,6 +83,10 @@ impl Op for CreateToken {
     }
 
     async fn run(self, context: &OpContext) -> Result<Self::Output, OpError> {
+        if self.name.contains(char::is_control) {
+            return Err(OpError::invalid("the name of a token has no control characters")
+                .hint("It is shown wherever its holder acted: a short word for a person or a program."));
+        }
         let seconds = self.valid.map_or(VALID_DEFAULT_S, Span::seconds);
         let (store, actor) = (&context.store, &context.actor);
         let made = tokens::create(store, &self.name, &self.scopes, seconds, actor).await?;

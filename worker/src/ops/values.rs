@@ -21,6 +21,17 @@ const ID_MAX: i64 = 999_999_999_999_999_999;
 /// An id as text, as a pattern of JSON Schema.
 pub(crate) const ID: &str = "^#?[1-9][0-9]{0,17}$";
 
+/// Names of which there is one at least: nobody means all of them by none.
+pub(crate) fn some_names<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<String>, D::Error> {
+    let names = Vec::<String>::deserialize(from)?;
+    match names.is_empty() {
+        true => Err(de::Error::custom(
+            "an empty list names none: leave it out for all of them",
+        )),
+        false => Ok(names),
+    }
+}
+
 macro_rules! reference {
     ($(#[$doc:meta])* $name:ident, $id:ident, $thing:literal) => {
         $(#[$doc])*

@@ -64,7 +64,10 @@ impl Op for WaitTask {
             return Err(OpError::invalid(format!("one call waits {most}s at most"))
                 .hint("Ask again when the task has not ended by then."));
         }
-        task::existing(&context.store, self.id.0).await?;
+        let task = task::existing(&context.store, self.id.0).await?;
+        if task.ended_at.is_some() {
+            return Ok(WaitedTask { ended: true, task });
+        }
         let ended = context.broker.ended(self.id.0, wanted).await?;
         let task = task::existing(&context.store, self.id.0).await?;
         Ok(WaitedTask { ended, task })

@@ -52,7 +52,7 @@ pub async fn run_once(store: &Store, ttl: Duration) -> Result<usize, StoreError>
         rescued += 1;
         figures::leases_rescued(1);
         tracing::warn!(
-            task.id = lease.lease.task().0, worker.id = %lease.worker,
+            task.id = lease.lease.task().0, attempt.id = lease.lease.token().0, worker.id = %lease.worker,
             "its worker is gone; the task was rescued"
         );
     }

@@ -98,8 +98,11 @@ fn add(known: &Known, name: &str, file: &Path) -> Result<Vec<String>, OpError> {
     }
     text.push_str(&texts.join("\n"));
     let after = parsed(&text, &dir, file)?;
-    replace(file, &text)
-        .map_err(|error| OpError::invalid(format!("cannot write {}: {error}", file.display())))?;
+    replace(file, &text).map_err(|error| {
+        OpError::invalid(format!("cannot write {}: {error}", file.display())).hint(
+            "Its directory has to be there, and yours to write in; --agents names another file.",
+        )
+    })?;
     let others: Vec<String> = missing
         .iter()
         .filter(|part| part.name != name || part.group != AGENTS)
@@ -119,7 +122,7 @@ fn add(known: &Known, name: &str, file: &Path) -> Result<Vec<String>, OpError> {
 }
 
 /// What a file begins with that is made.
-const HEAD: &str = "# The agents that this machine can run; docs/agents.md explains each key. More: dispatch agents add.";
+const HEAD: &str = "# The agents that this machine can run; the agents.toml of dispatch explains each key, docs/agents.md each agent. More: dispatch agents add.";
 
 /// What was done.
 struct Added<'a> {

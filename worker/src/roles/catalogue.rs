@@ -10,7 +10,7 @@ use super::doctor::Machine;
 use crate::agent::catalog::{self, Probe};
 use crate::check::{self, Subject, Tell};
 use crate::config::agent_spec::AgentSpec;
-use crate::config::agents::Catalogue;
+use crate::config::agents::{Catalogue, CatalogueError};
 use crate::config::credentials;
 use crate::domain::error_class::ErrorClass;
 use crate::domain::redact::Redactor;
@@ -40,7 +40,10 @@ fn read(file: &Path) -> Result<Catalogue, OpError> {
         true => Catalogue::parse(READY_MADE),
         false => Catalogue::load(file),
     };
-    read.map_err(|error| invalid(&error))
+    read.map_err(|error| match error {
+        CatalogueError::Read { .. } => invalid(&error).hint("Is it there, and readable?"),
+        CatalogueError::Syntax(_) | CatalogueError::Entry { .. } => invalid(&error),
+    })
 }
 
 /// Whether nobody named a file, and there is none.
@@ -94,8 +97,13 @@ pub(super) fn telling_prober() -> Option<Arc<dyn Prober>> {
 }
 
 /// Looks at this machine with the same catalogue.
-pub(super) fn examiner() -> Option<Arc<dyn Examiner>> {
-    Some(Arc::new(Machine { agents: file() }))
+pub(super) fn examiner(data: Option<&Path>) -> Option<Arc<dyn Examiner>> {
+    let named = std::env::var_os("DISPATCH_DATA").filter(|name| !name.is_empty());
+    let data = data.map(Path::to_owned).or(named.map(PathBuf::from));
+    Some(Arc::new(Machine {
+        agents: file(),
+        data,
+    }))
 }
 
 fn file() -> PathBuf {

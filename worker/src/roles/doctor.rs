@@ -20,11 +20,13 @@ const FREE_BYTES_MIN: u64 = 5 * 1024 * 1024 * 1024;
 /// Looks at the machine with the catalogue that a worker here would read.
 pub(super) struct Machine {
     pub(super) agents: PathBuf,
+    /// Where a worker would keep its work, when somebody names it.
+    pub(super) data: Option<PathBuf>,
 }
 
 impl Examiner for Machine {
     fn examine(&self) -> BoxFuture<'_, Vec<Finding>> {
-        async move { vec![self.catalogue(), sandbox().await, git().await, disk()] }.boxed()
+        async move { vec![self.catalogue(), sandbox().await, git().await, self.disk()] }.boxed()
     }
 }
 
@@ -44,6 +46,32 @@ impl Machine {
             Err(error) => Finding::ok(AREA, "agents.toml", error.message).but(
                 Verdict::Fail,
                 error.hint.unwrap_or_else(|| format!("Mend {shown}.")),
+            ),
+        }
+    }
+
+    fn disk(&self) -> Finding {
+        let usual = localpg::default_data_dir();
+        let usual = usual.parent().unwrap_or(Path::new("/"));
+        let dir = self.data.as_deref().unwrap_or(usual);
+        // It may not be there yet: then what is above it.
+        let there = dir.ancestors().find(|path| path.exists());
+        let looked = nix::sys::statvfs::statvfs(there.unwrap_or(Path::new("/")));
+        let stat = match looked {
+            Ok(stat) => stat,
+            Err(error) => {
+                return Finding::ok(AREA, "disk", format!("{}: {error}", dir.display()))
+                    .but(Verdict::Warn, "Is the directory there, and readable?");
+            }
+        };
+        let free = stat.blocks_available().saturating_mul(stat.fragment_size());
+        let found = format!("{} GiB free below {}", free >> 30, dir.display());
+        let found = Finding::ok(AREA, "disk", found);
+        match free >= FREE_BYTES_MIN {
+            true => found,
+            false => found.but(
+                Verdict::Warn,
+                "Worktrees, stores and homes of agents grow: make room, or name another place with --data.",
             ),
         }
     }
@@ -80,31 +108,5 @@ async fn git() -> Finding {
             Verdict::Fail,
             "A worker makes worktrees with it: install git.",
         ),
-    }
-}
-
-fn disk() -> Finding {
-    let named = std::env::var_os("DISPATCH_DATA").filter(|name| !name.is_empty());
-    let usual = localpg::default_data_dir();
-    let usual = usual.parent().unwrap_or(Path::new("/"));
-    let dir = named.map_or_else(|| usual.to_owned(), PathBuf::from);
-    // It may not be there yet: then what is above it.
-    let there = dir.ancestors().find(|path| path.exists());
-    let looked = nix::sys::statvfs::statvfs(there.unwrap_or(Path::new("/")));
-    match looked {
-        Ok(stat) => {
-            let free = stat.blocks_available().saturating_mul(stat.fragment_size());
-            let found = format!("{} GiB free below {}", free >> 30, dir.display());
-            let found = Finding::ok(AREA, "disk", found);
-            match free >= FREE_BYTES_MIN {
-                true => found,
-                false => found.but(
-                    Verdict::Warn,
-                    "Worktrees, stores and homes of agents grow: make room, or name another place with --data.",
-                ),
-            }
-        }
-        Err(error) => Finding::ok(AREA, "disk", format!("{}: {error}", dir.display()))
-            .but(Verdict::Warn, "Is the directory there, and readable?"),
     }
 }

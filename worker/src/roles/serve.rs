@@ -47,7 +47,7 @@ pub async fn serve_until(
     store::migrate::check(url).await?;
     let (mut context, listener) = OpContext::open(url, SERVE_CONNECTIONS, "http".to_owned())?;
     // Where agents can be tried, the machine is one that matters.
-    context.examiner = prober.as_ref().and_then(|_| catalogue::examiner());
+    context.examiner = prober.as_ref().and_then(|_| catalogue::examiner(None));
     context.prober = prober;
     let mut listening = JoinSet::new();
     let quiet = stop.clone();

@@ -3,6 +3,7 @@
 //! a web page cannot reach it by a name of its own (DNS rebinding).
 
 use std::net::IpAddr;
+use std::time::Duration;
 
 use axum::http::{HeaderMap, StatusCode, Uri, header};
 use sha2::{Digest, Sha256};
@@ -28,6 +29,8 @@ pub(crate) struct Caller {
     pub(crate) actor: String,
     /// Of their token.
     pub(crate) scopes: Vec<Scope>,
+    /// The hash of a token that may be ended; those of the server's file last as long as the server.
+    pub(crate) token: Option<[u8; 32]>,
 }
 
 impl Caller {
@@ -44,6 +47,28 @@ impl Caller {
                     "An operator makes one: dispatch tokens create NAME --scope {needed}"
                 )),
         )
+    }
+}
+
+/// How often it is looked whether the token of an open stream is still good.
+const TOKEN_LOOK: Duration = Duration::from_secs(5);
+
+impl Caller {
+    /// Until their token is good for nothing any more: somebody ended it, or its time is over.
+    pub(crate) async fn ends(self, context: OpContext) {
+        let Some(hash) = self.token else {
+            return std::future::pending().await;
+        };
+        loop {
+            tokio::time::sleep(TOKEN_LOOK).await;
+            match token::holder(&context, &hash).await {
+                Ok(Some(_)) => {}
+                Ok(None) => return,
+                Err(error) => {
+                    tracing::warn!(%error, "the token of a stream could not be looked at")
+                }
+            }
+        }
     }
 }
 
@@ -192,6 +217,7 @@ impl Gate {
         let caller = Caller {
             actor: format!("{name} (http)"),
             scopes,
+            token: Some(hash),
         };
         Ok((caller, Who::Token(hash)))
     }
@@ -254,6 +280,7 @@ fn everything(headers: &HeaderMap) -> Caller {
     Caller {
         actor: actor(headers),
         scopes: vec![Scope::Admin],
+        token: None,
     }
 }
 

@@ -9,10 +9,11 @@ use axum::extract::{Path, Query, State};
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::sse::{Event, KeepAlive, Sse};
 use axum::response::{IntoResponse, Response};
-use futures::{Stream, StreamExt};
+use futures::{Stream, StreamExt, future};
 use serde::Deserialize;
 use serde_json::json;
 
+use super::auth::Caller;
 use super::http::Shared;
 use super::problem::Problem;
 use crate::ops::stream::{self, TaskEvent, Wait};
@@ -32,6 +33,7 @@ pub(crate) struct StreamQuery {
 /// History after a number, then what comes, to the end of the task.
 pub(crate) async fn events(
     State(shared): State<Arc<Shared>>,
+    axum::Extension(caller): axum::Extension<Caller>,
     Path(id): Path<String>,
     query: Result<Query<StreamQuery>, axum::extract::rejection::QueryRejection>,
     headers: HeaderMap,
@@ -61,7 +63,11 @@ pub(crate) async fn events(
         stop.clone(),
     )
     .await?;
-    let events = events.take_until(stop.cancelled_owned()).map(move |event| {
+    let over = future::select(
+        Box::pin(stop.cancelled_owned()),
+        Box::pin(caller.ends(shared.context.clone())),
+    );
+    let events = events.take_until(over).map(move |event| {
         let _held = (&place, &ends_with_reader);
         Ok(sent(event))
     });

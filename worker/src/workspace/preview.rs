@@ -162,7 +162,8 @@ fn read(
     };
     Ok(FileText {
         bytes: u64::try_from(blob.size()).ok(),
-        text: text.filter(|_| !blob.is_binary()),
+        // As git tells it in a diff; and no answer can hold it.
+        text: text.filter(|text| !text.contains('\0')),
         cut,
         ..nothing
     })

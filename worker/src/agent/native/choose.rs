@@ -7,6 +7,7 @@ use std::sync::Arc;
 use crate::agent::AgentError;
 use crate::agent::options::{Choice, invalid};
 use crate::config::agent_spec::AgentSpec;
+use crate::config::credentials;
 use crate::config::native_spec::{ModelSpec, ProviderSpec};
 use crate::domain::error_class::ErrorClass;
 use crate::domain::llm::Effort;
@@ -160,6 +161,10 @@ fn unusable(
 
 /// No provider of the entry works.
 pub fn none_usable(spec: &AgentSpec) -> AgentError {
+    if let Some(why) = credentials::unusable(spec) {
+        let message = format!("no LLM provider is set up: {why}");
+        return AgentError::new(ErrorClass::AgentUnavailable, message);
+    }
     let mut ways: Vec<String> = Vec::new();
     let variables: Vec<&str> = spec
         .native

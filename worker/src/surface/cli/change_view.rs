@@ -11,6 +11,7 @@ use super::render;
 use super::table::{self, Column};
 use super::tree::View;
 use crate::domain::flag::{self, Flag};
+use crate::ops::OpError;
 use crate::surface::safe_text;
 
 const FILES: &[Column] = &[
@@ -286,15 +287,24 @@ pub(super) fn preview(out: &mut Out, id: &Value, value: &Value) -> io::Result<()
     }
 }
 
+/// Refuse a file that cannot be printed: whoever sends it to another file would get the excuse as its text.
+pub(super) fn printable(value: &Value) -> Result<(), OpError> {
+    let path = value["path"].as_str().unwrap_or("?");
+    match (value["bytes"].as_u64(), value["text"].as_str()) {
+        (Some(_), Some(_)) => Ok(()),
+        (Some(bytes), None) => Err(OpError::wrong_state(format!(
+            "{path:?} has {bytes} bytes that are no text"
+        ))),
+        (None, _) => Err(OpError::not_found(format!(
+            "{path:?} does not exist on this side of the change"
+        ))
+        .hint("--side before or --side after chooses it.")),
+    }
+}
+
 /// A file of a change, whole.
 pub(super) fn file(out: &mut Out, value: &Value) -> io::Result<()> {
-    let Some(bytes) = value["bytes"].as_u64() else {
-        return out.line("There is no such file on this side of the change.");
-    };
-    let Some(text) = value["text"].as_str() else {
-        return out.line(&format!("({bytes} bytes that are no text)"));
-    };
-    for line in text.split_terminator('\n') {
+    for line in value["text"].as_str().unwrap_or("").split_terminator('\n') {
         out.line(&safe_text::block(line))?;
     }
     left_out(out, value)

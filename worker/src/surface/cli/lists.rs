@@ -230,11 +230,20 @@ pub(super) fn print(
     if let Some(below) = below(op) {
         table::below(out, below, rows, now)?;
     }
+    let again = rows.iter().filter(|row| row["replayed"] == true).count();
+    if again > 0 {
+        let verb = if again == 1 { "was" } else { "were" };
+        out.line(&format!("{again} of them {verb} submitted before."))?;
+    }
     if asked["dry_run"] == true {
         out.line("They would be accepted. Nothing was submitted.")?;
     }
     if let Some(cursor) = value["next_cursor"].as_str() {
-        let more = format!("More with --cursor {}", safe_text::line(cursor));
+        let option = match op {
+            "task.events" => "since-seq",
+            _ => "cursor",
+        };
+        let more = format!("More with --{option} {}", safe_text::line(cursor));
         let more = out.paint.dim(&more);
         out.line(&more)?;
     }

@@ -32,6 +32,11 @@ pub(super) fn tell(error: clap::Error, json: bool) -> ExitCode {
     if json && error.use_stderr() {
         return complain(&as_others(&plain(error)), json);
     }
+    if error.kind() == ErrorKind::MissingSubcommand {
+        // The help says more than a list of names in an error.
+        eprint!("{}", meant(&error).render_help());
+        return ExitCode::from(2);
+    }
     let code = if error.use_stderr() { 2 } else { 0 };
     // Help goes to a pipe that may be closed; that is no fault.
     let _printed = plain(error).print();
@@ -40,10 +45,20 @@ pub(super) fn tell(error: clap::Error, json: bool) -> ExitCode {
 
 /// The usage that clap gives an error has each option that a variable sets, as if it had to be typed.
 fn plain(mut error: clap::Error) -> clap::Error {
-    let Some(ContextValue::StyledStr(usage)) = error.get(ContextKind::Usage) else {
+    if error.get(ContextKind::Usage).is_none() {
         return error;
+    }
+    let usage = ContextValue::StyledStr(meant(&error).render_usage());
+    let _replaced = error.insert(ContextKind::Usage, usage);
+    error
+}
+
+/// The command that a command line is one of, by the usage that its error tells.
+fn meant(error: &clap::Error) -> clap::Command {
+    let usage = match error.get(ContextKind::Usage) {
+        Some(ContextValue::StyledStr(usage)) => usage.to_string(),
+        _ => String::new(),
     };
-    let usage = usage.to_string();
     let words = usage.lines().next().unwrap_or("").split_whitespace();
     let path = words
         .skip(2)
@@ -56,13 +71,14 @@ fn plain(mut error: clap::Error) -> clap::Error {
         };
         command = inner;
     }
-    let usage = ContextValue::StyledStr(command.render_usage());
-    let _replaced = error.insert(ContextKind::Usage, usage);
-    error
+    command
 }
 
 fn as_others(error: &clap::Error) -> OpError {
-    if error.kind() == ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand {
+    if matches!(
+        error.kind(),
+        ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand | ErrorKind::MissingSubcommand
+    ) {
         return OpError::invalid("a command is missing").hint("--help lists them");
     }
     let text = error.render().to_string();

@@ -29,6 +29,7 @@ mod wait;
 
 use std::ffi::OsString;
 use std::io::{self, IsTerminal};
+use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
 
@@ -128,7 +129,7 @@ pub struct Wiring {
     /// Starts agents to see whether they work; `None`: none can run here.
     pub prober: fn() -> Option<Arc<dyn Prober>>,
     /// Looks at this machine.
-    pub examiner: fn() -> Option<Arc<dyn Examiner>>,
+    pub examiner: fn(Option<&Path>) -> Option<Arc<dyn Examiner>>,
     /// Looks at the repositories of this machine.
     pub surveyor: fn() -> Box<dyn Surveyor>,
     /// Do what a role does, until it stops.
@@ -293,6 +294,9 @@ async fn command(global: &Global<'_>, matches: &ArgMatches) -> Result<End, CliEr
             if extras.watch && value["id"].is_i64() {
                 return watch_submitted(context, &mut out, &value, global.json).await;
             }
+            if entry.spec.name == "change.file" && !global.json {
+                change_view::printable(&value)?;
+            }
             if global.json {
                 out.line(&document(&value))?;
             } else if out.terminal && global.pager && LONG.contains(&entry.spec.name) {
@@ -326,11 +330,8 @@ async fn watch_submitted(
         follow: true,
         status: true,
     };
-    if let (Some(notice), false) = (submitted["notice"].as_str(), json) {
-        let notice = out
-            .paint
-            .yellow(&format!("Note: {}.", safe_text::line(notice)));
-        out.line(&notice)?;
+    if !json {
+        render::noticed(out, submitted)?;
     }
     stream::run(context, out, &args, json).await
 }
@@ -409,7 +410,7 @@ impl Session {
     fn here(context: OpContext, global: &Global<'_>) -> OpContext {
         OpContext {
             prober: (global.wiring.prober)(),
-            examiner: (global.wiring.examiner)(),
+            examiner: (global.wiring.examiner)(global.connect.data.as_deref()),
             ..context
         }
     }

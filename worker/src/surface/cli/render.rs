@@ -105,9 +105,10 @@ fn told(value: &Value, what: &str) -> String {
 fn submitted(out: &mut Out, value: &Value) -> io::Result<()> {
     let Some(id) = value["id"].as_i64() else {
         let agent = safe_text::line(value["agent"].as_str().unwrap_or("?"));
-        return out.line(&format!(
+        out.line(&format!(
             "It would be accepted, for agent {agent}. Nothing was submitted."
-        ));
+        ))?;
+        return noticed(out, value);
     };
     let agent = safe_text::line(value["agent"].as_str().unwrap_or("?"));
     let verb = if value["replayed"] == true {
@@ -116,13 +117,18 @@ fn submitted(out: &mut Out, value: &Value) -> io::Result<()> {
         "submitted"
     };
     out.line(&format!("Task {id} {verb}, for agent {agent}."))?;
-    if let Some(notice) = value["notice"].as_str() {
-        let notice = out
-            .paint
-            .yellow(&format!("Note: {}.", safe_text::line(notice)));
-        out.line(&notice)?;
-    }
+    noticed(out, value)?;
     out.line(&format!("Follow it: dispatch watch {id}"))
+}
+
+/// What may keep a submitted task from running.
+pub(super) fn noticed(out: &mut Out, value: &Value) -> io::Result<()> {
+    let Some(notice) = value["notice"].as_str() else {
+        return Ok(());
+    };
+    let notice = format!("Note: {}.", safe_text::line(notice));
+    let notice = out.paint.yellow(&notice);
+    out.line(&notice)
 }
 
 fn cancelled(value: &Value) -> String {

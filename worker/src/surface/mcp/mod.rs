@@ -99,11 +99,13 @@ impl Door {
             (None, None) => Caller {
                 actor: self.context.actor.clone(),
                 scopes: vec![Scope::Admin],
+                token: None,
             },
             // Nobody gets in beside the gate.
             (None, Some(_)) => Caller {
                 actor: String::new(),
                 scopes: Vec::new(),
+                token: None,
             },
         }
     }
