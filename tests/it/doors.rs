@@ -28,6 +28,7 @@ const SCENE: &str = r#"
     INSERT INTO projects (name, path) VALUES ('shop', '/srv/shop') ON CONFLICT DO NOTHING;
     INSERT INTO catalogue_agents (name) VALUES ('opencode'), ('claude') ON CONFLICT DO NOTHING;
     INSERT INTO settings VALUES ('default_agent', 'opencode') ON CONFLICT DO NOTHING;
+    INSERT INTO limits VALUES ('shop-lockfile', 1);
     INSERT INTO workers (id, name, version, slots, tries_agents, last_seen)
     VALUES ('00000000-0000-0000-0000-0000000000b7', 'build-7', '1', 4, true, now() + interval '1 hour');
     INSERT INTO agent_offers (worker_id, name, status, execution_path, version, models, modes, commands, capabilities,
@@ -118,7 +119,7 @@ fn before(op: &str) -> &'static str {
 }
 
 /// Calls beside the examples: what is refused is told alike too.
-fn refusals() -> [(&'static str, Vec<&'static str>, Value); 5] {
+fn refusals() -> [(&'static str, Vec<&'static str>, Value); 7] {
     [
         ("task.show", vec!["4711"], json!({"id": 4711})),
         (
@@ -128,6 +129,16 @@ fn refusals() -> [(&'static str, Vec<&'static str>, Value); 5] {
         ),
         ("agent.show", vec!["nope"], json!({"name": "nope"})),
         ("provider.resume", vec!["nope"], json!({"name": "nope"})),
+        (
+            "limit.set",
+            vec!["project:shop", "2"],
+            json!({"key": "project:shop", "max_running": 2}),
+        ),
+        (
+            "setting.set",
+            vec!["default_agent", "claude"],
+            json!({"name": "default_agent", "value": "claude"}),
+        ),
         (
             "message.send",
             vec!["42", "stop", "--idempotency-key", "go-7"],

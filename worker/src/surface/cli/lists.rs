@@ -168,6 +168,18 @@ const PROVIDERS: &[Column] = &[
     Column("SINCE", "paused_at", Form::Ago),
     Column("SAID", "message", Form::Whole),
 ];
+const LIMITS: &[Column] = &[
+    Column("KEY", "key", Form::Text),
+    Column("LIMIT", "max_running", Form::Count),
+    Column("RUNNING", "running", Form::Count),
+    Column("READY", "ready", Form::Count),
+    Column("WAITING", "waiting", Form::Count),
+];
+const SETTINGS: &[Column] = &[
+    Column("SETTING", "name", Form::Text),
+    Column("VALUE", "value", Form::Text),
+    Column("MEANS", "about", Form::Whole),
+];
 const FINDINGS: &[Column] = &[
     Column("OF", "area", Form::Text),
     Column("CHECK", "check", Form::Text),
@@ -234,7 +246,8 @@ pub(super) fn print(
         out.line("They would be accepted. Nothing was submitted.")?;
     }
     if let Some(cursor) = value["next_cursor"].as_str() {
-        let more = format!("More with --cursor {}", safe_text::line(cursor));
+        let word = super::tree::quoted(&safe_text::line(cursor));
+        let more = format!("More with --cursor {word}");
         let more = out.paint.dim(&more);
         out.line(&more)?;
     }
@@ -311,6 +324,11 @@ fn of_op(op: &str) -> Option<(&'static [Column], &'static str)> {
             PROVIDERS,
             "No provider is paused. One that asks to wait, or refuses its key, is paused for the whole fleet.",
         ),
+        "limit.list" => (
+            LIMITS,
+            "No limits. A task names the key of one: dispatch submit PROJECT \"what to do\" --limit-key KEY",
+        ),
+        "setting.list" => (SETTINGS, "There are no settings."),
         "change.list" => (
             CHANGES,
             "No changes. An agent that edits files leaves one: dispatch submit PROJECT \"what to do\"",
