@@ -79,6 +79,7 @@ fn act(name: &str) -> Option<(Value, &'static str)> {
         "change.approve" => (json!({"id": 1, "digest": "d"}), "change 1"),
         "change.reject" => (json!({"id": 2}), "change 2"),
         "change.request-changes" => (json!({"id": 3, "comment": "more"}), "change 3"),
+        "change.restore" => (json!({"id": 3, "files": ["f"], "digest": "d"}), "change 3"),
         "change.undo" => (json!({"id": 4}), "change 4"),
         "limit.set" => (json!({"key": "k", "max_running": 2}), "limit k"),
         "setting.set" => (
@@ -106,11 +107,12 @@ fn act(name: &str) -> Option<(Value, &'static str)> {
     })
 }
 
-/// The action of an operation's row: its own name, save where plain SQL is a door to it too.
+/// The action of an operation's row: its own name, save where plain SQL and a function are doors to it too.
 fn action_of(name: &str) -> &str {
     match name {
         "limit.set" => "limit.add",
         "setting.set" => "setting.add",
+        "change.restore" => "change.decide-files",
         own => own,
     }
 }

@@ -94,6 +94,13 @@ const UNDECIDED: &str = "SET session_replication_role = replica;
     UPDATE pending_change_files SET state = 'pending' WHERE change_id = 7;
     SET session_replication_role = origin;";
 
+/// Change 7 is undecided, and one of its files is set aside.
+const SET_ASIDE: &str = "SET session_replication_role = replica;
+    UPDATE pending_changes SET state = 'pending', decided_at = NULL, decided_by = NULL WHERE id = 7;
+    UPDATE pending_change_files SET state = CASE path WHEN 'a.rs' THEN 'rejected' ELSE 'pending' END
+     WHERE change_id = 7;
+    SET session_replication_role = origin;";
+
 /// Change 7 is in its branch.
 const APPLIED: &str = "SET session_replication_role = replica;
     UPDATE pending_changes SET state = 'applied', undo_asked_at = NULL WHERE id = 7;
@@ -112,6 +119,7 @@ fn before(op: &str) -> &'static str {
         // A task that is cancelled while it waits loses what was said.
         "conversation.compact" => "UPDATE messages SET lost_at = NULL",
         "change.approve" | "change.reject" | "change.request-changes" => UNDECIDED,
+        "change.restore" => SET_ASIDE,
         "change.undo" => APPLIED,
         "project.remove" => CLOSED,
         _ => "",

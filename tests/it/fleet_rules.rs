@@ -1,4 +1,5 @@
-//! What operators say for the whole fleet, over operations: limits of keys, and settings.
+//! What operators say for the whole fleet, over operations: limits of keys, settings, and files of a change
+//! that come back.
 
 use std::process::Stdio;
 
@@ -282,7 +283,62 @@ async fn a_setting_that_nobody_reads_or_that_agents_toml_says_is_not_set() {
 }
 
 #[tokio::test]
-async fn over_http_a_key_may_have_any_character() {
+async fn files_that_were_set_aside_are_taken_back_without_an_approval() {
+    let fleet = Fleet::new().await;
+    let change = change_of(&fleet.sql, "bob").await;
+    let states = async || {
+        let states =
+            "SELECT string_agg(path || ' ' || state, ', ' ORDER BY n) FROM pending_change_files";
+        fleet.text(states).await
+    };
+    let of = |files: Value, digest: &str| json!({"id": change, "files": files, "digest": digest});
+    let both = of(json!(["f", "g"]), "d");
+    fleet.call("change.reject", both).await.unwrap();
+    assert_eq!(states().await, "f rejected, g rejected");
+    for (files, digest, kind) in [
+        (json!([]), "d", OpErrorKind::Invalid),
+        (json!(["f"]), "", OpErrorKind::Invalid),
+        (json!(["f", "h"]), "d", OpErrorKind::Invalid),
+        (json!(["f"]), "d0", OpErrorKind::Conflict),
+    ] {
+        let refused = fleet.call("change.restore", of(files, digest)).await;
+        assert_eq!(refused.unwrap_err().kind, kind, "{digest}");
+    }
+    assert_eq!(states().await, "f rejected, g rejected");
+    let back = of(json!(["f"]), "d");
+    let back = fleet.call("change.restore", back).await.unwrap();
+    assert_eq!(
+        (&back["id"], &back["state"]),
+        (&json!(change), &json!("pending"))
+    );
+    assert_eq!(states().await, "f pending, g rejected");
+    let last = fleet.acts("change.%").await.pop().unwrap();
+    let detail = json!({"files": ["f"], "verdict": "pending"});
+    let subject = format!("change {change}");
+    assert_eq!(last, act("change.decide_files", &subject, detail));
+    // What comes back is approved with the rest.
+    let approve = json!({"id": change, "digest": "d"});
+    fleet.call("change.approve", approve).await.unwrap();
+    assert_eq!(states().await, "f approved, g rejected");
+    let late = of(json!(["g"]), "d");
+    let late = fleet.call("change.restore", late).await.unwrap_err();
+    assert_eq!(late.kind, OpErrorKind::Conflict, "{late:?}");
+}
+
+#[tokio::test]
+async fn who_may_not_approve_takes_no_file_back() {
+    let fleet = Fleet::new().await;
+    let on = json!({"name": "four_eyes", "value": "on"});
+    fleet.call("setting.set", on).await.unwrap();
+    let change = change_of(&fleet.sql, "ada").await;
+    let files = json!({"id": change, "files": ["f"], "digest": "d"});
+    fleet.call("change.reject", files.clone()).await.unwrap();
+    let refused = fleet.call("change.restore", files).await.unwrap_err();
+    assert_eq!(refused.kind, OpErrorKind::Forbidden, "{refused:?}");
+}
+
+#[tokio::test]
+async fn over_http_a_key_may_have_any_character_and_an_empty_list_of_files_is_refused() {
     let server = Server::with_project().await;
     let key = "/api/v1/limits/shop%2Flock%20file";
     let set = server.post(key, &json!({"max_running": 2})).await;
@@ -297,6 +353,17 @@ async fn over_http_a_key_may_have_any_character() {
         .post(of_project, &json!({"max_running": 2}))
         .await
         .problem(422, "limit_of_project");
+    let restore = "/api/v1/changes/1/restore";
+    let nothing = json!({"files": [], "digest": "d"});
+    server
+        .post(restore, &nothing)
+        .await
+        .problem(422, "invalid_input");
+    let nowhere = json!({"files": ["f"], "digest": "d"});
+    server
+        .post(restore, &nowhere)
+        .await
+        .problem(404, "not_found");
     server.end().await;
 }
 
@@ -322,7 +389,8 @@ async fn typed(fleet: &Fleet, words: &[&str]) -> String {
 #[tokio::test]
 async fn at_the_terminal_each_of_them_says_what_holds_now() {
     let fleet = Fleet::new().await;
-    let cases: [(&[&str], &str); 7] = [
+    let change = change_of(&fleet.sql, "bob").await.to_string();
+    let cases: [(&[&str], &str); 9] = [
         (&["limits"], "No limits. A task names the key of one"),
         (
             &["limits", "set", "k", "1"],
@@ -339,6 +407,16 @@ async fn at_the_terminal_each_of_them_says_what_holds_now() {
             "Setting four_eyes is on for the whole fleet.",
         ),
         (&["settings"], "nobody approves a change"),
+        (
+            &["changes", "restore", &change, "--file", "f"],
+            "no --digest",
+        ),
+        (
+            &[
+                "changes", "restore", &change, "--file", "f", "--digest", "d",
+            ],
+            "Taken back.",
+        ),
     ];
     for (words, said) in cases {
         let told = typed(&fleet, words).await;

@@ -182,6 +182,7 @@ pub static ALL: &[OpEntry] = &[
     OpEntry::of::<look::PreviewChange>(),
     OpEntry::of::<review::ApproveChange>(),
     OpEntry::of::<review::RejectChange>(),
+    OpEntry::of::<review::RestoreFiles>(),
     OpEntry::of::<review::UndoChange>(),
     OpEntry::of::<review::RequestChanges>(),
     OpEntry::of::<permission::ListPermissions>(),

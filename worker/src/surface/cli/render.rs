@@ -76,6 +76,10 @@ pub(crate) fn answer(
             value["id"]
         )),
         "change.reject" => rejected(out, value),
+        "change.restore" => out.line(&format!(
+            "Taken back. Approve them with the rest: dispatch changes approve {}",
+            value["id"]
+        )),
         "change.undo" => out.line(&format!(
             "A worker takes change {} out of its branch now: dispatch changes show {0}",
             value["id"]
@@ -206,7 +210,7 @@ fn rejected(out: &mut Out, value: &Value) -> io::Result<()> {
         return out.line(&format!("Change {} is rejected.", value["id"]));
     }
     out.line(&format!(
-        "Set aside. Approve the rest with: dispatch changes approve {}",
+        "Set aside. Approve the rest: dispatch changes approve {0}; take files back: dispatch changes restore {0} --file PATH",
         value["id"]
     ))
 }
