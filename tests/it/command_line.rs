@@ -274,7 +274,7 @@ fn a_key_that_cannot_be_read_is_told_as_that() {
     let agents = there.path().join("agents.toml");
     let text = "[providers.p]\napi = \"anthropic\"\napi_key_env = \"SOME_KEY\"\n\
                 [agents.n]\npath = \"native\"\n\
-                [agents.c]\npath = \"pipe\"\ncommand = [\"true\"]\nenv_allow = [\"SOME_KEY\"]\n";
+                [agents.c]\npath = \"pipe\"\ncommand = [\"true\", \"{prompt}\"]\nenv_allow = [\"SOME_KEY\"]\n";
     std::fs::write(&agents, text).unwrap();
     let set = [
         ("DISPATCH_AGENTS", agents.to_str().unwrap()),

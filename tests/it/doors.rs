@@ -28,6 +28,7 @@ const SCENE: &str = r#"
     INSERT INTO projects (name, path) VALUES ('shop', '/srv/shop') ON CONFLICT DO NOTHING;
     INSERT INTO catalogue_agents (name) VALUES ('opencode'), ('claude') ON CONFLICT DO NOTHING;
     INSERT INTO settings VALUES ('default_agent', 'opencode') ON CONFLICT DO NOTHING;
+    INSERT INTO limits VALUES ('shop-lockfile', 1);
     INSERT INTO workers (id, name, version, slots, tries_agents, last_seen)
     VALUES ('00000000-0000-0000-0000-0000000000b7', 'build-7', '1', 4, true, now() + interval '1 hour');
     INSERT INTO agent_offers (worker_id, name, status, execution_path, version, models, modes, commands, capabilities,
@@ -93,6 +94,13 @@ const UNDECIDED: &str = "SET session_replication_role = replica;
     UPDATE pending_change_files SET state = 'pending' WHERE change_id = 7;
     SET session_replication_role = origin;";
 
+/// Change 7 is undecided, and one of its files is set aside.
+const SET_ASIDE: &str = "SET session_replication_role = replica;
+    UPDATE pending_changes SET state = 'pending', decided_at = NULL, decided_by = NULL WHERE id = 7;
+    UPDATE pending_change_files SET state = CASE path WHEN 'a.rs' THEN 'rejected' ELSE 'pending' END
+     WHERE change_id = 7;
+    SET session_replication_role = origin;";
+
 /// Change 7 is in its branch.
 const APPLIED: &str = "SET session_replication_role = replica;
     UPDATE pending_changes SET state = 'applied', undo_asked_at = NULL WHERE id = 7;
@@ -111,6 +119,7 @@ fn before(op: &str) -> &'static str {
         // A task that is cancelled while it waits loses what was said.
         "conversation.compact" => "UPDATE messages SET lost_at = NULL",
         "change.approve" | "change.reject" | "change.request-changes" => UNDECIDED,
+        "change.restore" => SET_ASIDE,
         "change.undo" => APPLIED,
         "project.remove" => CLOSED,
         _ => "",
@@ -118,7 +127,7 @@ fn before(op: &str) -> &'static str {
 }
 
 /// Calls beside the examples: what is refused is told alike too.
-fn refusals() -> [(&'static str, Vec<&'static str>, Value); 5] {
+fn refusals() -> [(&'static str, Vec<&'static str>, Value); 7] {
     [
         ("task.show", vec!["4711"], json!({"id": 4711})),
         (
@@ -128,6 +137,16 @@ fn refusals() -> [(&'static str, Vec<&'static str>, Value); 5] {
         ),
         ("agent.show", vec!["nope"], json!({"name": "nope"})),
         ("provider.resume", vec!["nope"], json!({"name": "nope"})),
+        (
+            "limit.set",
+            vec!["project:shop", "2"],
+            json!({"key": "project:shop", "max_running": 2}),
+        ),
+        (
+            "setting.set",
+            vec!["default_agent", "claude"],
+            json!({"name": "default_agent", "value": "claude"}),
+        ),
         (
             "message.send",
             vec!["42", "stop", "--idempotency-key", "go-7"],

@@ -41,6 +41,7 @@ mod docs_sql;
 mod doctor;
 mod doors;
 mod fleet;
+mod fleet_rules;
 mod four_eyes;
 mod gateway;
 mod hooks;

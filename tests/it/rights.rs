@@ -493,6 +493,8 @@ async fn the_command_line_works_with_the_login_of_a_reviewer() {
         ),
         ("project.update", json!({"name": "p", "four_eyes": false})),
         ("project.remove", json!({"name": "p"})),
+        ("limit.set", json!({"key": "k", "max_running": 9})),
+        ("setting.set", json!({"name": "four_eyes", "value": "off"})),
         ("task.submit", json!({"project": "p", "input": "x"})),
         ("agent.probe", json!({"name": "a"})),
         ("agent.check", json!({"name": "a"})),

@@ -112,7 +112,8 @@ async fn who_goes_on_with_a_conversation_of_somebody_else_is_told_so() {
     let (db, sql) = scene().await;
     let ada = db.login("ada", &["dispatch_submitter"]).await;
     let ada = ada.client().await;
-    let go_on = "INSERT INTO tasks (project, input, agent, conversation_id) VALUES ('p', 'x', 'a', 4)";
+    let go_on =
+        "INSERT INTO tasks (project, input, agent, conversation_id) VALUES ('p', 'x', 'a', 4)";
     let error = ada.batch_execute(go_on).await.unwrap_err();
     let error = error.as_db_error().unwrap();
     assert_eq!(
@@ -128,7 +129,8 @@ async fn who_goes_on_with_a_conversation_of_somebody_else_is_told_so() {
         .await
         .unwrap()
         .get(0);
-    let own = "INSERT INTO tasks (project, input, agent, conversation_id) VALUES ('p', 'x', 'a', $1)";
+    let own =
+        "INSERT INTO tasks (project, input, agent, conversation_id) VALUES ('p', 'x', 'a', $1)";
     ada.execute(own, &[&begun]).await.unwrap();
     drop(sql);
 }

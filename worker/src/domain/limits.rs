@@ -300,6 +300,8 @@ pub const BATCH_TASKS_MAX: usize = 200;
 
 /// Bytes of an idempotency key: the rule of the column, said where keys are made.
 pub const IDEMPOTENCY_KEY_BYTES_MAX: usize = 200;
+/// Bytes of the key of a limit: the rule of admit_tasks(), said where limits are set.
+pub const LIMIT_KEY_BYTES_MAX: usize = 200;
 
 /// How long one call waits for the end of a task; less than an answer may take.
 pub const WAIT_MAX: Duration = Duration::from_secs(50);

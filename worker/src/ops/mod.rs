@@ -14,6 +14,7 @@ pub mod conversation;
 pub mod doctor;
 pub mod entry;
 pub mod error;
+pub mod limit;
 pub mod look;
 mod lookup;
 pub mod message;
@@ -24,6 +25,7 @@ pub mod project;
 pub mod project_check;
 pub mod provider;
 pub mod review;
+pub mod setting;
 pub mod sql;
 pub mod step;
 pub mod stream;
@@ -180,6 +182,7 @@ pub static ALL: &[OpEntry] = &[
     OpEntry::of::<look::PreviewChange>(),
     OpEntry::of::<review::ApproveChange>(),
     OpEntry::of::<review::RejectChange>(),
+    OpEntry::of::<review::RestoreFiles>(),
     OpEntry::of::<review::UndoChange>(),
     OpEntry::of::<review::RequestChanges>(),
     OpEntry::of::<permission::ListPermissions>(),
@@ -199,6 +202,10 @@ pub static ALL: &[OpEntry] = &[
     OpEntry::of::<worker::ResumeWorker>(),
     OpEntry::of::<provider::ListProviders>(),
     OpEntry::of::<provider::ResumeProvider>(),
+    OpEntry::of::<limit::ListLimits>(),
+    OpEntry::of::<limit::SetLimit>(),
+    OpEntry::of::<setting::ListSettings>(),
+    OpEntry::of::<setting::SetSetting>(),
     OpEntry::of::<usage::ShowUsage>(),
     OpEntry::of::<token::CreateToken>(),
     OpEntry::of::<token::ListTokens>(),

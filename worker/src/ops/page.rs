@@ -60,6 +60,12 @@ pub(crate) fn number(cursor: Option<&str>) -> Result<Option<i64>, OpError> {
     cursor.map(figure).transpose()
 }
 
+/// A cursor that is the text of the last row, which has no more characters than this.
+pub(crate) fn text(cursor: Option<&str>, most: usize) -> Result<Option<&str>, OpError> {
+    let fits = cursor.is_none_or(|text| (1..=most).contains(&text.chars().count()));
+    fits.then_some(cursor).ok_or_else(wrong_cursor)
+}
+
 /// A number, written with digits alone.
 fn figure<T: FromStr>(part: &str) -> Result<T, OpError> {
     let parsed = match part.bytes().all(|byte| byte.is_ascii_digit()) {
@@ -114,6 +120,15 @@ mod tests {
         assert_eq!(number(Some("42")).unwrap(), Some(42));
         for made_up in ["", "-1", "+4", "x", "99999999999999999999"] {
             assert!(number(Some(made_up)).is_err(), "{made_up}");
+        }
+    }
+
+    #[test]
+    fn a_cursor_that_is_a_text_is_no_longer_than_one() {
+        assert_eq!(text(None, 3).unwrap(), None);
+        assert_eq!(text(Some("äöü"), 3).unwrap(), Some("äöü"));
+        for made_up in ["", "abcd"] {
+            assert!(text(Some(made_up), 3).is_err(), "{made_up}");
         }
     }
 

@@ -156,6 +156,59 @@ impl Op for RejectChange {
     }
 }
 
+/// Take files back that were set aside. Nothing is approved by that.
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema, clap::Args)]
+#[serde(deny_unknown_fields)]
+pub struct RestoreFiles {
+    /// The change, such as 7
+    #[arg(value_name = "CHANGE")]
+    pub id: ChangeRef,
+    /// This file; give it again for more
+    #[arg(long = "file", value_name = "PATH", required = true)]
+    #[schemars(length(min = 1))]
+    pub files: Vec<String>,
+    /// Digest of the change that was seen; left out at a terminal, the command shows the change and asks
+    #[arg(long, default_value = "", hide_default_value = true)]
+    pub digest: String,
+}
+
+impl Op for RestoreFiles {
+    const SPEC: Spec = Spec {
+        name: "change.restore",
+        method: Method::Post,
+        path: "/changes/{id}/restore",
+        effect: Effect::Write,
+        idempotent: false,
+        scope: Scope::Review,
+        summary: "Take files of a change back that were set aside, without approving them",
+    };
+    type Output = ChangeView;
+
+    fn examples() -> Vec<Example> {
+        vec![Example {
+            about: "One file",
+            cli: &["7", "--file", "a.rs", "--digest", "d1"],
+            input: json!({"id": 7, "files": ["a.rs"], "digest": "d1"}),
+        }]
+    }
+
+    async fn run(self, context: &OpContext) -> Result<Self::Output, OpError> {
+        if self.files.is_empty() {
+            return Err(OpError::invalid("no file is named")
+                .hint("Name those that shall be taken back; dispatch changes show lists them."));
+        }
+        seen(&self.digest)?;
+        let decision = Decision {
+            actor: &context.actor,
+            digest: &self.digest,
+            comment: None,
+        };
+        let back = changes::restore_files(&context.store, self.id.0, &self.files, decision).await;
+        decided(context, self.id, back).await?;
+        change::existing(&context.store, self.id.0).await
+    }
+}
+
 /// Take an applied change out of its branch again, as long as nothing stands on it there.
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema, clap::Args)]
 #[serde(deny_unknown_fields)]

@@ -257,6 +257,26 @@ pub async fn reject_files(
     paths: &[String],
     decision: Decision<'_>,
 ) -> Result<i32, StoreError> {
+    decide_files(store, id, paths, "rejected", decision).await
+}
+
+/// Take files back that were set aside; says how many. A comment is not kept.
+pub async fn restore_files(
+    store: &Store,
+    id: ChangeId,
+    paths: &[String],
+    decision: Decision<'_>,
+) -> Result<i32, StoreError> {
+    decide_files(store, id, paths, "pending", decision).await
+}
+
+async fn decide_files(
+    store: &Store,
+    id: ChangeId,
+    paths: &[String],
+    verdict: &str,
+    decision: Decision<'_>,
+) -> Result<i32, StoreError> {
     let row = store
         .query_one(
             &DECIDE_FILES,
@@ -264,7 +284,7 @@ pub async fn reject_files(
                 &id.0,
                 &decision.digest,
                 &paths,
-                &"rejected",
+                &verdict,
                 &decision.actor,
                 &decision.comment,
             ],

@@ -22,6 +22,7 @@ pub mod fleet;
 pub mod health;
 pub mod history;
 pub mod inbox;
+pub mod limit_keys;
 pub mod listen;
 pub mod lookups;
 pub mod mail;
@@ -35,6 +36,7 @@ mod record;
 pub mod resumes;
 pub mod rights;
 mod session;
+pub mod settings;
 pub mod statement;
 pub mod steps;
 pub mod streams;
@@ -70,7 +72,7 @@ pub type Params<'a> = &'a [&'a (dyn ToSql + Sync)];
 
 /// Every statement there is, for the test that prepares them.
 pub fn all_statements() -> impl Iterator<Item = &'static Statement> {
-    let modules: [&[&Statement]; 31] = [
+    let modules: [&[&Statement]; 33] = [
         ALL,
         applies::ALL,
         asks::ALL,
@@ -87,6 +89,7 @@ pub fn all_statements() -> impl Iterator<Item = &'static Statement> {
         health::ALL,
         history::ALL,
         inbox::ALL,
+        limit_keys::ALL,
         lookups::ALL,
         mail::ALL,
         messages::ALL,
@@ -95,6 +98,7 @@ pub fn all_statements() -> impl Iterator<Item = &'static Statement> {
         permissions::ALL,
         projects::ALL,
         resumes::ALL,
+        settings::ALL,
         steps::ALL,
         streams::ALL,
         tasks::ALL,

@@ -71,6 +71,7 @@ fn undecided(op: &str, input: &Value) -> Option<&'static str> {
     let lacks = input["digest"].as_str().unwrap_or("").is_empty();
     match op {
         "change.approve" if lacks => Some("approve"),
+        "change.restore" if lacks => Some("restore"),
         // A whole change may be rejected unseen.
         "change.reject" if lacks && input["files"].is_array() => Some("reject"),
         _ => None,

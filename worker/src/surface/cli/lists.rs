@@ -168,6 +168,18 @@ const PROVIDERS: &[Column] = &[
     Column("SINCE", "paused_at", Form::Ago),
     Column("SAID", "message", Form::Whole),
 ];
+const LIMITS: &[Column] = &[
+    Column("KEY", "key", Form::Text),
+    Column("LIMIT", "max_running", Form::Count),
+    Column("RUNNING", "running", Form::Count),
+    Column("READY", "ready", Form::Count),
+    Column("WAITING", "waiting", Form::Count),
+];
+const SETTINGS: &[Column] = &[
+    Column("SETTING", "name", Form::Text),
+    Column("VALUE", "value", Form::Text),
+    Column("MEANS", "about", Form::Whole),
+];
 const FINDINGS: &[Column] = &[
     Column("OF", "area", Form::Text),
     Column("CHECK", "check", Form::Text),
@@ -243,7 +255,8 @@ pub(super) fn print(
             "task.events" => "since-seq",
             _ => "cursor",
         };
-        let more = format!("More with --{option} {}", safe_text::line(cursor));
+        let word = super::tree::quoted(&safe_text::line(cursor));
+        let more = format!("More with --{option} {word}");
         let more = out.paint.dim(&more);
         out.line(&more)?;
     }
@@ -320,6 +333,11 @@ fn of_op(op: &str) -> Option<(&'static [Column], &'static str)> {
             PROVIDERS,
             "No provider is paused. One that asks to wait, or refuses its key, is paused for the whole fleet.",
         ),
+        "limit.list" => (
+            LIMITS,
+            "No limits. A task names the key of one: dispatch submit PROJECT \"what to do\" --limit-key KEY",
+        ),
+        "setting.list" => (SETTINGS, "There are no settings."),
         "change.list" => (
             CHANGES,
             "No changes. An agent that edits files leaves one: dispatch submit PROJECT \"what to do\"",

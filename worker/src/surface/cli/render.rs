@@ -56,6 +56,12 @@ pub(crate) fn answer(
             safe_text::line(value["when"].as_str().unwrap_or("?"))
         )),
         "provider.resume" => out.line(&resumed(value)),
+        "limit.set" => out.line(&limited(value)),
+        "setting.set" => out.line(&format!(
+            "Setting {} is {} for the whole fleet.",
+            safe_text::line(value["name"].as_str().unwrap_or("?")),
+            safe_text::line(value["value"].as_str().unwrap_or("?"))
+        )),
         "token.create" => created(out, value),
         "token.revoke" => out.line(&format!("Token {} is good for nothing now.", value["id"])),
         "task.requeue" => out.line(&format!("Task {} runs again.", value["id"])),
@@ -70,6 +76,10 @@ pub(crate) fn answer(
             value["id"]
         )),
         "change.reject" => rejected(out, value),
+        "change.restore" => out.line(&format!(
+            "Taken back. Approve them with the rest: dispatch changes approve {}",
+            value["id"]
+        )),
         "change.undo" => out.line(&format!(
             "A worker takes change {} out of its branch now: dispatch changes show {0}",
             value["id"]
@@ -174,6 +184,18 @@ fn resumed(value: &Value) -> String {
     }
 }
 
+fn limited(value: &Value) -> String {
+    let key = safe_text::line(value["key"].as_str().unwrap_or("?"));
+    let (running, waiting) = (&value["running"], &value["waiting"]);
+    let rule = match value["max_running"].as_i64() {
+        Some(0) => format!("No task with key {key} begins until that is raised"),
+        Some(1) => format!("One task with key {key} runs at a time"),
+        Some(most) => format!("{most} tasks with key {key} run at a time"),
+        None => format!("Any number of tasks with key {key} run at a time"),
+    };
+    format!("{rule}; now {running} run and {waiting} wait.")
+}
+
 /// The token alone, so that a script can take it; people are told what to do with it.
 fn created(out: &mut Out, value: &Value) -> io::Result<()> {
     let text = |name: &str| safe_text::line(value[name].as_str().unwrap_or("?"));
@@ -194,7 +216,7 @@ fn rejected(out: &mut Out, value: &Value) -> io::Result<()> {
         return out.line(&format!("Change {} is rejected.", value["id"]));
     }
     out.line(&format!(
-        "Set aside. Approve the rest with: dispatch changes approve {}",
+        "Set aside. Approve the rest: dispatch changes approve {0}; take files back: dispatch changes restore {0} --file PATH",
         value["id"]
     ))
 }

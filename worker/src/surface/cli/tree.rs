@@ -168,7 +168,8 @@ fn examples(entry: &OpEntry) -> String {
     text
 }
 
-fn quoted(word: &str) -> String {
+/// A word as a shell takes it.
+pub(super) fn quoted(word: &str) -> String {
     let plain = |c: char| c.is_ascii_alphanumeric() || "-_./:+,=@".contains(c);
     if !word.is_empty() && word.chars().all(plain) {
         word.to_owned()
@@ -200,6 +201,8 @@ pub(super) fn noun_name(noun: &str) -> &str {
         "worker" => "workers",
         "message" => "messages",
         "provider" => "providers",
+        "limit" => "limits",
+        "setting" => "settings",
         "token" => "tokens",
         other => other,
     }
@@ -221,6 +224,8 @@ fn noun_about(noun: &str) -> &'static str {
         "worker" => "See the workers",
         "message" => "Send messages to agents at work",
         "provider" => "See which providers of models are paused",
+        "limit" => "Say how many tasks with a key run at a time",
+        "setting" => "See and set what holds for the whole fleet",
         "token" => "Say who may call over HTTP",
         "usage" => "See what the work cost",
         "doctor" => "See whether everything works, and what to do where it does not",

@@ -1,0 +1,1 @@
+SELECT name, value FROM settings WHERE name = ANY ($1::text[])
