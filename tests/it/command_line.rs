@@ -255,15 +255,12 @@ fn up_says_what_is_wrong_with_its_agents_or_its_tokens_before_it_starts_anything
 #[test]
 fn a_command_that_is_missing_is_answered_with_the_help() {
     let set = [("DISPATCH_DATA", "/data")];
-    for (words, command) in [(&[][..], "submit"), (&["changes"], "approve")] {
-        let (code, said) = Program::run(words, &set);
-        assert_eq!(code, Some(2), "{said}");
-        let listed = said
-            .lines()
-            .any(|line| line.trim_start().starts_with(command));
-        assert!(listed && !said.contains("error:"), "{said}");
-    }
-    let (code, said) = Program::run(&["--json", "changes"], &set);
+    let (code, said) = Program::run(&[], &set);
+    assert_eq!(code, Some(2), "{said}");
+    let mut lines = said.lines().map(str::trim_start);
+    assert!(lines.any(|line| line.starts_with("submit ")), "{said}");
+    assert!(!said.contains("error:"), "{said}");
+    let (code, said) = Program::run(&["--json"], &set);
     assert_eq!(code, Some(2));
     assert_eq!(json(&said)["error"]["message"], "a command is missing");
 }

@@ -353,6 +353,23 @@ fn what_is_built_here_never_takes_the_name_of_an_image_of_your_own() {
 }
 
 #[test]
+fn what_a_replica_keeps_lies_in_a_volume_that_it_shares_with_none() {
+    let compose = text("docker-compose.yml");
+    let worker = compose.split("\n  worker:\n").nth(1).unwrap();
+    let worker = worker.split("\n  prometheus:\n").next().unwrap();
+    let lines: Vec<&str> = worker.lines().map(str::trim).collect();
+    let data = lines
+        .iter()
+        .find_map(|line| line.strip_prefix("DISPATCH_DATA: "));
+    let data = data.expect("it is said where");
+    assert!(
+        lines.contains(&format!("- {data}").as_str()),
+        "a volume without a name at {data}: {worker}"
+    );
+    assert!(text("Dockerfile").contains(&format!("DISPATCH_DATA={data}")));
+}
+
+#[test]
 fn a_container_is_given_more_time_to_stop_than_its_worker_takes() {
     let compose = text("docker-compose.yml");
     let seconds = |key: &str| -> Vec<u64> {

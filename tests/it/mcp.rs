@@ -163,7 +163,7 @@ async fn what_is_refused_is_told_with_a_way_out_and_what_is_no_tool_is_an_error(
             json!({ "project": "shop", "input": " " }),
             "invalid_input",
         ),
-        ("task_list", json!({ "colour": "red" }), "invalid_input"),
+        ("task_list", json!({ "colour": "red" }), "unknown_field"),
     ] {
         let told = client.call(tool, input).await;
         let result = &told["result"];

@@ -167,7 +167,8 @@ pub struct RestoreFiles {
     #[arg(long = "file", value_name = "PATH", required = true)]
     #[schemars(length(min = 1))]
     pub files: Vec<String>,
-    /// Digest of the change that was seen; left out at a terminal, the command shows the change and asks
+    /// Digest of the change that was seen, as its `digest` and its `ETag` say; the command shows the
+    /// change and asks when it is left out at a terminal
     #[arg(long, default_value = "", hide_default_value = true)]
     pub digest: String,
 }
