@@ -423,3 +423,20 @@ async fn at_the_terminal_each_of_them_says_what_holds_now() {
         assert!(told.contains(said), "{words:?}: {told}");
     }
 }
+
+#[tokio::test]
+async fn null_takes_a_setting_of_a_project_away_and_what_is_left_out_stays() {
+    let fleet = Fleet::new().await;
+    let set = json!({ "name": "p", "default_agent": "a", "max_running": 2, "setup": "make", "four_eyes": true });
+    fleet.call("project.update", set).await.unwrap();
+    let clear = json!({ "name": "p", "default_agent": null, "max_running": null });
+    let now = fleet.call("project.update", clear).await.unwrap();
+    assert_eq!(
+        (&now["default_agent"], &now["max_running"]),
+        (&Value::Null, &Value::Null)
+    );
+    assert_eq!(
+        (&now["setup"], &now["four_eyes"]),
+        (&json!("make"), &json!(true))
+    );
+}

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 
 use super::page::{self, Page};
+use super::values;
 use super::{Effect, Example, Method, Op, OpContext, OpError, Spec};
 use crate::domain::remote::Place;
 use crate::domain::scope::Scope;
@@ -99,6 +100,11 @@ impl Op for ShowProject {
 pub struct Settings {
     /// Branch that results are applied to, such as refs/heads/main; else the one HEAD names
     #[arg(long = "target", value_name = "REF")]
+    #[serde(
+        default,
+        skip_serializing_if = "Option::is_none",
+        deserialize_with = "values::or_default"
+    )]
     pub target_ref: Option<String>,
     /// `private` or `linked`: how an attempt's worktree is made
     #[arg(long, value_name = "KIND")]
@@ -114,13 +120,28 @@ pub struct Settings {
     /// `required` takes that back
     #[arg(long, value_name = "DEMAND")]
     #[schemars(regex(pattern = "^(required|optional|none)?$"))]
+    #[serde(
+        default,
+        skip_serializing_if = "Option::is_none",
+        deserialize_with = "values::or_default"
+    )]
     pub sandbox: Option<String>,
     /// Agent of tasks that name none
     #[arg(long, value_name = "AGENT")]
+    #[serde(
+        default,
+        skip_serializing_if = "Option::is_none",
+        deserialize_with = "values::or_default"
+    )]
     pub default_agent: Option<String>,
     /// Tasks that may run at a time; 0: no limit
     #[arg(long, value_name = "N")]
     #[schemars(range(min = 0))]
+    #[serde(
+        default,
+        skip_serializing_if = "Option::is_none",
+        deserialize_with = "values::or_default"
+    )]
     pub max_running: Option<i32>,
     /// Untracked file (glob) copied into each worktree, such as .env; give it again for more
     #[arg(long = "copy", value_name = "GLOB")]
@@ -128,9 +149,19 @@ pub struct Settings {
     pub copy_files: Option<Vec<String>>,
     /// Command run in a fresh worktree before the agent
     #[arg(long, value_name = "COMMAND")]
+    #[serde(
+        default,
+        skip_serializing_if = "Option::is_none",
+        deserialize_with = "values::or_default"
+    )]
     pub setup: Option<String>,
     /// Command run in a worktree before it is removed
     #[arg(long, value_name = "COMMAND")]
+    #[serde(
+        default,
+        skip_serializing_if = "Option::is_none",
+        deserialize_with = "values::or_default"
+    )]
     pub teardown: Option<String>,
 }
 
@@ -263,7 +294,7 @@ impl Op for UpdateProject {
         effect: Effect::Write,
         idempotent: true,
         scope: Scope::Admin,
-        summary: "Change settings of a project; what is left out stays",
+        summary: "Change settings of a project; what is left out stays, null or an empty text takes it away",
     };
     type Output = Project;
 

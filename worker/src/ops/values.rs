@@ -32,6 +32,13 @@ pub(crate) fn some_names<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<Strin
     }
 }
 
+/// A setting where null is said and not left out: it is taken away, as the empty value takes it.
+pub(crate) fn or_default<'de, D: Deserializer<'de>, T: Default + Deserialize<'de>>(
+    from: D,
+) -> Result<Option<T>, D::Error> {
+    Option::deserialize(from).map(|value| Some(value.unwrap_or_default()))
+}
+
 macro_rules! reference {
     ($(#[$doc:meta])* $name:ident, $id:ident, $thing:literal) => {
         $(#[$doc])*

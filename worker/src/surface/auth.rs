@@ -22,6 +22,9 @@ use crate::telemetry;
 /// Shortest token that is not guessed.
 const TOKEN_CHARS_MIN: usize = 20;
 
+/// How often it is looked whether the token of an open stream is still good.
+const TOKEN_LOOK: Duration = Duration::from_secs(5);
+
 /// Who calls, and what they may ask for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Caller {
@@ -48,12 +51,7 @@ impl Caller {
                 )),
         )
     }
-}
 
-/// How often it is looked whether the token of an open stream is still good.
-const TOKEN_LOOK: Duration = Duration::from_secs(5);
-
-impl Caller {
     /// Until their token is good for nothing any more: somebody ended it, or its time is over.
     pub(crate) async fn ends(self, context: OpContext) {
         let Some(hash) = self.token else {
