@@ -146,7 +146,7 @@ pub struct Offer {
     pub version: Option<String>,
     /// Models, as the agent names them.
     pub models: Value,
-    /// Modes, with their danger tier where known.
+    /// Modes, as the agent names them.
     pub modes: Value,
     /// Thinking options.
     pub thinking_options: Value,
