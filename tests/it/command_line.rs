@@ -271,7 +271,8 @@ fn a_key_that_cannot_be_read_is_told_as_that() {
     let agents = there.path().join("agents.toml");
     let text = "[providers.p]\napi = \"anthropic\"\napi_key_env = \"SOME_KEY\"\n\
                 [agents.n]\npath = \"native\"\n\
-                [agents.c]\npath = \"pipe\"\ncommand = [\"true\", \"{prompt}\"]\nenv_allow = [\"SOME_KEY\"]\n";
+                [agents.c]\npath = \"pipe\"\ncommand = [\"true\", \"{prompt}\"]\nenv_allow = [\"SOME_KEY\"]\n\
+                [agents.other]\npath = \"pipe\"\ncommand = [\"true\", \"{prompt}\"]\n";
     std::fs::write(&agents, text).unwrap();
     let set = [
         ("DISPATCH_AGENTS", agents.to_str().unwrap()),
@@ -288,6 +289,9 @@ fn a_key_that_cannot_be_read_is_told_as_that() {
             "{said}"
         );
     }
+    // Whoever does not get the key has no fault of it.
+    let (_, said) = Program::run(&["--json", "agents", "probe", "other", "--here"], &set);
+    assert_eq!(json(&said)["status"], "ready", "{said}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

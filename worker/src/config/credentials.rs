@@ -138,15 +138,15 @@ pub fn unusable(spec: &AgentSpec) -> Option<String> {
     let of_providers = spec
         .native
         .offered()
+        // Every entry knows the providers; only the built-in agent asks them.
+        .filter(|_| spec.path == ExecutionPath::Native)
         .filter_map(|one| one.api_key_env.as_deref());
-    let names = spec
+    let mut names = spec
         .env_allow
         .iter()
         .map(String::as_str)
         .chain(of_providers);
-    names
-        .filter_map(|name| secret_file::variable(name).err())
-        .next()
+    names.find_map(|name| secret_file::variable(name).err())
 }
 
 /// What the worker sends to the providers of a native agent, and what its MCP servers get.
